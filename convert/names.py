@@ -1,0 +1,99 @@
+"""The table between our parameter paths and the official PyTorch names and shapes.
+
+Official names: `seaformer-cls/seaformer.py`. A path is a tuple such as
+("backbone", "stages", 3, "sea", 0, "attention", "to_q", "conv", "kernel").
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+_MOBILE = ("expand", "depthwise", "project")
+_SEA = {
+    "attention/to_q": "attn.to_q",
+    "attention/to_k": "attn.to_k",
+    "attention/to_v": "attn.to_v",
+    "attention/project": "attn.proj.1",
+    "attention/row/encode": "attn.proj_encode_row.1",
+    "attention/row/query_position": "attn.pos_emb_rowq",
+    "attention/row/key_position": "attn.pos_emb_rowk",
+    "attention/column/encode": "attn.proj_encode_column.1",
+    "attention/column/query_position": "attn.pos_emb_columnq",
+    "attention/column/key_position": "attn.pos_emb_columnk",
+    "attention/detail_depthwise": "attn.dwconv",
+    "attention/detail_pointwise": "attn.pwconv",
+    "ffn/expand": "mlp.fc1",
+    "ffn/depthwise": "mlp.dwconv",
+    "ffn/project": "mlp.fc2",
+}
+_LEAVES = {
+    "conv/kernel": "c.weight",
+    "bn/scale": "bn.weight",
+    "bn/bias": "bn.bias",
+    "bn/mean": "bn.running_mean",
+    "bn/var": "bn.running_var",
+    "kernel": "weight",
+    "bias": "bias",
+    "table": "pos_embed",
+}
+
+
+class Entry(NamedTuple):
+    """One array of a model: where it is with us, and its name and layout in PyTorch."""
+
+    path: tuple
+    name: str
+    shape: tuple[int, ...]  # ours
+    axes: tuple[int, ...]  # our axes in PyTorch's order
+    torch_shape: tuple[int, ...]  # the permuted shape, with the axes of size 1 that PyTorch has besides
+
+    def to_torch(self, value: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(np.transpose(value, self.axes).reshape(self.torch_shape))
+
+    def from_torch(self, value: np.ndarray) -> np.ndarray:
+        permuted = [self.shape[axis] for axis in self.axes]
+        return np.transpose(value.reshape(permuted), np.argsort(self.axes))
+
+
+def entries(shapes: Mapping[tuple, tuple[int, ...]]) -> list[Entry]:
+    """Returns the entry of every path in `shapes` (path -> our shape of a whole classifier)."""
+    first_sea = min(path[2] for path in shapes if path[1] == "stages" and path[3] == "sea")
+    return [
+        Entry(path, _name(path, shapes, first_sea), shape, *_layout(path, shape))
+        for path, shape in shapes.items()
+    ]
+
+
+def _name(path: tuple, shapes: Mapping, first_sea: int) -> str:
+    leaf = "/".join(path[-2:]) if path[-2] in ("conv", "bn") else path[-1]
+    module = path[: -1 - leaf.count("/")]
+    return f"{_module(module, shapes, first_sea)}.{_LEAVES[leaf]}"
+
+
+def _module(module: tuple, shapes: Mapping, first_sea: int) -> str:
+    if module[0] == "head":
+        return "linear"
+    if module[1] == "stem":
+        return "smb1.stem_block.0"
+    stage, kind, index = module[2:5]
+    if kind == "mobile":
+        # Convolutions and activations alternate in one nn.Sequential; without expansion it starts one layer later.
+        has_expansion = (*module[:5], "expand", "conv", "kernel") in shapes
+        position = 2 * (_MOBILE.index(module[5]) - (not has_expansion))
+        return f"smb{stage + 1}.layer{index + 1}.conv.{position}"
+    return f"trans{stage - first_sea + 1}.transformer_blocks.{index}.{_SEA['/'.join(module[5:])]}"
+
+
+def _layout(path: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns (axes, torch_shape) of an array by its leaf name and rank."""
+    if path[-1] == "table":  # [positions, C] -> [1, C, positions]
+        return (1, 0), (1, shape[1], shape[0])
+    if len(shape) == 1:
+        return (0,), shape
+    if len(shape) == 2:  # [in, out] -> [out, in], and 1 x 1 behind it for a convolution
+        window = () if path[0] == "head" else (1, 1)
+        return (1, 0), (shape[1], shape[0], *window)
+    if len(shape) == 3:  # depthwise [k, k, C] -> [C, 1, k, k]
+        return (2, 0, 1), (shape[2], 1, shape[0], shape[1])
+    return (3, 2, 0, 1), (shape[3], shape[2], shape[0], shape[1])  # [k, k, in, out] -> [out, in, k, k]

@@ -1,0 +1,315 @@
+"""SeaFormer classifiers in plain PyTorch, with the parameter names of the official release.
+
+One file, no dependency but torch: copy it into a project or import it, then `load_state_dict` a checkpoint
+that `convert.to_torch` wrote, or an official one. It follows the JAX model block by block, and the official
+`seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every detail that changes a number:
+
+- ReLU in the MobileNetV2 blocks, ReLU6 in SEA attention and in the FFN;
+- BatchNorm scales that start at 0 in `proj`, `proj_encode_row` and `proj_encode_column`;
+- stochastic depth that grows linearly and starts again at 0 in each stage;
+- PyTorch's default initialisation of convolutions (the official classification training uses no other).
+
+Shapes: B batch, C channels, H height, W width, N tokens along one axis.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+POSITIONS = 16  # Length of every table of position embeddings (official code).
+VALUE_RATIO = 2  # Value channels per key channel of a head (official `attn_ratios`).
+
+Row = tuple[int, int, int, int]  # One inverted residual: kernel, expansion, output channels, stride.
+
+
+class Variant(NamedTuple):
+    """Sizes of one SeaFormer (official `seaformer-cls/seaformer.py`).
+
+    Attributes:
+        stem: Output channels of the first convolution.
+        heads: Attention heads.
+        depths: SEA blocks after each of the last `len(depths)` stages.
+        key_dims: Key channels per head in each of those stages.
+        ffn_ratios: Hidden channels of the FFN per channel in each of those stages.
+        stages: Inverted residuals of the stages at 1/4, 1/8, 1/16, 1/32 and 1/64 of the input size; a row is
+            (kernel, expansion, output channels, stride).
+    """
+
+    stem: int
+    heads: int
+    depths: tuple[int, ...]
+    key_dims: tuple[int, ...]
+    ffn_ratios: tuple[int, ...]
+    stages: tuple[tuple[Row, ...], ...]
+
+
+# fmt: off
+VARIANTS = {
+    "seaformer_tiny": Variant(
+        stem=16, heads=4, depths=(2, 2), key_dims=(16, 24), ffn_ratios=(2, 4),
+        stages=(((3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1)),
+                ((5, 3, 32, 2), (5, 3, 32, 1)),
+                ((3, 3, 64, 2), (3, 3, 64, 1)),
+                ((5, 3, 128, 2),),
+                ((3, 6, 160, 2),))),
+    "seaformer_small": Variant(
+        stem=16, heads=6, depths=(3, 3), key_dims=(16, 24), ffn_ratios=(2, 4),
+        stages=(((3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1)),
+                ((5, 3, 48, 2), (5, 3, 48, 1)),
+                ((3, 3, 96, 2), (3, 3, 96, 1)),
+                ((5, 4, 160, 2),),
+                ((3, 6, 192, 2),))),
+    "seaformer_base": Variant(
+        stem=16, heads=8, depths=(4, 4), key_dims=(16, 24), ffn_ratios=(2, 4),
+        stages=(((3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1)),
+                ((5, 3, 64, 2), (5, 3, 64, 1)),
+                ((3, 3, 128, 2), (3, 3, 128, 1)),
+                ((5, 4, 192, 2),),
+                ((3, 6, 256, 2),))),
+    "seaformer_large": Variant(
+        stem=32, heads=8, depths=(3, 3, 3), key_dims=(16, 20, 24), ffn_ratios=(2, 4, 6),
+        stages=(((3, 3, 32, 1), (3, 4, 64, 2), (3, 4, 64, 1)),
+                ((5, 4, 128, 2), (5, 4, 128, 1)),
+                ((3, 4, 192, 2), (3, 4, 192, 1)),
+                ((5, 4, 256, 2),),
+                ((3, 6, 320, 2),))),
+}
+# fmt: on
+
+
+class ConvBN(nn.Sequential):
+    """Convolution, then BatchNorm: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)].
+
+    Kernels are odd and padded by `kernel // 2`; there is no bias. `scale_init`: initial BatchNorm scale.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        scale_init: float = 1.0,
+    ):
+        super().__init__()
+        self.c = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        nn.init.constant_(self.bn.weight, scale_init)
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2 block: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)].
+
+    1x1 expansion (left out where `expansion` is 1), depthwise convolution, linear 1x1 projection; the input
+    is added where the shapes agree.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, expansion: int, stride: int):
+        super().__init__()
+        hidden = in_channels * expansion
+        expand = [ConvBN(in_channels, hidden), nn.ReLU()] if expansion > 1 else []
+        depthwise = [ConvBN(hidden, hidden, kernel, stride, groups=hidden), nn.ReLU()]
+        self.conv = nn.Sequential(*expand, *depthwise, ConvBN(hidden, out_channels))
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if self.residual else self.conv(x)
+
+
+class MobileStage(nn.Sequential):
+    """Inverted residuals `layer1`, `layer2`, ...; the first stage opens with the stride-2 stem."""
+
+    def __init__(self, in_channels: int, rows: tuple[Row, ...], stem: bool):
+        super().__init__()
+        if stem:
+            self.stem_block = nn.Sequential(ConvBN(3, in_channels, kernel=3, stride=2), nn.ReLU())
+        for i, (kernel, expansion, out_channels, stride) in enumerate(rows, start=1):
+            block = InvertedResidual(in_channels, out_channels, kernel, expansion, stride)
+            self.add_module(f"layer{i}", block)
+            in_channels = out_channels
+
+
+class SqueezeAxialPositionalEmbedding(nn.Module):
+    """Adds a learnt table, resized linearly from 16 positions to N: [B, C, N] -> [B, C, N]."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.randn(1, channels, POSITIONS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.interpolate(self.pos_embed, size=x.shape[2], mode="linear", align_corners=False)
+
+
+class SeaAttention(nn.Module):
+    """Squeeze-enhanced axial attention: [B, C, H, W] -> [B, C, H, W] (paper eq. 4 and 5).
+
+    Two branches share q, k and v. Squeeze axial attention attends among the H row means and among the W
+    column means and is broadcast over the image; detail enhancement convolves the unsqueezed q, k and v. The
+    first gates the second. The gate is 0.5 everywhere at initialisation, since `proj` ends in a BatchNorm
+    that starts with scale 0.
+    """
+
+    def __init__(self, channels: int, key_dim: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.scale = key_dim**-0.5
+        qk = heads * key_dim
+        value = heads * key_dim * VALUE_RATIO
+        qkv = 2 * qk + value
+
+        # The official order of the attributes, so that the state dict lists the official order of names.
+        self.to_q = ConvBN(channels, qk)
+        self.to_k = ConvBN(channels, qk)
+        self.to_v = ConvBN(channels, value)
+        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(value, channels, scale_init=0.0))
+        self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
+        self.pos_emb_rowq = SqueezeAxialPositionalEmbedding(qk)
+        self.pos_emb_rowk = SqueezeAxialPositionalEmbedding(qk)
+        self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
+        self.pos_emb_columnq = SqueezeAxialPositionalEmbedding(qk)
+        self.pos_emb_columnk = SqueezeAxialPositionalEmbedding(qk)
+        self.dwconv = ConvBN(qkv, qkv, kernel=3, groups=qkv)
+        self.act = nn.ReLU6()
+        self.pwconv = ConvBN(qkv, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.to_q(x), self.to_k(x)  # [B, heads * key, H, W] each
+        v = self.to_v(x)  # [B, heads * value, H, W]
+        return self.gate(q, k, v) * self.detail(q, k, v)
+
+    def detail(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Detail enhancement kernel -> [B, C, H, W]."""
+        return self.pwconv(self.act(self.dwconv(torch.cat([q, k, v], dim=1))))
+
+    def gate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Squeeze axial attention, then the hard sigmoid -> [B, C, H, W] in [0, 1]."""
+        rows = self.attend(self.pos_emb_rowq(q.mean(3)), self.pos_emb_rowk(k.mean(3)), v.mean(3))
+        columns = self.attend(self.pos_emb_columnq(q.mean(2)), self.pos_emb_columnk(k.mean(2)), v.mean(2))
+        rows = self.proj_encode_row(rows.unsqueeze(3))  # [B, heads * value, H, 1]
+        columns = self.proj_encode_column(columns.unsqueeze(2))  # [B, heads * value, 1, W]
+        # The shortcut from the unsqueezed v is in the official code only, not in the paper.
+        return F.relu6(self.proj(v + (rows + columns)) + 3) / 6
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Multi-head attention among N tokens: [B, heads * key, N] twice, [B, heads * value, N] -> like v."""
+        q, k, v = (t.unflatten(1, (self.heads, -1)) for t in (q, k, v))  # [B, heads, key or value, N]
+        weights = (q.transpose(2, 3) @ k * self.scale).softmax(dim=3)  # [B, heads, N queries, N keys]
+        return (v @ weights.transpose(2, 3)).flatten(1, 2)
+
+
+class FFN(nn.Module):
+    """1x1 convolution, 3x3 depthwise convolution (with bias, no BatchNorm), ReLU6, 1x1 convolution."""
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.fc1 = ConvBN(channels, hidden)
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = nn.ReLU6()
+        self.fc2 = ConvBN(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.dwconv(self.fc1(x))))
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zeroes a sample with probability `rate`, else divides it by 1 - rate."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = 1 - self.rate
+        return x * x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(keep) / keep
+
+
+class Block(nn.Module):
+    """SeaFormer layer: SEA attention and FFN, each in a residual without a norm: [B, C, H, W] -> the same."""
+
+    def __init__(self, channels: int, key_dim: int, heads: int, ffn_ratio: int, drop_path: float):
+        super().__init__()
+        self.attn = SeaAttention(channels, key_dim, heads)
+        self.mlp = FFN(channels, channels * ffn_ratio)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(x))
+        return x + self.drop_path(self.mlp(x))
+
+
+class AttentionStage(nn.Sequential):
+    """`depth` blocks; stochastic depth grows linearly from 0 to `drop_path_rate` within the stage."""
+
+    def __init__(
+        self, channels: int, depth: int, key_dim: int, heads: int, ffn_ratio: int, drop_path_rate: float
+    ):
+        super().__init__()
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        self.transformer_blocks = nn.Sequential(
+            *(Block(channels, key_dim, heads, ffn_ratio, rate) for rate in rates)
+        )
+
+
+class Backbone(nn.Module):
+    """Mobile stages `smb1` to `smb5`; attention stages `trans1`, `trans2`, ... follow the last of them.
+
+    Attributes:
+        channels: Channels of the five stage outputs.
+    """
+
+    def __init__(self, variant: Variant, drop_path_rate: float = 0.1):
+        super().__init__()
+        self.channels = [rows[-1][2] for rows in variant.stages]
+        self.mobile_only = len(variant.stages) - len(variant.depths)  # stages without attention
+        in_channels = [variant.stem, *self.channels]
+        for i, rows in enumerate(variant.stages):
+            self.add_module(f"smb{i + 1}", MobileStage(in_channels[i], rows, stem=i == 0))
+        for i, channels in enumerate(self.channels[self.mobile_only :]):
+            sizes = variant.depths[i], variant.key_dims[i], variant.heads, variant.ffn_ratios[i]
+            self.add_module(f"trans{i + 1}", AttentionStage(channels, *sizes, drop_path_rate))
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        """Images [B, 3, H, W] -> the five stage outputs, at 1/4, 1/8, 1/16, 1/32, 1/64 (sizes rounded up)."""
+        features = []
+        for i in range(len(self.channels)):
+            x = self.get_submodule(f"smb{i + 1}")(x)
+            if i >= self.mobile_only:
+                x = self.get_submodule(f"trans{i - self.mobile_only + 1}")(x)
+            features.append(x)
+        return features
+
+
+class SeaFormer(Backbone):
+    """Classifier: images [B, 3, H, W] -> logits [B, num_classes].
+
+    Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. The
+    head is the mean over the last feature map and one linear layer.
+    """
+
+    def __init__(self, variant: Variant, num_classes: int = 1000, drop_path_rate: float = 0.1):
+        super().__init__(variant, drop_path_rate)
+        self.linear = nn.Linear(self.channels[-1], num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.forward_features(x)[-1].mean(dim=(2, 3)))
+
+
+def create_model(name: str, num_classes: int = 1000, drop_path_rate: float = 0.1) -> SeaFormer:
+    """Returns a SeaFormer classifier with random weights, in training mode.
+
+    Args:
+        name: "seaformer_tiny", "seaformer_small", "seaformer_base" or "seaformer_large".
+        num_classes: Width of the logits (the official code fixes 1000).
+        drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown model {name!r}; expected one of {', '.join(VARIANTS)}")
+    return SeaFormer(VARIANTS[name], num_classes, drop_path_rate)

@@ -1,0 +1,113 @@
+"""Our parameters under the official PyTorch names, and back; NumPy arrays on both sides."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from convert.names import Entry, entries
+from seaformer_jax.errors import UserError
+
+_COUNTER = "num_batches_tracked"
+
+
+class Matching(NamedTuple):
+    """Names of a state dict against those of a model."""
+
+    matched: list[str]
+    missing: list[str]  # the model has them, the state dict does not
+    unexpected: list[str]  # the state dict has them, the model does not
+    misshaped: list[str]  # "name: found shape, expected shape"
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} names match"]
+        for kind in ("missing", "unexpected", "misshaped"):
+            if names := getattr(self, kind):
+                shown = ", ".join(names[:5]) + (f", and {len(names) - 5} more" if len(names) > 5 else "")
+                parts.append(f"{len(names)} {kind} ({shown})")
+        return "; ".join(parts)
+
+
+def to_torch(model: nnx.Module, batches_tracked: int = 0) -> dict[str, np.ndarray]:
+    """Returns the state dict of `model`: official name -> float32 array in PyTorch's layout.
+
+    Args:
+      model: a SeaFormer classifier.
+      batches_tracked: value of BatchNorm's `num_batches_tracked`, which PyTorch wants beside the statistics
+        and uses only where its momentum is None.
+    """
+    values = _variables(model)
+    state_dict = {}
+    for entry in _entries(model):
+        state_dict[entry.name] = entry.to_torch(np.asarray(values[entry.path][...], np.float32))
+        if entry.name.endswith("running_var"):
+            state_dict[_counter(entry)] = np.asarray(batches_tracked, np.int64)
+    return state_dict
+
+
+def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Puts `state_dict` (official names; arrays or tensors) into `model`, in place.
+
+    Raises:
+      ValueError: a name is missing or unexpected, or a shape differs; the message lists them and `model` is
+        left as it was.
+    """
+    matching = match(model, state_dict)
+    if matching.missing or matching.unexpected or matching.misshaped:
+        raise UserError(f"the checkpoint is of another model: {matching}")
+    _assign(model, state_dict, matching.matched)
+
+
+def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
+    """Puts the entries of `state_dict` that fit by name and shape into `model`; returns what fitted.
+
+    For fine-tuning: a head of another class count keeps its fresh values.
+
+    Raises:
+      UserError: nothing fits.
+    """
+    matching = match(model, state_dict)
+    if not matching.matched:
+        raise UserError(f"nothing in the checkpoint fits the model: {matching}")
+    _assign(model, state_dict, matching.matched)
+    return matching
+
+
+def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
+    """Compares names and shapes; BatchNorm's counters count as names but carry no weight of their own."""
+    expected = {entry.name: entry.torch_shape for entry in _entries(model)}
+    counters = {_counter(entry) for entry in _entries(model) if entry.name.endswith("running_var")}
+    found = {name: tuple(np.shape(value)) for name, value in state_dict.items()}
+    return Matching(
+        matched=[name for name, shape in expected.items() if found.get(name) == shape],
+        missing=sorted((expected.keys() | counters) - found.keys()),
+        unexpected=sorted(found.keys() - expected.keys() - counters),
+        misshaped=[
+            f"{name}: found {found[name]}, expected {shape}"
+            for name, shape in expected.items()
+            if name in found and found[name] != shape
+        ],
+    )
+
+
+def _assign(model: nnx.Module, state_dict: Mapping[str, np.ndarray], names: list[str]) -> None:
+    variables, wanted = _variables(model), set(names)
+    for entry in _entries(model):
+        if entry.name in wanted:
+            value = entry.from_torch(np.asarray(state_dict[entry.name], np.float32))
+            variables[entry.path][...] = jnp.asarray(value)
+
+
+def _entries(model: nnx.Module) -> list[Entry]:
+    return entries({path: variable.shape for path, variable in _variables(model).items()})
+
+
+def _variables(model: nnx.Module) -> dict[tuple, nnx.Variable]:
+    """Path -> the model's own variable, parameters and statistics."""
+    return {path: node for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Param | nnx.BatchStat)}
+
+
+def _counter(entry: Entry) -> str:
+    return entry.name.removesuffix("running_var") + _COUNTER

@@ -1,0 +1,132 @@
+"""The configuration record: every key of every recipe, with its default.
+
+A recipe in `configs/` starts from `default()` and changes what it means to change; the command line changes
+single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
+"""
+
+import json
+import pathlib
+
+import ml_collections
+
+ConfigDict = ml_collections.ConfigDict
+
+
+def default() -> ConfigDict:
+    """Returns the classification record that recipes start from (a laptop-sized run on `shapes`)."""
+    c = ConfigDict()
+    c.seed = 0
+    c.total_steps = 1000
+    c.batch_size = 64  # Global: over all devices of all hosts.
+    c.dtype = "float32"  # Compute; parameters, statistics and losses stay float32.
+    c.log_every = 50  # Steps between progress lines.
+    c.init_from = ""  # A workdir, or a checkpoint file with the official names; see training/initial.py.
+    c.compilation_cache = "~/.cache/seaformer_jax/xla"  # "" switches it off.
+    c.model = _model()
+    c.task = ConfigDict({"name": "classification", "num_classes": 0, "label_smoothing": 0.1})
+    c.data = _data()
+    c.augment = _augment()
+    c.optim = _optim()
+    c.eval = ConfigDict(
+        {"every": 500, "batch_size": 100, "crop_fraction": 0.875, "interpolation": "bicubic", "use_ema": True}
+    )
+    c.checkpoint = ConfigDict({"every": 500, "keep": 2})
+    # Several hosts: the fields of jax.distributed.initialize; left empty where the cluster announces itself.
+    c.distributed = ConfigDict({"enabled": False, "coordinator": "", "num_processes": 0, "process_id": -1})
+    return c
+
+
+def _model() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "seaformer_tiny",
+            "drop_path_rate": 0.1,
+            "bn_groups": 1,  # Groups of the global (micro)batch with their own BatchNorm statistics.
+        }
+    )
+
+
+def _data() -> ConfigDict:
+    return ConfigDict(
+        {
+            "source": "shapes",  # shapes | folder | tfds
+            "root": "",  # folder: <root>/<split>/<class>/*.jpg; tfds: its data_dir
+            "name": "imagenet2012",  # tfds: the data set's name
+            "train_split": "train",
+            "val_split": "val",
+            "image_size": 224,
+            "mean": (0.485, 0.456, 0.406),  # Of images in [0, 1]; ImageNet's, as the official code.
+            "std": (0.229, 0.224, 0.225),
+            "workers": 0,  # Processes that decode and augment; 0 uses threads of this one.
+            "on_corrupt": "error",  # error | skip
+            "train_size": 4096,  # shapes: images in the training split
+            "val_size": 512,  # shapes: images in the validation split
+        }
+    )
+
+
+def _augment() -> ConfigDict:
+    return ConfigDict(
+        {
+            "crop_scale": (0.08, 1.0),
+            "crop_ratio": (3 / 4, 4 / 3),
+            "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
+            "flip": 0.5,
+            "rand_augment": "rand-m9-mstd0.5",  # "" switches it off.
+            "erasing": 0.2,
+            "mixup": 0.0,
+            "cutmix": 0.0,
+            "mix_group": 128,  # Images that share one mixing factor: the official per-GPU batch.
+        }
+    )
+
+
+def _optim() -> ConfigDict:
+    return ConfigDict(
+        {
+            "name": "adamw",  # rmsprop_tf | adamw | sgd | lamb | lars
+            "lr": 1e-3,
+            "weight_decay": 0.05,
+            "momentum": 0.9,  # rmsprop_tf, sgd (Nesterov), lars
+            "b1": 0.9,  # adamw, lamb
+            "b2": 0.999,  # adamw, lamb
+            "eps": 1e-8,
+            "rms_decay": 0.9,  # rmsprop_tf
+            "clip_norm": 0.0,  # Global gradient norm; 0 switches clipping off.
+            "accumulate": 1,  # Microbatches per step, of batch_size / accumulate images each.
+            "no_decay": (r".*(scale|bias)$",),  # Regular expressions on parameter paths.
+            "lr_multipliers": (),  # ((regular expression, factor), ...)
+            "ema_decay": 0.9999,  # 0 switches the moving average off.
+            "schedule": ConfigDict(
+                {
+                    "name": "cosine",  # step | cosine | poly
+                    "warmup_steps": 100,
+                    "warmup_init": 1e-6,  # Learning rate at step 0 (lr times the warm-up ratio of mmcv).
+                    "end_lr": 0.0,  # cosine, poly
+                    "power": 1.0,  # poly
+                    "decay_steps": 1.0,  # step: the rate falls by decay_rate every so many steps
+                    "decay_rate": 0.973,  # step
+                    "hold_steps": 1,  # The rate changes only every so many steps (an epoch in timm).
+                    "noise_from": 0,  # Step from which the rate is noisy; 0: never
+                    "noise_limit": 0.67,  # Draws beyond +- this share of the rate are drawn again.
+                    "noise_seed": 42,
+                }
+            ),
+        }
+    )
+
+
+def save(config: ConfigDict, path: pathlib.Path) -> None:
+    """Writes the record as JSON; `load` reads it back."""
+    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def load(path: pathlib.Path) -> ConfigDict:
+    """Reads a record that `save` wrote (JSON's lists are tuples again)."""
+    return ConfigDict(_tuples(json.loads(path.read_text())))
+
+
+def _tuples(value):
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,128 @@
+"""Crops and flips of one image, on the host.
+
+The training crop is RandomResizedCropAndInterpolation of `seaformer-cls/timm/data/transforms.py`, the
+evaluation crop that of `timm/data/transforms_factory.py` (`transforms_imagenet_eval`), whose geometry is
+torchvision's `Resize` and `CenterCrop`. Every random decision comes from the generator that the caller
+passes.
+
+Crops are taken from the NumPy array, where they are views; only the crop is copied into Pillow, and the image
+stays a Pillow image until the last operation.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+from seaformer_jax.errors import UserError, suggest
+
+RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_ATTEMPTS = 10
+
+
+def check_interpolation(name: str, *, allow_random: bool) -> str:
+    """Returns the name if it is `bilinear`, `bicubic` or, where allowed, `random`; UserError otherwise."""
+    known = [*RESAMPLING, "random"] if allow_random else [*RESAMPLING]
+    if name not in known:
+        raise UserError(
+            f"Unknown interpolation {name!r}; expected one of {', '.join(known)}.{suggest(name, known)}"
+        )
+    return name
+
+
+def resampling(name: str, rng: np.random.Generator) -> Image.Resampling:
+    """The Pillow filter of a name; `random` is bilinear or bicubic with equal probability."""
+    if name == "random":
+        name = "bicubic" if rng.random() < 0.5 else "bilinear"
+    return RESAMPLING[name]
+
+
+def random_crop_box(
+    height: int, width: int, rng: np.random.Generator, scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Draws a crop of random area and aspect ratio.
+
+    Up to ten times: area uniform in `scale` (share of the image), width / height log-uniform in `ratio`,
+    position uniform among those inside the image; a draw that does not fit is drawn again. After ten
+    failures, the largest centred crop whose aspect ratio is within `ratio`.
+
+    Returns:
+        (top, left, height, width) in pixels. A draw that rounds to an empty crop counts as a failure, as in
+        torchvision (timm would crash on it).
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_ATTEMPTS):
+        area = height * width * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return _central_box(height, width, ratio)
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    h, w = height, width
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    interpolation: str = "random",
+) -> Image.Image:
+    """Crops at random (see `random_crop_box`) and resizes the crop to a square.
+
+    Args:
+        image: uint8 [height, width, 3].
+        rng: the source of all draws.
+        size: side of the result, pixels.
+        scale: bounds of the crop's share of the image's area.
+        ratio: bounds of the crop's width / height.
+        interpolation: `bilinear` or `bicubic` (Pillow's, antialiased when shrinking), or `random`, one of the
+            two per image.
+
+    Returns:
+        An RGB Pillow image [size, size].
+    """
+    top, left, h, w = random_crop_box(*image.shape[:2], rng, scale, ratio)
+    crop = Image.fromarray(image[top : top + h, left : left + w])
+    return crop.resize((size, size), resampling(interpolation, rng))
+
+
+def flip(image: Image.Image, rng: np.random.Generator, probability: float) -> Image.Image:
+    """Mirrors the image left to right with the given probability."""
+    if rng.random() < probability:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return image
+
+
+def resize_and_center_crop(
+    image: np.ndarray, size: int, crop_fraction: float = 0.875, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """The evaluation crop: the shorter side to floor(size / crop_fraction), then the central size x size.
+
+    The longer side is truncated, and the corner of the crop rounded half to even, as in torchvision.
+
+    Args:
+        image: uint8 [height, width, 3].
+        size: side of the result, pixels.
+        crop_fraction: share of the resized image's shorter side that the crop keeps, in (0, 1].
+        interpolation: `bilinear` or `bicubic`.
+
+    Returns:
+        uint8 [size, size, 3].
+    """
+    height, width = image.shape[:2]
+    short = math.floor(size / crop_fraction)
+    long = int(short * max(height, width) / min(height, width))
+    shape = (short, long) if width <= height else (long, short)
+    left, top = (round((side - size) / 2) for side in shape)
+    resized = Image.fromarray(image).resize(shape, RESAMPLING[interpolation])
+    return np.asarray(resized.crop((left, top, left + size, top + size)))

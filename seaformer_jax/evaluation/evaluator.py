@@ -1,0 +1,63 @@
+"""Runs a model over the validation batches and adds up its metrics."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
+
+from seaformer_jax.errors import UserError
+from seaformer_jax.mesh import batch_sharding, put_batch, replicated
+from seaformer_jax.metrics import merge
+
+Tree = dict[str, Any]
+
+
+class Evaluator:
+    """Merged metrics of a whole data set; no result depends on batch size, devices or hosts.
+
+    Args:
+      graphdef: of the model, as `nnx.graphdef` gives it.
+      count: (model, batch) -> metrics of `metrics.py`, of the images where `batch["mask"]` is true.
+      open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
+      mesh: of the devices to use.
+    """
+
+    def __init__(
+        self,
+        graphdef: nnx.GraphDef,
+        count: Callable[[nnx.Module, Tree], Tree],
+        open_batches: Callable[[], Iterator[Tree]],
+        mesh: Mesh,
+    ):
+        def step(params: Tree, batch_stats: Tree, batch: Tree) -> Tree:
+            return count(nnx.merge(graphdef, params, batch_stats), batch)
+
+        weights, rows = replicated(mesh), batch_sharding(mesh)
+        self._step = jax.jit(step, in_shardings=(weights, weights, rows), out_shardings=weights)
+        self._open_batches, self._mesh = open_batches, mesh
+
+    def __call__(self, params: Tree, batch_stats: Tree) -> Tree:
+        """Returns the merged metrics, on the host in int64 and float64.
+
+        Raises:
+          UserError: there is nothing to evaluate.
+        """
+        total, skipped, ahead = None, 0, None
+        batches = self._open_batches()
+        try:
+            for batch in batches:
+                skipped += int(np.sum(batch.pop("skipped") * batch["mask"]))
+                counts = self._step(params, batch_stats, put_batch(self._mesh, batch))
+                # Fetched one batch late, so that the device works while the host decodes.
+                total, ahead = (merge(total, ahead) if ahead is not None else None), counts
+        finally:
+            batches.close()
+        if ahead is None:
+            raise UserError("the validation split has no images; check data.root and data.val_split")
+        if skipped:
+            logging.warning("evaluation skipped %d unreadable images", skipped)
+        return merge(total, ahead)

@@ -1,0 +1,61 @@
+"""Labels with probabilities for images on disk."""
+
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from flax import nnx
+
+from seaformer_jax.data import images
+from seaformer_jax.evaluation.report import draw_contact_sheet
+
+_BATCH = 16
+_SHEET = 36  # Images on the contact sheet.
+_TOP = 5
+
+
+def classify(
+    model: nnx.Module,
+    paths: Sequence[pathlib.Path],
+    folder: pathlib.Path,
+    transform: Callable[[dict], dict],
+    normalize: Callable[[jax.Array], jax.Array],
+    class_names: Sequence[str],
+) -> None:
+    """Writes `predictions.jsonl` (the five likeliest labels of every image) and `contact_sheet.png`.
+
+    Args:
+      model: classifier.
+      paths: of the images.
+      folder: to write into.
+      transform: evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
+      normalize: uint8 [B, S, S, 3] -> what the model takes.
+      class_names: of the outputs.
+    """
+    graphdef, state = nnx.split(model)
+    probabilities = jax.jit(
+        lambda state, batch: jax.nn.softmax(nnx.merge(graphdef, state)(normalize(batch), train=False))
+    )
+    rows, sheet = [], []
+    for first in range(0, len(paths), _BATCH):
+        chunk = paths[first : first + _BATCH]
+        crops = [transform({"image": images.decode(path, str(path)), "label": 0})["image"] for path in chunk]
+        padded = np.stack(crops + [crops[0]] * (_BATCH - len(crops)))  # One shape, one compilation.
+        rows += [
+            _row(path, p, class_names)
+            for path, p in zip(chunk, np.asarray(probabilities(state, padded)), strict=False)
+        ]
+        sheet += crops[: _SHEET - len(sheet)]
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    titles = [
+        f"{row['top'][0]['label']} {100 * row['top'][0]['probability']:.0f}%" for row in rows[: len(sheet)]
+    ]
+    draw_contact_sheet(sheet, titles, folder / "contact_sheet.png")
+
+
+def _row(path: pathlib.Path, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:
+    order = np.argsort(-probabilities)[:_TOP]
+    top = [{"label": class_names[i], "probability": round(float(probabilities[i]), 6)} for i in order]
+    return {"image": str(path), "top": top}

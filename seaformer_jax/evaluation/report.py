@@ -1,0 +1,76 @@
+"""Tables and pictures of an evaluation."""
+
+import pathlib
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+
+from seaformer_jax.metrics import ConfusionMatrix
+
+matplotlib.use("Agg")  # Files only: a cluster's node has no screen.
+from matplotlib import pyplot
+
+_NAMED_CLASSES = 60  # Beyond that many, axis labels are unreadable.
+
+
+def write_classification(
+    confusion: ConfusionMatrix, class_names: Sequence[str], folder: pathlib.Path
+) -> None:
+    """Writes `per_class.md` (recall, precision and count of each class) and `confusion_matrix.png`."""
+    rows = ["| class | images | recall % | precision % |", "|---|---:|---:|---:|"]
+    columns = (confusion.counts.sum(1), 100 * confusion.recall(), 100 * confusion.precision())
+    for name, count, recall, precision in zip(class_names, *columns, strict=True):
+        rows.append(f"| {name} | {count} | {recall:.1f} | {precision:.1f} |")
+    (folder / "per_class.md").write_text("\n".join(rows) + "\n")
+    _draw(confusion.counts, class_names, folder / "confusion_matrix.png")
+
+
+def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:
+    """Rows are true classes and sum to 1; the diagonal is the recall."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    named = len(class_names) <= _NAMED_CLASSES
+    side = 3 + 0.35 * len(class_names) if named else 8
+    figure, axes = pyplot.subplots(figsize=(side + 1, side), layout="constrained")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if named:
+        ticks = range(len(class_names))
+        axes.set_xticks(ticks, class_names, rotation=90)
+        axes.set_yticks(ticks, class_names)
+        for row, column in np.argwhere(counts):
+            shade = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=shade)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def draw_contact_sheet(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    path: pathlib.Path,
+    colors: Sequence[str] | None = None,
+) -> None:
+    """Draws images (uint8 [H, W, 3] each) in a grid, each under its title.
+
+    Args:
+      images, titles: of the same length.
+      path: of the PNG to write.
+      colors: of the titles; black by default.
+    """
+    columns = min(len(images), 6)
+    rows = -(-len(images) // columns)
+    figure, grid = pyplot.subplots(
+        rows, columns, figsize=(2.2 * columns, 2.5 * rows), layout="constrained", squeeze=False
+    )
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, title, color in zip(
+        grid.flat, images, titles, colors or ["black"] * len(images), strict=False
+    ):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=8, color=color)
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)

@@ -1,0 +1,125 @@
+"""The SeaFormer backbone: MobileNetV2 stages, the last ones followed by SeaFormer layers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seaformer_jax.models.attention import SeaAttention
+from seaformer_jax.models.layers import Conv, ConvBN, Depthwise, Pointwise, drop_path
+from seaformer_jax.models.variants import Mobile, SeaFormerConfig
+
+
+class InvertedResidual(nnx.Module):
+    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection; ReLU between.
+
+    No expansion layer where the ratio is 1; a shortcut where the shape stays.
+    """
+
+    def __init__(self, inputs: int, spec: Mobile, bn_groups: int, rng: np.random.Generator):
+        hidden = inputs * spec.expansion
+        expand = ConvBN(Pointwise(inputs, hidden, rng), hidden, groups=bn_groups)
+        self.expand = expand if spec.expansion != 1 else None
+        depthwise = Depthwise(hidden, spec.kernel, rng, stride=spec.stride)
+        self.depthwise = ConvBN(depthwise, hidden, groups=bn_groups)
+        self.project = ConvBN(Pointwise(hidden, spec.channels, rng), spec.channels, groups=bn_groups)
+        self.shortcut = spec.stride == 1 and inputs == spec.channels
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, in] -> [B, ceil(H/stride), ceil(W/stride), channels]."""
+        y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
+        y = self.project(jax.nn.relu(self.depthwise(y, train)), train)
+        return x + y if self.shortcut else y
+
+
+class FFN(nnx.Module):
+    """Feed-forward network with a depthwise convolution (with bias, without BatchNorm) between its layers."""
+
+    def __init__(self, width: int, hidden: int, bn_groups: int, rng: np.random.Generator):
+        self.expand = ConvBN(Pointwise(width, hidden, rng), hidden, groups=bn_groups)
+        self.depthwise = Depthwise(hidden, 3, rng, use_bias=True)
+        self.project = ConvBN(Pointwise(hidden, width, rng), width, groups=bn_groups)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, C] -> [B, H, W, C]."""
+        return self.project(jax.nn.relu6(self.depthwise(self.expand(x, train))), train)
+
+
+class SeaFormerLayer(nnx.Module):
+    """SEA attention and FFN, each a residual branch with stochastic depth; no normalisation before them."""
+
+    def __init__(self, attention: SeaAttention, ffn: FFN, drop_path_rate: float):
+        self.attention, self.ffn = attention, ffn
+        self.drop_path_rate = drop_path_rate
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """x [B, H, W, C] -> [B, H, W, C]."""
+        x = x + drop_path(self.attention(x, train), self.drop_path_rate, rngs)
+        return x + drop_path(self.ffn(x, train), self.drop_path_rate, rngs)
+
+
+class Stage(nnx.Module):
+    """Inverted residuals (`mobile`), then SeaFormer layers (`sea`, empty in the early stages)."""
+
+    def __init__(self, mobile: list[InvertedResidual], sea: list[SeaFormerLayer]):
+        self.mobile, self.sea = nnx.List(mobile), nnx.List(sea)
+
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        for block in self.mobile:
+            x = block(x, train)
+        for layer in self.sea:
+            x = layer(x, train, rngs)
+        return x
+
+
+class SeaFormer(nnx.Module):
+    """Backbone: images to the feature maps of its five stages."""
+
+    def __init__(self, config: SeaFormerConfig, rng: np.random.Generator):
+        stem = Conv(3, config.stem, kernel_size=3, stride=2, rng=rng)
+        self.stem = ConvBN(stem, config.stem, groups=config.bn_groups)
+        self.stages = nnx.List([])
+        inputs, first_sea = config.stem, len(config.stages) - len(config.depths)
+        for index, specs in enumerate(config.stages):
+            mobile = []
+            for spec in specs:
+                mobile.append(InvertedResidual(inputs, spec, config.bn_groups, rng))
+                inputs = spec.channels
+            sea = _sea_layers(config, index - first_sea, inputs, rng) if index >= first_sea else []
+            self.stages.append(Stage(mobile, sea))
+        self.dtype = jnp.dtype(config.dtype)
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+    ) -> tuple[jax.Array, ...]:
+        """Returns the output of every stage.
+
+        Args:
+          images: [B, H, W, 3] float, normalised.
+          train: normalise by batch statistics and update the running ones.
+          rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
+        Returns:
+          Five maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
+        """
+        x = jax.nn.relu(self.stem(images.astype(self.dtype), train))
+        features = []
+        for stage in self.stages:
+            x = stage(x, train, rngs)
+            features.append(x)
+        return tuple(features)
+
+
+def _sea_layers(
+    config: SeaFormerConfig, index: int, width: int, rng: np.random.Generator
+) -> list[SeaFormerLayer]:
+    """The SeaFormer layers of one stage; the drop-path rate restarts at 0 in every stage, as in the code."""
+    rates = np.linspace(0, config.drop_path_rate, config.depths[index])
+    groups = config.bn_groups
+    return [
+        SeaFormerLayer(
+            SeaAttention(width, config.key_dims[index], config.heads, config.value_ratio, groups, rng),
+            FFN(width, width * config.ffn_ratios[index], groups, rng),
+            float(rate),
+        )
+        for rate in rates
+    ]

@@ -1,0 +1,101 @@
+"""The four published sizes (seaformer-cls/seaformer.py; the paper, Table "architecture variants")."""
+
+import dataclasses
+from typing import NamedTuple
+
+
+class Mobile(NamedTuple):
+    """One inverted residual (MobileNetV2 block)."""
+
+    kernel: int  # of the depthwise convolution
+    expansion: int  # hidden channels / input channels
+    channels: int  # output
+    stride: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SeaFormerConfig:
+    """Everything that shapes a SeaFormer backbone.
+
+    `stages` are the five groups of inverted residuals whose outputs lie at 1/4, 1/8, 1/16, 1/32 and 1/64 of
+    the image. The last `len(depths)` of them are followed by SeaFormer layers of the stage's width.
+    """
+
+    stem: int  # channels of the first convolution
+    stages: tuple[tuple[Mobile, ...], ...]
+    depths: tuple[int, ...]  # SeaFormer layers behind each of the last stages
+    key_dims: tuple[int, ...]  # per head, for each of them
+    ffn_ratios: tuple[int, ...]  # hidden channels of the FFN / width, for each of them
+    heads: int
+    value_ratio: int = 2  # value channels per head / key_dim
+    drop_path_rate: float = 0.1  # of the last layer of each stage; rises linearly from 0 within the stage
+    bn_groups: int = 1
+    dtype: str = "float32"  # compute; parameters and statistics are float32
+
+
+TINY = SeaFormerConfig(
+    stem=16,
+    stages=(
+        (Mobile(3, 1, 16, 1), Mobile(3, 4, 16, 2), Mobile(3, 3, 16, 1)),
+        (Mobile(5, 3, 32, 2), Mobile(5, 3, 32, 1)),
+        (Mobile(3, 3, 64, 2), Mobile(3, 3, 64, 1)),
+        (Mobile(5, 3, 128, 2),),
+        (Mobile(3, 6, 160, 2),),
+    ),
+    depths=(2, 2),
+    key_dims=(16, 24),
+    ffn_ratios=(2, 4),
+    heads=4,
+)
+
+SMALL = SeaFormerConfig(
+    stem=16,
+    stages=(
+        (Mobile(3, 1, 16, 1), Mobile(3, 4, 24, 2), Mobile(3, 3, 24, 1)),
+        (Mobile(5, 3, 48, 2), Mobile(5, 3, 48, 1)),
+        (Mobile(3, 3, 96, 2), Mobile(3, 3, 96, 1)),
+        (Mobile(5, 4, 160, 2),),
+        (Mobile(3, 6, 192, 2),),
+    ),
+    depths=(3, 3),
+    key_dims=(16, 24),
+    ffn_ratios=(2, 4),
+    heads=6,
+)
+
+BASE = SeaFormerConfig(
+    stem=16,
+    stages=(
+        (Mobile(3, 1, 16, 1), Mobile(3, 4, 32, 2), Mobile(3, 3, 32, 1)),
+        (Mobile(5, 3, 64, 2), Mobile(5, 3, 64, 1)),
+        (Mobile(3, 3, 128, 2), Mobile(3, 3, 128, 1)),
+        (Mobile(5, 4, 192, 2),),
+        (Mobile(3, 6, 256, 2),),
+    ),
+    depths=(4, 4),
+    key_dims=(16, 24),
+    ffn_ratios=(2, 4),
+    heads=8,
+)
+
+LARGE = SeaFormerConfig(
+    stem=32,
+    stages=(
+        (Mobile(3, 3, 32, 1), Mobile(3, 4, 64, 2), Mobile(3, 4, 64, 1)),
+        (Mobile(5, 4, 128, 2), Mobile(5, 4, 128, 1)),
+        (Mobile(3, 4, 192, 2), Mobile(3, 4, 192, 1)),
+        (Mobile(5, 4, 256, 2),),
+        (Mobile(3, 6, 320, 2),),
+    ),
+    depths=(3, 3, 3),
+    key_dims=(16, 20, 24),
+    ffn_ratios=(2, 4, 6),
+    heads=8,
+)
+
+VARIANTS = {
+    "seaformer_tiny": TINY,
+    "seaformer_small": SMALL,
+    "seaformer_base": BASE,
+    "seaformer_large": LARGE,
+}

@@ -1,0 +1,47 @@
+"""Predicts on images with the weights of a run.
+
+python -m seaformer_jax.predict --workdir runs/tiny --images 'photos/*.jpg' --out predictions
+"""
+
+import glob
+import pathlib
+
+from absl import flags, logging
+
+from seaformer_jax import command, tasks
+from seaformer_jax.data.images import IMAGE_EXTENSIONS
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import checkpoint, state, workdir
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
+_IMAGES = flags.DEFINE_string("images", None, "An image, a folder or a quoted pattern.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for the predictions.", required=True)
+
+
+def main() -> int:
+    folder = command.existing("workdir", _WORKDIR.value)
+    config, class_names = workdir.read(folder)
+    command.setup_jax(config)
+    paths = _find_images(_IMAGES.value)
+    task = tasks.create(config, class_names)
+    model = task.create_model()
+    _, params, batch_stats = checkpoint.load_weights(folder, config.eval.use_ema)
+    state.update_model(model, params, batch_stats)
+    out = pathlib.Path(_OUT.value)
+    out.mkdir(parents=True, exist_ok=True)
+    task.predict(model, paths, out)
+    logging.info("%d images, predictions in %s", len(paths), out)
+    return 0
+
+
+def _find_images(pattern: str) -> list[pathlib.Path]:
+    pattern = f"{pattern}/**" if pathlib.Path(pattern).is_dir() else pattern
+    found = (pathlib.Path(path) for path in sorted(glob.glob(pattern, recursive=True)))
+    paths = [path for path in found if path.suffix.lower() in IMAGE_EXTENSIONS]
+    if not paths:
+        raise UserError(f"--images {pattern} matches no image ({', '.join(IMAGE_EXTENSIONS)})")
+    return paths
+
+
+if __name__ == "__main__":
+    command.run(main)

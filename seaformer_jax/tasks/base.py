@@ -1,0 +1,44 @@
+"""What the training loop and the commands ask of a task; they know nothing else of it."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+from flax import nnx
+
+Batch = dict[str, Any]
+
+
+class Task(Protocol):
+    """Model, data, loss and evaluation of one kind of problem."""
+
+    best_metric: str  # Of `summarize`; larger is better.
+    class_names: Sequence[str]
+
+    def create_model(self) -> nnx.Module:
+        """A model with fresh parameters."""
+
+    def example_batch(self, batch_size: int) -> Batch:
+        """Shapes and dtypes of a global training batch, to compile with."""
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """This process's rows of the training batches from number `start_step` on."""
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """This process's rows of the validation batches, with `mask`."""
+
+    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Scalar loss of a training batch and scalar metrics; runs inside `jax.jit`."""
+
+    def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
+        """Mergeable metrics (`metrics.py`) of a validation batch; runs inside `jax.jit`."""
+
+    def summarize(self, counts: dict[str, Any]) -> dict[str, float]:
+        """Numbers for the log, from merged metrics."""
+
+    def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
+        """Writes tables and pictures of merged metrics into `folder`."""
+
+    def predict(self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
+        """Writes what `model` sees in the images at `paths` into `folder`."""

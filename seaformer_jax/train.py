@@ -1,0 +1,44 @@
+"""Trains a model; the same command resumes.
+
+python -m seaformer_jax.train --config configs/imagenet.py:tiny --workdir runs/tiny [--config.key=value ...]
+"""
+
+import pathlib
+
+from absl import flags, logging
+
+from seaformer_jax import command, mesh, tasks
+from seaformer_jax.training import loop, reporting, stop, workdir
+
+_CONFIG = command.define_config()
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, config.", required=True
+)
+
+
+def main() -> int:
+    config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    mesh.initialize_distributed(config.distributed)
+    command.setup_jax(config)
+    task = tasks.create(config)
+    workdir.claim(folder, config, task.class_names)
+    model = task.create_model()
+    if config.init_from:
+        # Here and not below: only commands may reach for the room that knows PyTorch.
+        from convert import initial
+
+        initial.load_into(model, config.init_from)
+    try:
+        results = loop.train(config, task, model, folder)
+    except stop.Stopped as stopped:
+        logging.info("%s; run the same command to resume", stopped)
+        return stopped.exit_status
+    if results:
+        logging.info("done: %s", reporting.results_line(config.total_steps, results))
+    else:
+        logging.info("%s is complete: %d steps; nothing to do", folder, config.total_steps)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,117 @@
+"""The training loop, for every task."""
+
+import pathlib
+import time
+from collections.abc import Callable
+
+import jax
+import optax
+from absl import logging
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from seaformer_jax import mesh as meshes
+from seaformer_jax.evaluation.evaluator import Evaluator
+from seaformer_jax.tasks.base import Task
+from seaformer_jax.training import optim, reporting
+from seaformer_jax.training import state as states
+from seaformer_jax.training.checkpoint import Checkpoints
+from seaformer_jax.training.state import TrainState
+from seaformer_jax.training.step import make_train_step
+from seaformer_jax.training.stop import Stopped, StopRequest
+
+
+def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
+    """Trains `model` to `config.total_steps`, going on from the newest checkpoint in `workdir`.
+
+    Where it starts, in this order:
+      1. the newest readable checkpoint of `workdir`;
+      2. the weights that `model` has: those of `init_from`, or fresh ones.
+
+    Every step is: log -> evaluate -> save -> next batch -> update. So a checkpoint holds all that came before its
+    step and nothing after, and a run resumed from it repeats the one that did not stop, bit for bit.
+
+    Returns:
+      The last validation metrics; {} where the run was complete before.
+    Raises:
+      UserError: the loss is not finite, the disk is full, an image is corrupt.
+      Stopped: after SIGTERM or Ctrl-C, when a checkpoint is written.
+    """
+    mesh = meshes.create_mesh()
+    meshes.check_batch_size("batch_size", config.batch_size, config.optim.accumulate)
+    meshes.check_batch_size("eval.batch_size", config.eval.batch_size)
+    state, update, schedule = _prepare(config, task, model, mesh)
+    checkpoints = Checkpoints(workdir, config.checkpoint, task.best_metric)
+    state, saved_clock = checkpoints.restore(state) or (state, None)
+    start = saved = int(state.step)
+
+    clock = reporting.Clock(saved_clock)
+    window = reporting.Window(config.total_steps, config.batch_size, start, clock)
+    reporter = reporting.Reporter(workdir, start)
+    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh)
+    batches = task.train_batches(start)
+    results, stop = {}, StopRequest()
+    try:
+        for step in range(start, config.total_steps + 1):
+            evaluate, save = (
+                step > start and _due(step, key.every, config) for key in (config.eval, config.checkpoint)
+            )
+            leave = stop.requested(step) or step == config.total_steps
+            if window.steps and (save or leave or step % config.log_every == 0):
+                values = {**window.close(step), "lr": float(schedule(step - 1))}
+                logging.info("%s", reporting.progress_line(step, config.total_steps, values))
+                reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
+            if evaluate:
+                results = task.summarize(evaluator(*states.weights(state, config.eval.use_ema)))
+                logging.info("%s", reporting.results_line(step, results))
+                reporter.scalars(step, {f"val/{name}": value for name, value in results.items()})
+                clock.charge("evaluate")
+            if save or (leave and step > saved):
+                checkpoints.save(state, step, dict(clock.seconds), results if evaluate else None)
+                saved = step
+                clock.charge("checkpoint")
+            if leave:
+                break
+            batch = next(batches)
+            window.add_skipped(batch.pop("skipped"))
+            clock.charge("data")
+            state, metrics = update(state, meshes.put_batch(mesh, batch))
+            window.add(metrics)
+            clock.charge("train")
+    finally:
+        batches.close()
+        checkpoints.close()
+        reporter.close()
+        stop.restore()
+    if stop.signal and saved < config.total_steps:
+        raise Stopped(stop.signal, saved)
+    return results
+
+
+def _due(step: int, every: int, config: ConfigDict) -> bool:
+    return step == config.total_steps or (every > 0 and step % every == 0)
+
+
+def _prepare(
+    config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh
+) -> tuple[TrainState, Callable, optax.Schedule]:
+    """Returns the initial state on the devices, the compiled step and the learning-rate schedule."""
+    params, _ = states.split_model(model)
+    reporting.log_parameters(params)
+    optimizer, schedule = optim.create(config.optim, config.total_steps, params)
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state = jax.device_put(states.create(model, optimizer, config.optim.ema_decay > 0), whole)
+    step = make_train_step(
+        nnx.graphdef(model),
+        task.loss,
+        optimizer,
+        seed=config.seed,
+        ema_decay=config.optim.ema_decay,
+        accumulate=config.optim.accumulate,
+    )
+    jitted = jax.jit(step, in_shardings=(whole, rows), out_shardings=whole, donate_argnums=0)
+    began = time.monotonic()
+    compiled = jitted.lower(state, task.example_batch(config.batch_size)).compile()
+    reporting.log_compiled(compiled, time.monotonic() - began)
+    return state, compiled, schedule

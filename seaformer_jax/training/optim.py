@@ -1,0 +1,144 @@
+"""Optimisers by name, with no-decay groups and learning-rate multipliers chosen by parameter path.
+
+A path is the keys of a parameter in the nested dictionary, joined by slashes, e.g.
+`backbone/stages/3/sea/0/attention/to_q/bn/scale`; patterns are regular expressions that match whole paths.
+"""
+
+import re
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import optax
+
+from seaformer_jax.errors import UserError, suggest
+from seaformer_jax.training import schedules
+
+Tree = dict  # Nested: of arrays, or with one leaf per parameter (a path, a bool, a factor).
+
+
+def create(
+    config: ml_collections.ConfigDict, total_steps: int, params: Tree
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns the optimiser of `config.optim` and its learning-rate schedule.
+
+    The chain: clipping by global norm (clip_norm; 0: none), the optimiser, then the factors of lr_multipliers
+    on the updates, the same as factors on the learning rate because every update is linear in it.
+
+    - `rmsprop_tf`: timm's RMSpropTF (optim/rmsprop_tf.py): L2 weight decay, mean square starting at 1, eps
+      inside the root, the learning rate inside the momentum buffer.
+    - `adamw`: decoupled weight decay, as `torch.optim.AdamW`.
+    - `sgd`: Nesterov momentum and L2 weight decay, as `torch.optim.SGD(nesterov=True)` and timm's `sgd`.
+    - `lamb` (You et al. 2020, arXiv 1904.00962) and `lars` (You et al. 2017, arXiv 1708.03888; trust
+      coefficient 0.001): as in optax, but with the trust ratio on decayed parameters only, as in their
+      authors' code.
+
+    Args:
+      config: the `optim` record. `no_decay` holds patterns of parameters without weight decay, and
+        `lr_multipliers` pairs (pattern, factor) of which the first match counts. `accumulate` and `ema_decay`
+        belong to the training step.
+      total_steps: steps of the whole run, >= 1.
+      params: nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
+
+    Raises:
+      UserError: an unknown name, an invalid pattern, or a pattern that matches no parameter.
+    """
+    if config.name not in _OPTIMISERS:
+        known = ", ".join(_OPTIMISERS)
+        raise UserError(
+            f"optim.name is {config.name!r}; expected one of {known}." + suggest(config.name, _OPTIMISERS)
+        )
+    schedule = schedules.create(config.schedule, config.lr, total_steps)
+    paths = parameter_paths(params)
+    multipliers = [(_compile("lr_multipliers", p, paths), factor) for p, factor in config.lr_multipliers]
+    no_decay = [_compile("no_decay", pattern, paths) for pattern in config.no_decay]
+    decayed = jax.tree.map(lambda path: not any(p.fullmatch(path) for p in no_decay), paths)
+    factors = jax.tree.map(lambda path: _factor(multipliers, path), paths)
+
+    stages = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
+    stages.append(_OPTIMISERS[config.name](config, schedule, decayed))
+    if multipliers:
+        stages.append(optax.stateless(lambda updates, _: jax.tree.map(lambda u, f: u * f, updates, factors)))
+    return optax.chain(*stages), schedule
+
+
+def parameter_paths(params: Tree) -> Tree:
+    """Returns the same tree with each parameter's path as its leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: jax.tree_util.keystr(keys, simple=True, separator="/"), params
+    )
+
+
+def _compile(key: str, pattern: str, paths: Tree) -> re.Pattern:
+    names = jax.tree.leaves(paths)
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"optim.{key}: {pattern!r} is not a regular expression: {error}") from error
+    if not any(compiled.fullmatch(name) for name in names):
+        examples = ", ".join(names[:: -(-len(names) // 3)])
+        raise UserError(
+            f"optim.{key}: {pattern!r} matches none of the {len(names)} parameter paths, e.g. {examples}; "
+            "correct the pattern (it must match the whole path) or remove it"
+        )
+    return compiled
+
+
+def _factor(multipliers: list[tuple[re.Pattern, float]], path: str) -> float:
+    return next((factor for pattern, factor in multipliers if pattern.fullmatch(path)), 1.0)
+
+
+def _rmsprop_tf(config, schedule, decayed) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.rmsprop(
+            schedule,
+            decay=config.rms_decay,
+            eps=config.eps,
+            initial_scale=1.0,
+            eps_in_sqrt=True,
+            momentum=config.momentum,
+        ),
+    )
+
+
+def _adamw(config, schedule, decayed) -> optax.GradientTransformation:
+    return optax.adamw(
+        schedule, config.b1, config.b2, config.eps, weight_decay=config.weight_decay, mask=decayed
+    )
+
+
+def _sgd(config, schedule, decayed) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.sgd(schedule, momentum=config.momentum, nesterov=True),
+    )
+
+
+def _lamb(config, schedule, decayed) -> optax.GradientTransformation:
+    # Not optax.lamb: it applies the trust ratio to every parameter.
+    return optax.chain(
+        optax.scale_by_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, decayed),
+        optax.masked(optax.scale_by_trust_ratio(), decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _lars(config, schedule, decayed) -> optax.GradientTransformation:
+    return optax.lars(
+        schedule,
+        weight_decay=config.weight_decay,
+        weight_decay_mask=decayed,
+        trust_ratio_mask=decayed,
+        momentum=config.momentum,
+    )
+
+
+_OPTIMISERS: dict[str, Callable] = {
+    "rmsprop_tf": _rmsprop_tf,
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "lamb": _lamb,
+    "lars": _lars,
+}

@@ -1,0 +1,163 @@
+"""What a run says of itself: overview, progress lines, metrics.jsonl and TensorBoard events."""
+
+import collections
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+from absl import logging
+
+from seaformer_jax.errors import UserError
+from seaformer_jax.training.state import Tree
+
+
+class Reporter:
+    """Writes the scalars of a run into its workdir; only on the first process.
+
+    Args:
+      workdir: of the run.
+      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, are dropped.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start_step: int):
+        self.active = jax.process_index() == 0
+        if not self.active:
+            return
+        path = workdir / "metrics.jsonl"
+        rows = path.read_text().splitlines() if path.exists() else []
+        kept = [row for row in rows if json.loads(row)["step"] <= start_step]
+        path.write_text("".join(f"{row}\n" for row in kept))
+        self._file = path.open("a", buffering=1)
+        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Appends one row `{"step": ..., name: value, ...}`."""
+        if not self.active:
+            return
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        if self.active:
+            self._file.close()
+            self._events.close()
+
+
+class Clock:
+    """Seconds of a run by what they were spent on; survives restarts."""
+
+    def __init__(self, saved: dict[str, float] | None = None):
+        self.seconds = collections.defaultdict(float, saved or {})
+        self._last = time.monotonic()
+
+    def charge(self, purpose: str) -> None:
+        """Books the time since the last call on `purpose`: data, train, evaluate or checkpoint."""
+        now = time.monotonic()
+        self.seconds[purpose] += now - self._last
+        self._last = now
+
+
+class Window:
+    """The steps since the last progress line."""
+
+    def __init__(self, total_steps: int, batch_size: int, start_step: int, clock: Clock):
+        self.total_steps, self.batch_size, self.clock = total_steps, batch_size, clock
+        self._open(start_step)
+
+    def _open(self, step: int) -> None:
+        self.first, self._metrics, self._skipped = step, [], 0
+        self._booked = dict(self.clock.seconds)
+
+    @property
+    def steps(self) -> int:
+        return len(self._metrics)
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """Notes a step's metrics without waiting for the device."""
+        self._metrics.append(metrics)
+
+    def add_skipped(self, files: np.ndarray) -> None:
+        """Notes how many unreadable files were passed over for each image of a batch."""
+        self._skipped += int(files.sum())
+
+    def close(self, step: int) -> dict[str, float]:
+        """Returns the means over the window that ends at `step`, and the speed; opens the next one.
+
+        Raises:
+          UserError: a loss is not finite.
+        """
+        rows = jax.device_get(self._metrics)
+        self.clock.charge("train")  # device_get waited for the steps.
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        if not math.isfinite(means["loss"]):
+            bad = next(i for i, row in enumerate(rows) if not math.isfinite(row["loss"]))
+            raise UserError(
+                f"the loss is not finite: first at step {self.first + bad + 1}, in the window of steps "
+                f"{self.first + 1}-{step}. Lower optim.lr, lengthen optim.schedule.warmup_steps or set "
+                "optim.clip_norm; the last checkpoint is from before it"
+            )
+        spent = {key: self.clock.seconds[key] - self._booked.get(key, 0.0) for key in ("data", "train")}
+        seconds = max(sum(spent.values()), 1e-9)
+        means["images_per_second"] = self.batch_size * len(rows) / seconds
+        means["data_share"] = spent["data"] / seconds
+        means["skipped"] = self._skipped
+        means["eta_seconds"] = seconds / len(rows) * (self.total_steps - step)
+        self._open(step)
+        return means
+
+
+def progress_line(step: int, total: int, values: dict[str, float]) -> str:
+    """E.g. `step 12500/160000 (7.8%) loss 1.234 lr 4.6e-04 img/s 812 data 2% ETA 5h12m`."""
+    skipped = f" skipped {values['skipped']:.0f}" if values["skipped"] else ""
+    return (
+        f"step {step}/{total} ({100 * step / total:.1f}%) loss {values['loss']:.3f} lr {values['lr']:.1e} "
+        f"img/s {values['images_per_second']:.3g} data {100 * values['data_share']:.0f}%{skipped} "
+        f"ETA {duration(values['eta_seconds'])}"
+    )
+
+
+def results_line(step: int, results: dict[str, float]) -> str:
+    """E.g. `step 500 val loss 1.021 top1 71.2 top5 97.3 images 329`."""
+    return f"step {step} val " + " ".join(f"{name} {value:.4g}" for name, value in results.items())
+
+
+def duration(seconds: float) -> str:
+    """E.g. 5h12m, 3m07s, 12s."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{seconds:02d}s" if minutes else f"{seconds}s"
+
+
+def log_parameters(params: Tree) -> None:
+    """Logs the number of parameters of each part of the model."""
+    parts = collections.Counter()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        names = [str(key.key) for key in path]
+        parts["/".join(names[:3] if names[1] == "stages" else names[:1])] += leaf.size
+    for part, count in parts.items():
+        logging.info("parameters %-24s %12s", part, f"{count:,}")
+    logging.info("parameters %-24s %12s", "total", f"{sum(parts.values()):,}")
+
+
+def log_compiled(compiled: Any, seconds: float) -> None:
+    """Logs what the compiled training step costs on each device."""
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    megabytes = [
+        f"{name} {getattr(memory, f'{name}_size_in_bytes') / 1e6:.0f} MB"
+        for name in ("argument", "output", "temp")
+        if memory is not None
+    ]
+    logging.info(
+        "training step compiled in %.1f s: %s; %.2f GFLOP",
+        seconds,
+        ", ".join(megabytes),
+        cost.get("flops", 0) / 1e9,
+    )

@@ -1,0 +1,61 @@
+"""The folder of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from seaformer_jax import config as configs
+from seaformer_jax.errors import UserError
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
+    """Makes `workdir` the folder of `config`'s run, or checks that it is.
+
+    Raises:
+      UserError: it cannot be written, or another config wrote it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "config.json"
+        if path.exists():
+            _check_same(path, config)
+        else:
+            configs.save(config, path)
+        (workdir / "labels.json").write_text(json.dumps(list(class_names)) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write to --workdir {workdir}: {error.strerror}; choose another") from error
+
+
+def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
+    """Returns the config and the class names of the run in `workdir`; UserError where there is none."""
+    try:
+        return configs.load(workdir / "config.json"), json.loads((workdir / "labels.json").read_text())
+    except OSError as error:
+        raise UserError(
+            f"{workdir} is not the workdir of a run: no {pathlib.Path(error.filename).name}"
+        ) from error
+
+
+def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
+    before, now = (_flatten(c.to_dict()) for c in (configs.load(path), config))
+    differing = [
+        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{path.parent} belongs to a run with another config: {'; '.join(differing)}. "
+            "Use its values to resume it, or a new --workdir"
+        )
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in tree.items():
+        flat.update(
+            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        )
+    return flat

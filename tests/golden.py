@@ -1,0 +1,62 @@
+"""Golden vectors of the official PyTorch models: the rule that fills the weights, inputs, stored outputs.
+
+The vectors lie beside the repository, in ../shared/golden, whose README.md gives the rule and lists the
+files. Where they are absent, `state_dict_shapes` and `load` skip the calling test; `fill` and `images` work
+everywhere.
+"""
+
+import json
+import math
+import pathlib
+import zlib
+
+import numpy as np
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "../shared/golden"
+
+
+def require() -> pathlib.Path:
+    """Returns the folder of the golden vectors; skips the calling test where there is none."""
+    if not FOLDER.is_dir():
+        pytest.skip("the golden vectors of the official models (../shared/golden) are absent")
+    return FOLDER
+
+
+def state_dict_shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Official names -> torch shapes, in official order, buffers included, of e.g. "cls_T" or "seg_tiny"."""
+    shapes = json.loads((require() / f"state_dict_{name}.json").read_text())
+    return {entry: tuple(shape) for entry, shape in shapes.items()}
+
+
+def load(name: str) -> dict[str, np.ndarray]:
+    """Stored outputs of one case, e.g. "cls_T_eval_224"."""
+    with np.load(require() / f"{name}.npz") as arrays:
+        return dict(arrays)
+
+
+def images(shape: tuple[int, int, int, int], seed: int) -> np.ndarray:
+    """Standard normal input of `shape` (B, 3, H, W), float32."""
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Weights and buffers by the rule, for torch names and shapes; each depends on its own name and shape."""
+    return {name: _fill_one(name, tuple(shape)) for name, shape in shapes.items()}
+
+
+def _fill_one(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    z = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
+    if name.endswith("running_var"):
+        value = 1 + 0.5 * np.tanh(z)
+    elif name.endswith("running_mean"):
+        value = 0.1 * z
+    elif name.endswith("pos_embed"):
+        value = z
+    elif len(shape) == 1:
+        value = 1 + 0.1 * z if name.endswith(".weight") else 0.1 * z
+    else:
+        value = z * math.sqrt(1 / math.prod(shape[1:]))
+    return value.astype(np.float32)

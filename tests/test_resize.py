@@ -1,0 +1,47 @@
+"""Resizing against PyTorch's `interpolate`, growing and shrinking."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seaformer_jax.resize import resize_linear
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 16, 23, 64])
+def test_table(count):
+    x = normal(16, 5)
+    expected = F.interpolate(
+        torch.from_numpy(x.T[None].copy()), size=count, mode="linear", align_corners=False
+    )
+    np.testing.assert_allclose(resize_linear(jnp.asarray(x), (count, 5)), expected[0].T, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("size", [(18, 26), (17, 5), (3, 29), (4, 6), (9, 13), (1, 1)])
+def test_images_and_gradients(size):
+    x, weight = normal(2, 9, 13, 3), normal(2, *size, 3)
+    x_torch = torch.from_numpy(x).requires_grad_()
+    channels_first = F.interpolate(
+        x_torch.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False
+    )
+    expected = channels_first.permute(0, 2, 3, 1)
+    (expected * torch.from_numpy(weight)).sum().backward()
+
+    y, backward = jax.vjp(lambda x: resize_linear(x, (2, *size, 3)), jnp.asarray(x))
+    np.testing.assert_allclose(y, expected.detach(), rtol=0, atol=5e-6)
+    np.testing.assert_allclose(backward(jnp.asarray(weight))[0], x_torch.grad, rtol=0, atol=5e-6)
+
+
+def test_same_shape_is_kept_exactly():
+    x = normal(16, 5)
+    np.testing.assert_array_equal(resize_linear(jnp.asarray(x), (16, 5)), x)
+
+
+def test_dtype_is_kept():
+    assert resize_linear(jnp.ones((4, 2), jnp.bfloat16), (7, 2)).dtype == jnp.bfloat16
