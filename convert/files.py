@@ -82,6 +82,13 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
             temporary.unlink()
 
 
+def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    """Returns `path` with another suffix (model.pth.tar -> model.json); UserError where it is no file of weights."""
+    _is_torch(path)
+    own = max((known for known in _SUFFIXES if path.name.endswith(known)), key=len)
+    return path.with_name(path.name.removesuffix(own) + suffix)
+
+
 def _is_torch(path: pathlib.Path) -> bool:
     if not path.name.endswith(_SUFFIXES):
         raise UserError(f"unknown kind of file {path.name!r}; expected a name in {', '.join(_SUFFIXES)}")

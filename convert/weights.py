@@ -11,6 +11,7 @@ from convert.names import Entry, entries
 from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
+_HEAD = "linear.weight"
 
 
 class Matching(NamedTuple):
@@ -56,7 +57,7 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
     """
     matching = match(model, state_dict)
     if matching.missing or matching.unexpected or matching.misshaped:
-        raise UserError(f"the checkpoint is of another model: {matching}")
+        raise UserError(f"the checkpoint is of another model; choose the config of its size: {matching}")
     _assign(model, state_dict, matching.matched)
 
 
@@ -73,6 +74,24 @@ def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Ma
         raise UserError(f"nothing in the checkpoint fits the model: {matching}")
     _assign(model, state_dict, matching.matched)
     return matching
+
+
+def class_count(state_dict: Mapping[str, np.ndarray]) -> int:
+    """Returns how many classes the classifier of `state_dict` tells apart; UserError where it holds none."""
+    shape = np.shape(state_dict.get(_HEAD))
+    if len(shape) == 2:
+        return shape[0]
+    names = ", ".join([*list(state_dict)[:5], "..."])
+    found = f"has the shape {shape}" if _HEAD in state_dict else "is missing"
+    raise UserError(
+        f"the checkpoint is of another model: {_HEAD} [classes, channels] {found}; its {len(state_dict)} names "
+        f"are {names}"
+    )
+
+
+def in_backbone(name: str) -> bool:
+    """Whether `name` is a weight of the backbone: neither of the head nor one of BatchNorm's counters."""
+    return not name.startswith("linear.") and not name.endswith(_COUNTER)
 
 
 def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:

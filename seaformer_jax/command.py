@@ -10,6 +10,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from seaformer_jax import flag_errors
+from seaformer_jax.config_check import check
 from seaformer_jax.errors import UserError
 
 _EXIT_USER_ERROR = 2
@@ -55,14 +57,27 @@ def existing(flag: str, path: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
+def output_folder(flag: str, path: str) -> pathlib.Path:
+    """Returns the folder `path`, made where it is not there; UserError naming the flag where it cannot be."""
+    folder = pathlib.Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to --{flag} {path}: {error.strerror}; choose another folder"
+        ) from error
+    return folder
+
+
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
-        return flags.FLAGS(arguments)
-    except flags.Error as error:
-        raise UserError(_one_line(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError, FileNotFoundError) as error:
-        # What ml_collections raises for a missing file, an unknown key or a value of the wrong type.
-        raise UserError(f"--config: {_one_line(error)}") from error
+        rest = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+            check(flags.FLAGS.config)
+        return rest
+    # ml_collections lets through whatever a file, a key or a value that it cannot use leads to.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        raise UserError(flag_errors.explain(error, arguments)) from error
 
 
 def _reporting_errors(main: Callable[[], int | None]) -> int | None:
@@ -73,20 +88,21 @@ def _reporting_errors(main: Callable[[], int | None]) -> int | None:
 
 
 def _fail(error: UserError) -> int:
-    print(f"error: {_one_line(error)}", file=sys.stderr)
+    print(f"error: {flag_errors.one_line(error)}", file=sys.stderr)
     return _EXIT_USER_ERROR
-
-
-def _one_line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    return " ".join(str(text).split())
 
 
 def _log_plainly() -> None:
     """The message alone, on stderr: the lines of a run are for people."""
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
-    # Orbax tells about every file it writes, through absl's logger too.
-    logging.get_absl_handler().addFilter(
-        lambda r: r.levelno >= python_logging.WARNING or "orbax" not in r.pathname
-    )
+    # JAX and Orbax talk through absl's logger too: about backends that are not there, about every file written.
+    root = pathlib.Path(__file__).parent.parent
+    ours = tuple(f"{root / room}{os.sep}" for room in ("seaformer_jax", "convert"))
+
+    def worth_reading(record: python_logging.LogRecord) -> bool:
+        # Orbax warns of every checkpoint without validation metrics.
+        least = python_logging.ERROR if "orbax" in record.pathname else python_logging.WARNING
+        return record.levelno >= least or record.pathname.startswith(ours)
+
+    logging.get_absl_handler().addFilter(worth_reading)

@@ -6,6 +6,7 @@ single keys with `--config.optim.lr=0.01`. A key that is not here is an error, n
 
 import json
 import pathlib
+from typing import Any
 
 import ml_collections
 
@@ -20,7 +21,7 @@ def default() -> ConfigDict:
     c.batch_size = 64  # Global: over all devices of all hosts.
     c.dtype = "float32"  # Compute; parameters, statistics and losses stay float32.
     c.log_every = 50  # Steps between progress lines.
-    c.init_from = ""  # A workdir, or a checkpoint file with the official names; see training/initial.py.
+    c.init_from = ""  # A workdir, or a checkpoint file with the official names; see convert/initial.py.
     c.compilation_cache = "~/.cache/seaformer_jax/xla"  # "" switches it off.
     c.model = _model()
     c.task = ConfigDict({"name": "classification", "num_classes": 0, "label_smoothing": 0.1})
@@ -114,6 +115,14 @@ def _optim() -> ConfigDict:
             ),
         }
     )
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Returns {"optim.lr": ...} for {"optim": {"lr": ...}}."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def save(config: ConfigDict, path: pathlib.Path) -> None:

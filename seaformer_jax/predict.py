@@ -8,10 +8,10 @@ import pathlib
 
 from absl import flags, logging
 
-from seaformer_jax import command, tasks
+from seaformer_jax import command
 from seaformer_jax.data.images import IMAGE_EXTENSIONS
 from seaformer_jax.errors import UserError
-from seaformer_jax.training import checkpoint, state, workdir
+from seaformer_jax.training import trained
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "An image, a folder or a quoted pattern.", required=True)
@@ -20,15 +20,10 @@ _OUT = flags.DEFINE_string("out", None, "Folder for the predictions.", required=
 
 def main() -> int:
     folder = command.existing("workdir", _WORKDIR.value)
-    config, class_names = workdir.read(folder)
-    command.setup_jax(config)
     paths = _find_images(_IMAGES.value)
-    task = tasks.create(config, class_names)
-    model = task.create_model()
-    _, params, batch_stats = checkpoint.load_weights(folder, config.eval.use_ema)
-    state.update_model(model, params, batch_stats)
-    out = pathlib.Path(_OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
+    out = command.output_folder("out", _OUT.value)
+    config, _, task, model, _ = trained.load(folder)
+    command.setup_jax(config)
     task.predict(model, paths, out)
     logging.info("%d images, predictions in %s", len(paths), out)
     return 0

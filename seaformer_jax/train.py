@@ -8,7 +8,7 @@ import pathlib
 from absl import flags, logging
 
 from seaformer_jax import command, mesh, tasks
-from seaformer_jax.training import loop, reporting, stop, workdir
+from seaformer_jax.training import checkpoint, loop, reporting, stop, workdir
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -21,13 +21,15 @@ def main() -> int:
     mesh.initialize_distributed(config.distributed)
     command.setup_jax(config)
     task = tasks.create(config)
-    workdir.claim(folder, config, task.class_names)
+    for batches in (task.train_batches(0), task.eval_batches()):
+        batches.close()  # Opened once, so that wrong data is an error now and not after compiling.
     model = task.create_model()
-    if config.init_from:
+    if config.init_from and not checkpoint.saved_steps(folder):
         # Here and not below: only commands may reach for the room that knows PyTorch.
         from convert import initial
 
         initial.load_into(model, config.init_from)
+    workdir.claim(folder, config, task.class_names)
     try:
         results = loop.train(config, task, model, folder)
     except stop.Stopped as stopped:

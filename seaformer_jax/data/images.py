@@ -31,7 +31,7 @@ def decode(data: bytes | os.PathLike, name: str) -> np.ndarray:
         name: what error messages call the image.
 
     Returns:
-        uint8 [height, width, 3], RGB; writable.
+        uint8 [height, width, 3], RGB; read-only.
 
     Raises:
         CorruptImageError: the content is no image, is truncated or otherwise broken.
@@ -63,7 +63,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         raise ValueError("floating-point pixels have no defined range; store the image with 8 or 16 bits")
     if image.mode.startswith("I"):  # "I", "I;16" and its byte orders
         image = Image.fromarray(_high_byte(np.asarray(image)))
-    return np.array(image.convert("RGB"))
+    # `convert` copies an RGB image too.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _high_byte(grey: np.ndarray) -> np.ndarray:

@@ -4,13 +4,18 @@ Batch number t is a function of the seed and t alone: not of the number of worke
 run was resumed. So the step count is the whole state of the input, and nothing of it goes into checkpoints.
 """
 
+import gc
+import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+
+from seaformer_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 
@@ -34,9 +39,13 @@ class ProcessBatches:
     def __len__(self) -> int:
         return len(self.elements) // self.batch_size
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | UserError:
+        """Returns an error as a value: one that is raised in a worker comes out with half of grain in tow."""
         first = int(step) * self.batch_size + self.offset
-        rows = [self.elements[i] for i in range(first, first + self.rows)]
+        try:
+            rows = [self.elements[i] for i in range(first, first + self.rows)]
+        except UserError as error:
+            return error
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -51,8 +60,10 @@ class Masked:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        element = self.elements[min(index, len(self.elements) - 1)]
-        return {**element, "mask": np.bool_(index < len(self.elements) and not element["skipped"])}
+        real = index < len(self.elements)
+        element = self.elements[index if real else -1]
+        skipped = element["skipped"] if real else 0
+        return {**element, "skipped": skipped, "mask": np.bool_(real and not skipped)}
 
 
 def train_batches(
@@ -99,17 +110,37 @@ def eval_batches(
 
 
 def _iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch]:
+    iterator = iter(_dataset(batches, start, workers))
+    # A copy out of the workers' shared memory: grain cannot free what JAX has taken without one.
+    own = np.array if workers else np.asarray
+    try:
+        for batch in iterator:
+            if isinstance(batch, UserError):
+                raise batch
+            yield {name: own(value) for name, value in batch.items()}
+    finally:
+        iterator.close()
+        gc.collect()  # grain's end of iteration is a reference cycle that holds shared memory, too.
+
+
+def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDataset:
     dataset = grain.MapDataset.source(batches)[start:]
     # Whole batches are the unit of work, so that their order does not depend on who makes them.
     threads = 1 if workers else min(len(os.sched_getaffinity(0)), 16)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + _BUFFERED_BATCHES)
     iterable = dataset.to_iter_dataset(options)
-    if workers:
-        processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_BUFFERED_BATCHES)
-        iterable = iterable.mp_prefetch(processes, worker_init_fn=_ignore_interrupts)
-    return iter(iterable)
+    if not workers:
+        return iterable
+    processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_BUFFERED_BATCHES)
+    return iterable.mp_prefetch(processes, worker_init_fn=_begin_worker)
 
 
-def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
-    """Ctrl-C reaches the whole process group; the main process decides when its workers end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """The main process decides when its workers end; where it is killed, they end, too."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from flax import nnx
 from jax.sharding import Mesh
@@ -50,7 +49,7 @@ class Evaluator:
         batches = self._open_batches()
         try:
             for batch in batches:
-                skipped += int(np.sum(batch.pop("skipped") * batch["mask"]))
+                skipped += int(batch.pop("skipped").sum())
                 counts = self._step(params, batch_stats, put_batch(self._mesh, batch))
                 # Fetched one batch late, so that the device works while the host decodes.
                 total, ahead = (merge(total, ahead) if ahead is not None else None), counts

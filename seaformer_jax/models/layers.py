@@ -122,17 +122,22 @@ def _shifted_backward(stride, residuals, g):
     spread = jax.lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
     by_x = shifted_depthwise_conv(spread, kernel[::-1, ::-1], 1)
 
-    # By the kernel: image after image into k*k running sums [H', W', C], since XLA vectorises element-wise
-    # sums but not the reduction of a product to [C].
+    # By the kernel: image after image into k*k running sums [devices, H', W', C]. XLA vectorises element-wise
+    # sums, but not the reduction of a product to [C]; and a loop must not run along the axis that is sharded.
+    devices = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+
     def add(sums, image):
         x, g = image
-        x = _pad_window(x[None], k)
-        taps = (_tap(x, i, j, stride, g.shape[:2])[0] for i in range(k) for j in range(k))
+        x = _pad_window(x, k)
+        taps = (_tap(x, i, j, stride, g.shape[1:3]) for i in range(k) for j in range(k))
         return [total + tap.astype(jnp.float32) * g for total, tap in zip(sums, taps, strict=True)], None
 
-    zeros = [jnp.zeros(g.shape[1:], jnp.float32)] * k**2
-    sums, _ = jax.lax.scan(add, zeros, (x, g))
-    by_kernel = jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape)
+    def per_device(x):
+        return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
+
+    zeros = [jnp.zeros((devices, *g.shape[1:]), jnp.float32)] * k**2
+    sums, _ = jax.lax.scan(add, zeros, (per_device(x), per_device(g)))
+    by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
     return by_x, by_kernel.astype(kernel.dtype)
 
 

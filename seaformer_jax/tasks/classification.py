@@ -123,7 +123,7 @@ class Classification:
         return {
             "loss": Mean.of(cross_entropy(logits, labels), mask),
             "top1": Mean.of(predictions == labels, mask),
-            "top5": Mean.of((logits > own).sum(-1) < 5, mask),
+            "top5": Mean.of((~(logits <= own)).sum(-1) < 5, mask),  # NaN is never right.
             "confusion": ConfusionMatrix.of(labels, predictions, mask, self.num_classes),
         }
 
@@ -140,7 +140,9 @@ class Classification:
         report.write_classification(counts["confusion"], self.val_source.labels.class_names, folder)
 
     def predict(self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
-        prediction.classify(model, paths, folder, self._eval_transform(), self._normalize, self.class_names)
+        prediction.classify(
+            model, paths, folder, self._eval_transform().map, self._normalize, self.class_names
+        )
 
 
 def _processes() -> dict[str, int]:

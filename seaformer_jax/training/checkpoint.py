@@ -9,6 +9,7 @@ import shutil
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from flax import nnx
@@ -56,7 +57,7 @@ class Checkpoints:
         Raises:
           UserError: the disk has no room for it.
         """
-        self._check_space(state)
+        self.check_space(state)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state._asdict()), clock=ocp.args.JsonSave(clock)
         )
@@ -105,7 +106,8 @@ class Checkpoints:
         self._manager.reload()
         return target.name
 
-    def _check_space(self, state: TrainState) -> None:
+    def check_space(self, state: TrainState) -> None:
+        """Raises UserError where the disk has no room for a checkpoint of `state`."""
         needed = _MARGIN * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -130,6 +132,11 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 
+def saved_steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the steps of the checkpoints in `workdir`, rising; [] where there are none."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
 def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Returns (step, params, batch_stats) of the newest checkpoint in `workdir`, as NumPy arrays.
 
@@ -137,16 +144,29 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
       workdir: of a training run, or of `convert.from_torch`.
       use_ema: the averaged weights, where the run has them.
     Raises:
-      UserError: there is no checkpoint.
+      UserError: there is no checkpoint, or the newest is damaged.
     """
-    folder = (workdir / "checkpoints").absolute()
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+    folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
     if not steps:
         raise UserError(
             f"no checkpoint in {folder}; train first, or convert one with `python -m convert.from_torch`"
         )
-    with ocp.StandardCheckpointer() as checkpointer:
-        state = checkpointer.restore(folder / str(steps[-1]) / "state")
-    state = nnx.restore_int_paths(state)
-    chosen = state["ema"] if use_ema and state["ema"] else state
-    return steps[-1], chosen["params"], chosen["batch_stats"]
+    try:
+        state = _read_weights(folder / str(steps[-1]) / "state", use_ema)
+    except Exception as error:
+        raise UserError(
+            f"{folder / str(steps[-1])} is damaged ({_first_line(error)}); remove it to use the one before it"
+        ) from error
+    return steps[-1], state["params"], state["batch_stats"]
+
+
+def _read_weights(path: pathlib.Path, use_ema: bool) -> dict[str, Any]:
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree
+        keys = ["ema"] if use_ema and tree.get("ema") else ["params", "batch_stats"]
+        wanted = {key: tree[key] for key in keys}
+        # As NumPy arrays: the devices that they were saved from may not be here.
+        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
+        state = checkpointer.restore(path, args=args)
+    return nnx.restore_int_paths(state.get("ema", state))

@@ -43,12 +43,14 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     meshes.check_batch_size("eval.batch_size", config.eval.batch_size)
     state, update, schedule = _prepare(config, task, model, mesh)
     checkpoints = Checkpoints(workdir, config.checkpoint, task.best_metric)
+    checkpoints.check_space(state)  # Now, and not when the first one is due.
     state, saved_clock = checkpoints.restore(state) or (state, None)
-    start = saved = int(state.step)
+    start = int(state.step)
+    saved = start if saved_clock is not None else -1
 
+    reporter = reporting.Reporter(workdir, start)
     clock = reporting.Clock(saved_clock)
     window = reporting.Window(config.total_steps, config.batch_size, start, clock)
-    reporter = reporting.Reporter(workdir, start)
     evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh)
     batches = task.train_batches(start)
     results, stop = {}, StopRequest()

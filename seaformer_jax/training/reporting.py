@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import tensorboardX
 from absl import logging
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.training.state import Tree
+
+_WORDS = {"loss": "loss", "grad_norm": "gradient"}
 
 
 class Reporter:
@@ -21,17 +22,18 @@ class Reporter:
 
     Args:
       workdir: of the run.
-      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, are dropped.
+      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are dropped.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
         self.active = jax.process_index() == 0
         if not self.active:
             return
+        import tensorboardX  # Here: it imports PyTorch where that is installed, a second for every command.
+
         path = workdir / "metrics.jsonl"
         rows = path.read_text().splitlines() if path.exists() else []
-        kept = [row for row in rows if json.loads(row)["step"] <= start_step]
-        path.write_text("".join(f"{row}\n" for row in kept))
+        path.write_text("".join(f"{row}\n" for row in rows if _step(row) <= start_step))
         self._file = path.open("a", buffering=1)
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
@@ -47,6 +49,13 @@ class Reporter:
         if self.active:
             self._file.close()
             self._events.close()
+
+
+def _step(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except json.JSONDecodeError:  # Cut off, where the machine went down or the disk was full.
+        return math.inf
 
 
 class Clock:
@@ -90,18 +99,12 @@ class Window:
         """Returns the means over the window that ends at `step`, and the speed; opens the next one.
 
         Raises:
-          UserError: a loss is not finite.
+          UserError: a loss or a gradient is not finite.
         """
         rows = jax.device_get(self._metrics)
         self.clock.charge("train")  # device_get waited for the steps.
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        if not math.isfinite(means["loss"]):
-            bad = next(i for i, row in enumerate(rows) if not math.isfinite(row["loss"]))
-            raise UserError(
-                f"the loss is not finite: first at step {self.first + bad + 1}, in the window of steps "
-                f"{self.first + 1}-{step}. Lower optim.lr, lengthen optim.schedule.warmup_steps or set "
-                "optim.clip_norm; the last checkpoint is from before it"
-            )
+        self._check_finite(rows, step)
         spent = {key: self.clock.seconds[key] - self._booked.get(key, 0.0) for key in ("data", "train")}
         seconds = max(sum(spent.values()), 1e-9)
         means["images_per_second"] = self.batch_size * len(rows) / seconds
@@ -111,20 +114,34 @@ class Window:
         self._open(step)
         return means
 
+    def _check_finite(self, rows: list[dict[str, np.ndarray]], step: int) -> None:
+        """An infinite gradient spoils the parameters one step before the loss shows it."""
+        for number, row in enumerate(rows, self.first + 1):
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(row[name]):
+                    raise UserError(
+                        f"the {_WORDS[name]} is not finite: first at step {number}, in the window of steps "
+                        f"{self.first + 1}-{step}. Lower optim.lr, lengthen optim.schedule.warmup_steps or set "
+                        "optim.clip_norm; the last checkpoint is from before it"
+                    )
+
 
 def progress_line(step: int, total: int, values: dict[str, float]) -> str:
     """E.g. `step 12500/160000 (7.8%) loss 1.234 lr 4.6e-04 img/s 812 data 2% ETA 5h12m`."""
+    speed = values["images_per_second"]
     skipped = f" skipped {values['skipped']:.0f}" if values["skipped"] else ""
     return (
         f"step {step}/{total} ({100 * step / total:.1f}%) loss {values['loss']:.3f} lr {values['lr']:.1e} "
-        f"img/s {values['images_per_second']:.3g} data {100 * values['data_share']:.0f}%{skipped} "
+        f"img/s {speed:.{0 if speed >= 100 else 1}f} data {100 * values['data_share']:.0f}%{skipped} "
         f"ETA {duration(values['eta_seconds'])}"
     )
 
 
 def results_line(step: int, results: dict[str, float]) -> str:
     """E.g. `step 500 val loss 1.021 top1 71.2 top5 97.3 images 329`."""
-    return f"step {step} val " + " ".join(f"{name} {value:.4g}" for name, value in results.items())
+    return f"step {step} val " + " ".join(
+        f"{name} {value:{'d' if isinstance(value, int) else '.4g'}}" for name, value in results.items()
+    )
 
 
 def duration(seconds: float) -> str:

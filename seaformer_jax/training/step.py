@@ -63,7 +63,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         new = {"params": params, "batch_stats": batch_stats}
         ema = optax.incremental_update(new, state.ema, 1 - ema_decay) if state.ema else {}
-        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, batch_stats, ema, opt_state), metrics
 
     return step

@@ -18,19 +18,24 @@ class StopRequest:
     """Notes SIGTERM and the first Ctrl-C; a second Ctrl-C interrupts at once.
 
     With several processes they must agree on the step to stop at. JAX's coordination service does that for the
-    SIGTERM that clusters send before they take a machine back, so this leaves SIGTERM to it.
+    SIGTERM that clusters send before they take a machine back, so this leaves SIGTERM to it and turns Ctrl-C
+    into one.
     """
 
     def __init__(self):
-        self.signal = None
+        self.signal, self._interrupted = None, False
         self._together = jax.process_count() > 1
         watched = (signal.SIGINT,) if self._together else (signal.SIGINT, signal.SIGTERM)
         self._previous = {number: signal.signal(number, self._note) for number in watched}
 
     def _note(self, number: int, frame) -> None:
-        if self.signal == signal.SIGINT:
+        if self._interrupted:
             raise KeyboardInterrupt
-        self.signal = number
+        self._interrupted = number == signal.SIGINT
+        if self._together:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            self.signal = number
 
     def requested(self, step: int) -> bool:
         """Whether to stop before step `step` + 1; to be asked at every step by every process."""

@@ -4,22 +4,32 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+import jax
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
 from seaformer_jax.errors import UserError
+from seaformer_jax.training.checkpoint import saved_steps
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
     """Makes `workdir` the folder of `config`'s run, or checks that it is.
 
+    A run that ended before its first checkpoint has nothing to resume and leaves the folder to any config. How
+    the hosts find each other (`config.distributed`) differs between them and is no part of a run. With several
+    processes, the first one does it.
+
     Raises:
-      UserError: it cannot be written, or another config wrote it.
+      UserError: it cannot be written, or holds checkpoints of another config.
     """
+    if jax.process_index() > 0:
+        return
+    config = config.copy_and_resolve_references()
+    config.distributed = configs.default().distributed
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "config.json"
-        if path.exists():
+        if path.exists() and saved_steps(workdir):
             _check_same(path, config)
         else:
             configs.save(config, path)
@@ -39,7 +49,7 @@ def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
 
 
 def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
-    before, now = (_flatten(c.to_dict()) for c in (configs.load(path), config))
+    before, now = (configs.flatten(c.to_dict()) for c in (configs.load(path), config))
     differing = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
@@ -50,12 +60,3 @@ def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
             f"{path.parent} belongs to a run with another config: {'; '.join(differing)}. "
             "Use its values to resume it, or a new --workdir"
         )
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in tree.items():
-        flat.update(
-            _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        )
-    return flat

@@ -1,0 +1,48 @@
+"""Makes a workdir of weights with the official PyTorch names, for train, evaluate, predict and init_from.
+
+python -m convert.from_torch --checkpoint seaformer_tiny.pth --config configs/imagenet.py:tiny --workdir runs/official
+"""
+
+import pathlib
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from convert import initial
+from seaformer_jax import command
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import optim, state, workdir
+from seaformer_jax.training.checkpoint import Checkpoints, saved_steps
+from seaformer_jax.training.trained import Trained
+
+_CONFIG = command.define_config()
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "A .pth, .pth.tar, .pt or .safetensors file with the official names.", required=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make: a run at step 0.", required=True)
+
+
+def main() -> int:
+    config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    if steps := saved_steps(folder):
+        raise UserError(f"--workdir {folder} holds a run with checkpoints of steps {steps}; choose another")
+    loaded = initial.load(pathlib.Path(_CHECKPOINT.value), config)
+    workdir.claim(folder, config, loaded.class_names)
+    _save(loaded, config, folder)
+    logging.info("%s: %s, %d classes", folder, config.model.name, len(loaded.class_names))
+    logging.info("python -m seaformer_jax.predict --workdir %s --images 'photos/*.jpg' --out DIR", folder)
+    return 0
+
+
+def _save(loaded: Trained, config: ConfigDict, folder: pathlib.Path) -> None:
+    """Writes what a run of `config` has before its first step, so that `train` can also go on from it."""
+    params, _ = state.split_model(loaded.model)
+    optimizer, _ = optim.create(config.optim, config.total_steps, params)
+    checkpoints = Checkpoints(folder, config.checkpoint, loaded.task.best_metric)
+    start = state.create(loaded.model, optimizer, use_ema=config.optim.ema_decay > 0)
+    checkpoints.save(start, 0, clock={}, metrics=None)
+    checkpoints.close()
+
+
+if __name__ == "__main__":
+    command.run(main)

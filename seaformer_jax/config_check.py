@@ -1,0 +1,61 @@
+"""The ranges of a record's values, so that nonsense is an error at the start and not a crash at step 500."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from seaformer_jax.errors import UserError
+
+Range = tuple[Callable[[Any], bool], str]  # Whether a value is inside, and what to say where it is not.
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a value outside its range.
+
+    Names (of models, sources, optimisers, ...) and patterns are checked where they are looked up.
+    """
+    for keys, (holds, expected) in _RANGES.items():
+        for key in keys.split():
+            value = functools.reduce(ConfigDict.__getitem__, key.split("."), config)
+            if not holds(value):
+                raise UserError(f"{key} is {value!r}; expected {expected}")
+    images = config.batch_size // config.optim.accumulate
+    if images % config.model.bn_groups:
+        raise UserError(
+            f"model.bn_groups is {config.model.bn_groups}; expected a divisor of {images}, the images that the "
+            "model sees at once (batch_size / optim.accumulate)"
+        )
+
+
+def _at_least(least: int) -> Range:
+    return lambda value: value >= least, f"at least {least}"
+
+
+def _rising(value: tuple) -> bool:
+    return len(value) == 2 and 0 < value[0] <= value[1]
+
+
+_RANGES: dict[str, Range] = {
+    # First: recipes compute other values from these.
+    "batch_size optim.accumulate": _at_least(1),
+    "total_steps log_every model.bn_groups augment.mix_group": _at_least(1),
+    "eval.batch_size checkpoint.keep data.train_size data.val_size": _at_least(1),
+    "eval.every checkpoint.every data.workers task.num_classes": _at_least(0),
+    "augment.mixup augment.cutmix": _at_least(0),
+    "optim.weight_decay optim.clip_norm optim.schedule.warmup_steps": _at_least(0),
+    "data.image_size": _at_least(32),  # A single position is left at 1/32 and 1/64 of that.
+    "augment.flip augment.erasing": (lambda v: 0 <= v <= 1, "a number in [0, 1]"),
+    "model.drop_path_rate task.label_smoothing": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
+    "optim.ema_decay optim.momentum": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
+    "eval.crop_fraction": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "augment.crop_scale": (
+        lambda v: _rising(v) and v[1] <= 1,
+        "two shares of the image's area, the lower one first, such as (0.08, 1.0)",
+    ),
+    "augment.crop_ratio": (_rising, "two ratios width / height, the lower one first, such as (0.75, 1.33)"),
+    "data.mean": (lambda v: len(v) == 3, "three numbers: red, green, blue"),
+    "data.std": (lambda v: len(v) == 3 and min(v) > 0, "three positive numbers: red, green, blue"),
+    "dtype": (lambda v: v in ("float32", "bfloat16"), "float32 or bfloat16"),
+}
