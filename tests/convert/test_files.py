@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from convert import torch_model
-from convert.files import read_state_dict, write_state_dict
+from convert.files import beside, read_state_dict, write_state_dict
 from seaformer_jax.errors import UserError
 
 SUFFIXES = ["pth", "pth.tar", "pt", "safetensors"]
@@ -315,6 +315,11 @@ def test_places_that_cannot_be_written_to(tmp_path):
         with pytest.raises(UserError, match=f"cannot write .*{place}: {reason}"):
             write_state_dict(tmp_path / place, {"x": np.ones(1, np.float32)})
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder.pth"}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_name_beside(suffix):
+    assert beside(pathlib.Path(f"a/model.v2.{suffix}"), ".json") == pathlib.Path("a/model.v2.json")
 
 
 # PyTorch is not needed for safetensors.

@@ -83,9 +83,11 @@ class _FixedBox:
 
 
 def test_a_draw_that_does_not_fit_is_drawn_again():
-    # 400 x 100: the first draw (area 0.9, ratio 1) is 190 x 190; the second (0.25, 1) is 100 x 100.
+    # 400 x 100: the first draw (area 0.9, ratio 1) is 190 x 190; the second (0.25, 1) is 100 x 100, a full side.
     rng = _FixedBox([0.9, 0.5, 0.25, 0.5], [0, 37])
     assert augment.random_crop_box(100, 400, rng, (0, 1), (1 / 2, 2)) == (0, 37, 100, 100)
+    rng = _FixedBox([0.9, 0.5, 0.25, 0.5], [37, 0])
+    assert augment.random_crop_box(400, 100, rng, (0, 1), (1 / 2, 2)) == (37, 0, 100, 100)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -124,9 +126,9 @@ def test_flip_mirrors_left_to_right_with_its_probability():
 @pytest.mark.parametrize(
     ("height", "width", "resized", "corner"),
     [
-        (375, 500, (341, 256), (58, 16)),  # 341.3 is truncated; (341 - 224) / 2 = 58.5 rounds to even.
+        (375, 500, (341, 256), (58, 16)),  # (341 - 224) / 2 = 58.5 rounds to even.
         (500, 375, (256, 341), (16, 58)),
-        (500, 333, (256, 384), (16, 80)),
+        (500, 300, (256, 426), (16, 101)),  # 426.7 is truncated.
         (100, 100, (256, 256), (16, 16)),
         (120, 600, (1280, 256), (528, 16)),
     ],
@@ -177,10 +179,11 @@ def test_train_transform_replaces_image_and_label_alone():
 def test_train_transform_without_randaugment_is_crop_then_flip():
     element = _element()
     transform = _train(rand_augment="", crop_scale=(0.3, 0.5), interpolation="bicubic", flip=1.0)
-    rng = np.random.default_rng(5)
-    crop = augment.random_resized_crop(element["image"], rng, 64, (0.3, 0.5), interpolation="bicubic")
-    found = transform.random_map(element, np.random.default_rng(5))["image"]
-    np.testing.assert_array_equal(found, np.asarray(crop)[:, ::-1])
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        crop = augment.random_resized_crop(element["image"], rng, 64, (0.3, 0.5), interpolation="bicubic")
+        found = transform.random_map(element, np.random.default_rng(seed))["image"]
+        np.testing.assert_array_equal(found, np.asarray(crop)[:, ::-1])
 
 
 def test_train_transform_augments_after_the_flip_and_fills_with_the_mean():

@@ -20,12 +20,12 @@ def build(seed: int = 0) -> SeaAttention:
 
 
 def build_trained(seed: int = 0) -> SeaAttention:
-    """With BatchNorms of any scale, bias and statistics, as after training."""
+    """With BatchNorms of any scale, bias and statistics, wide enough to reach both ends of every ReLU6."""
     attention, rng = build(seed), np.random.default_rng(seed + 1)
     for _, bn in nnx.iter_graph(attention):
         if isinstance(bn, BatchNorm):
             for variable in (bn.scale, bn.bias, bn.mean):
-                variable[...] = jnp.asarray(rng.standard_normal(variable.shape), jnp.float32)
+                variable[...] = jnp.asarray(3 * rng.standard_normal(variable.shape), jnp.float32)
             bn.var[...] = jnp.asarray(rng.uniform(0.5, 2, bn.var.shape), jnp.float32)
     return attention
 

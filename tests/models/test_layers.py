@@ -52,6 +52,19 @@ def test_depthwise_forms_equal_pytorch_in_values_and_gradients(form, k, stride, 
     np.testing.assert_allclose(kernel_grad, expected_grad, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_kernel_gradient_does_not_depend_on_the_number_of_devices(monkeypatch, devices):
+    x, kernel, weight = normal(1, 4, 7, 6, 5), normal(2, 3, 3, 5), normal(3, 4, 4, 3, 5)
+
+    def kernel_gradient():
+        _, backward = jax.vjp(lambda kernel: layers.shifted_depthwise_conv(x, kernel, 2), jnp.asarray(kernel))
+        return backward(jnp.asarray(weight))[0]
+
+    expected = kernel_gradient()
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    np.testing.assert_allclose(kernel_gradient(), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("backend", "form"), [("cpu", "shifted"), ("gpu", "grouped"), ("tpu", "grouped")])
 def test_backend_chooses_the_depthwise_form(monkeypatch, backend, form):
     for name in FORMS:

@@ -213,6 +213,16 @@ def test_erasing_keeps_the_type_and_is_off_at_probability_0():
     assert jax.eval_shape(erase, images, jax.random.key(0)).dtype == jnp.bfloat16
 
 
+def test_erasing_draws_ten_boxes(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        device_augment, "erasing_box", lambda shape, *_: drawn.append(shape.shape) or jnp.zeros(4, jnp.int32)
+    )
+    erase = functools.partial(device_augment.random_erasing, probability=0.5)
+    jax.eval_shape(erase, jnp.zeros((2, 4, 4, 3)), jax.random.key(0))
+    assert drawn == [(10, 2)]
+
+
 def _augment(images, labels, key):
     first, second = jax.random.split(key)
     targets = device_augment.smooth_one_hot(labels, 10, 0.1)

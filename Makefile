@@ -1,0 +1,35 @@
+# Both targets do all their own set-up: they need Python >= 3.11 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= $(shell nproc)
+
+.PHONY: quickstart test lint lock clean
+
+quickstart: .venv/installed
+	$(BIN)/python -m experiments.quickstart
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The exact versions of requirements.lock, then this checkout, so that edits take effect at once.
+.venv/installed: requirements.lock setup.cfg
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# Takes the newest versions that setup.cfg allows; run the tests before committing the result.
+lock:
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[test]' 'torch==2.13.0'
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
+	touch .venv/installed
+
+clean:
+	rm -rf .venv runs

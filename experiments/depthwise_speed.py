@@ -1,0 +1,62 @@
+"""Depthwise convolution: XLA's grouped form against the sum of shifted products, forward and with gradients.
+
+    python -m experiments.depthwise_speed [--batch 8]
+
+The shapes are those of SeaFormer-Tiny and -Base at 224 pixels. `models/layers.py` picks the form of each backend by
+this table. Prints it and writes experiments/results/depthwise_speed_<backend>.json.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import measure
+from seaformer_jax.models.layers import grouped_depthwise_conv, shifted_depthwise_conv
+
+FORMS = {"grouped": grouped_depthwise_conv, "shifted": shifted_depthwise_conv}
+# Side, channels, kernel, stride.
+SHAPES = ((112, 64, 3, 2), (56, 96, 5, 1), (56, 96, 5, 2), (28, 192, 3, 1), (14, 384, 5, 2), (7, 512, 3, 1))
+
+
+def compare(batch: int, side: int, channels: int, kernel: int, stride: int, dtype: jnp.dtype) -> dict:
+    """Returns one row of the table: milliseconds of both forms and their ratios."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((batch, side, side, channels)), dtype)
+    w = jnp.asarray(rng.standard_normal((kernel, kernel, channels)), dtype)
+    row = {"input": f"{batch}x{side}x{side}x{channels}", "kernel": kernel, "stride": stride}
+    for what, wrap in (("forward", _forward), ("gradient", _gradient)):
+        runs = {name: _ready(wrap(form, stride), x, w) for name, form in FORMS.items()}
+        seconds = measure.interleaved(runs, rounds=9)
+        row |= {f"{what}_{name}_ms": 1e3 * seconds[name] for name in FORMS}
+        row[f"{what}_ratio"] = seconds["grouped"] / seconds["shifted"]
+    return row
+
+
+def _forward(form: Callable, stride: int) -> Callable:
+    return lambda x, w: form(x, w, stride)
+
+
+def _gradient(form: Callable, stride: int) -> Callable:
+    return jax.grad(lambda x, w: jnp.square(form(x, w, stride)).mean(), argnums=(0, 1))
+
+
+def _ready(function: Callable, *arguments: jax.Array) -> Callable[[], object]:
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return lambda: jax.block_until_ready(compiled(*arguments))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    batch = parser.parse_args().batch
+    dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    rows = [compare(batch, *shape, dtype) for shape in SHAPES]
+    measure.print_table(rows)
+    measure.write(f"depthwise_speed_{jax.default_backend()}", {"dtype": jnp.dtype(dtype).name, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

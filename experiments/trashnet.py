@@ -1,0 +1,144 @@
+"""SeaFormer-Tiny from scratch on TrashNet: killed half-way, resumed, evaluated in JAX and in PyTorch.
+
+    python -m experiments.trashnet --root PATH/TO/trashnet [--out runs/trashnet]
+
+Runs the documented commands in processes of their own: `train` with `configs/trashnet.py:tiny`, SIGKILL once half of
+the steps are done, `train` again to the end, `evaluate`, `convert.to_torch`. Then PyTorch evaluates the converted
+`.pth` on the same crops. Writes experiments/results/trashnet.json, .md and the curve, trashnet.png.
+"""
+
+import argparse
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import matplotlib
+import numpy as np
+import torch
+
+from convert import files, torch_model
+from experiments import measure
+from seaformer_jax.data import sources
+from seaformer_jax.data.transforms import EvalTransform
+from seaformer_jax.training import workdir
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+CONFIG = "configs/trashnet.py:tiny"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/trashnet"))
+    options = parser.parse_args()
+    run = options.out
+    train = [
+        "seaformer_jax.train",
+        f"--config={CONFIG}",
+        f"--workdir={run}",
+        f"--config.data.root={options.root}",
+    ]
+    began = time.monotonic()
+    killed_at = train_until_half(train, run)
+    call(*train)
+    minutes = (time.monotonic() - began) / 60
+    call("seaformer_jax.evaluate", f"--workdir={run}")
+    call("convert.to_torch", f"--workdir={run}", f"--out={run}/model.pth")
+    write_results(run, killed_at, minutes)
+
+
+def call(module: str, *arguments: str) -> None:
+    """Runs `python -m module arguments`; a failure ends the script."""
+    print(f"$ python -m {module} {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
+
+
+def train_until_half(train: list[str], run: pathlib.Path) -> int:
+    """Starts training and kills it without warning past half of the steps; returns the last step it logged."""
+    process = subprocess.Popen([sys.executable, "-m", *train])
+    while process.poll() is None:
+        time.sleep(1)
+        steps = [row["step"] for row in curve(run)]
+        if steps and 2 * max(steps) > workdir.read(run)[0].total_steps:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            print(f"killed at step {max(steps)} or soon after", flush=True)
+            return max(steps)
+    sys.exit("the training ended before it could be killed")
+
+
+def curve(run: pathlib.Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def torch_top1(run: pathlib.Path) -> float:
+    """Returns PyTorch's top-1 in percent, with the converted weights, on the crops that `evaluate` uses."""
+    config, class_names = workdir.read(run)
+    source = sources.create(config.data, "val")
+    transform = EvalTransform(config.data.image_size, config.eval.crop_fraction, config.eval.interpolation)
+    model = torch_model.create_model(config.model.name, num_classes=len(class_names)).eval()
+    weights = files.read_state_dict(run / "model.pth")
+    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    mean, std = np.float32(config.data.mean), np.float32(config.data.std)
+    right = 0
+    for index in range(len(source)):
+        element = transform.map(source[index])
+        image = (element["image"].astype(np.float32) / 255 - mean) / std
+        with torch.no_grad():
+            logits = model(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+        right += int(logits.argmax() == int(element["label"]))
+    return 100 * right / len(source)
+
+
+def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
+    config, _ = workdir.read(run)
+    jax_top1, rows = json.loads((run / "results.json").read_text())["top1"], curve(run)
+    figures = {
+        "config": CONFIG,
+        "seed": config.seed,
+        "steps": config.total_steps,
+        "killed_after_step": killed_at,
+        "training_minutes": round(minutes, 1),
+        "val_images": json.loads((run / "results.json").read_text())["images"],
+        "jax_top1": jax_top1,
+        "torch_top1": torch_top1(run),
+        "curve": [{"step": row["step"], "top1": row["val/top1"]} for row in rows if "val/top1" in row],
+    }
+    measure.write("trashnet", figures)
+    draw(rows, killed_at, measure.RESULTS / "trashnet.png")
+    table = "\n".join(f"| {point['step']} | {point['top1']:.1f} |" for point in figures["curve"])
+    per_class = (run / "per_class.md").read_text()
+    (measure.RESULTS / "trashnet.md").write_text(
+        f"# SeaFormer-Tiny on TrashNet, from scratch\n\n`python -m experiments.trashnet` with `{CONFIG}`, seed "
+        f"{config.seed}: {config.total_steps} steps in {minutes:.1f} minutes on {measure.cores()} cores, killed with "
+        f"SIGKILL after step {killed_at} and resumed.\n\nTop-1 on the {figures['val_images']} validation photos: "
+        f"**{jax_top1:.2f} %** in JAX, **{figures['torch_top1']:.2f} %** in PyTorch with the converted `.pth`.\n\n"
+        f"![curve](trashnet.png)\n\n| step | val top-1 % |\n|---:|---:|\n{table}\n\n{per_class}"
+    )
+    print(f"top-1 {jax_top1:.2f} % in JAX, {figures['torch_top1']:.2f} % in PyTorch, {minutes:.1f} minutes")
+
+
+def draw(rows: list[dict], killed_at: int, path: pathlib.Path) -> None:
+    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    for key, factor, label in (
+        ("train/accuracy", 100, "training batches"),
+        ("val/top1", 1, "validation (EMA)"),
+    ):
+        points = [(row["step"], factor * row[key]) for row in rows if key in row]
+        axes.plot(*zip(*points, strict=True), label=label)
+    axes.axvline(killed_at, color="grey", linestyle=":", label="killed and resumed")
+    axes.set(xlabel="step", ylabel="top-1 %", ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""What a user can get wrong, through the real command lines: one line that says what, and exit status 2."""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import quickstart
+from convert import files, weights
+from seaformer_jax import config as configs
+from seaformer_jax import config_check, create_model
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import checkpoint, workdir
+from seaformer_jax.training.state import TrainState
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+QUICKSTART = "--config=configs/quickstart.py"
+PATCH = "smb1.layer1.conv.0.c.weight"
+
+
+class Case(NamedTuple):
+    """A command line (words; {place} is the folder of `place`), and what its error has to say."""
+
+    command: str
+    says: tuple[str, ...]
+    devices: int = 1
+
+
+def train(options: str, *says: str, recipe: str = QUICKSTART, devices: int = 1) -> Case:
+    return Case(f"seaformer_jax.train {recipe} --workdir={{place}}/new {options}", says, devices)
+
+
+def evaluate(options: str, *says: str) -> Case:
+    return Case(f"seaformer_jax.evaluate {options}", says)
+
+
+def predict(options: str, *says: str) -> Case:
+    return Case(f"seaformer_jax.predict {options}", says)
+
+
+def to_torch(options: str, *says: str) -> Case:
+    return Case(f"convert.to_torch {options}", says)
+
+
+def from_torch(options: str, *says: str) -> Case:
+    return Case(f"convert.from_torch {options}", says)
+
+
+FOLDER = f"{QUICKSTART} --config.data.source=folder --config.data.root={{place}}"
+OTHER_MODEL = (
+    "1 missing (linear.bias)",
+    "1 unexpected (extra)",
+    f"1 misshaped ({PATCH}: found (3,), expected (16, 1",
+)
+
+CASES = {
+    # The command line itself.
+    "stray_argument": train("tiny", "unexpected argument 'tiny'", "--name=value"),
+    "unknown_flag": train("--workdirs=x", "'workdirs'", "workdir"),
+    "no_workdir": Case(f"seaformer_jax.train {QUICKSTART}", ("--workdir is missing", "Folder of the run")),
+    "no_config": Case(
+        "seaformer_jax.train --workdir={place}/new", ("--config is missing", "configs/imagenet.py:tiny")
+    ),
+    "override_without_config": evaluate(
+        "--workdir={place}/run --config.eval.batch_size=3", "--config.eval.batch_size", "no recipe is given"
+    ),
+    # The recipe.
+    "missing_file": train(
+        "", "configs/imagnet.py: No such file", "'imagenet.py'", recipe="--config=configs/imagnet.py"
+    ),
+    "broken_file": train("", "--config", "line 1", recipe="--config={place}/broken.py"),
+    "unknown_variant": train(
+        "",
+        "no variant 'tinny'",
+        "one of tiny ",
+        "Did you mean 'tiny'?",
+        recipe="--config=configs/imagenet.py:tinny",
+    ),
+    "unknown_key": train(
+        "--config.optim.lrr=1", "--config.optim.lrr", "no such value", "Did you mean 'optim.lr'?"
+    ),
+    "key_elsewhere": train("--config.lr=1", "--config.lr:", "Did you mean 'optim.lr'?"),
+    "wrong_type": train("--config.optim.lr=fast", "--config.optim.lr is 'fast'", "type float", "0.001"),
+    # Values.
+    "image_too_small": train("--config.data.image_size=16", "data.image_size is 16", "at least 32"),
+    "computed_from_batch_size": train(
+        "--config.batch_size=0", "batch_size is 0", "at least 1", recipe="--config=configs/imagenet.py:tiny"
+    ),
+    "no_steps": train("--config.total_steps=0", "total_steps is 0", "at least 1"),
+    "reversed_crop": train(
+        "--config.augment.crop_scale=(1.0,0.5)", "augment.crop_scale is (1.0, 0.5)", "(0.08, 1.0)"
+    ),
+    "uneven_devices": train(
+        "--config.batch_size=12", "batch_size = 12", "8 devices", "use 8 or 16", devices=8
+    ),
+    # Names.
+    "unknown_model": train(
+        "--config.model.name=seaformer_tinny", "'seaformer_tinny'", "Did you mean 'seaformer_tiny'?"
+    ),
+    "unknown_task": train(
+        "--config.task.name=clasification", "'clasification'", "Did you mean 'classification'?"
+    ),
+    "unknown_optimizer": train("--config.optim.name=adam", "'adam'", "rmsprop_tf", "Did you mean 'adamw'?"),
+    "unknown_on_corrupt": train(
+        "--config.data.on_corrupt=skipp", "'skipp'", "error, skip", "Did you mean 'skip'?"
+    ),
+    # Data.
+    "no_data": train(
+        "--config.data.root={place}/nowhere", "/nowhere': no such folder", "<class>/*.jpg", recipe=FOLDER
+    ),
+    "empty_data": train(
+        "--config.data.root={place}/empty", "/empty: no folder 'train' (found nothing)", recipe=FOLDER
+    ),
+    "other_class_count": train(
+        "--config.task.num_classes=5", "has 8 classes", "num_classes is 5", "--config.task.num_classes=8"
+    ),
+    "val_has_other_classes": train(
+        "--config.data.val_split=uneven",
+        "has 1 classes",
+        "num_classes is 2",
+        "correct config.data",
+        recipe=FOLDER,
+    ),
+    "corrupt_image_in_training": train(
+        "--config.data.source=folder --config.data.root={place} --config.data.train_split=corrupt",
+        "corrupt/a/broken.png: cannot identify image file (7 bytes)",
+        recipe="--config=tests/training/nano.py",
+    ),
+    "corrupt_image_in_evaluation": evaluate(
+        f"{FOLDER} --config.data.val_split=corrupt --weights={{place}}/two.safetensors --out={{place}}/out",
+        "corrupt/a/broken.png: cannot identify image file (7 bytes)",
+    ),
+    # Where to write.
+    "unwritable_workdir": Case(
+        f"seaformer_jax.train {QUICKSTART} --workdir={{place}}/file/run",
+        ("cannot write", "/file/run", "choose another"),
+    ),
+    "unwritable_out": predict(
+        "--workdir={place}/run --images={place}/val --out={place}/file/out",
+        "cannot write to --out",
+        "choose another",
+    ),
+    # Weights.
+    "init_from_nowhere": train(
+        "--config.init_from={place}/none.pth", "none.pth does not exist", "a workdir or a file"
+    ),
+    "init_from_other_model": train(
+        "--config.init_from={place}/other.safetensors", "other.safetensors has another backbone", *OTHER_MODEL
+    ),
+    "evaluate_nothing": evaluate("", "give either --workdir, or --weights with --config"),
+    "evaluate_weights_alone": evaluate("--weights={place}/two.safetensors", "--weights needs --config"),
+    "evaluate_no_workdir": evaluate(
+        "--workdir={place}/val", "/val is not the workdir of a run: no config.json"
+    ),
+    "evaluate_untrained": evaluate("--workdir={place}/run", "no checkpoint in", "train first"),
+    "evaluate_other_model": evaluate(
+        f"{QUICKSTART} --weights={{place}}/other.safetensors --out={{place}}/out",
+        "of another model",
+        *OTHER_MODEL,
+    ),
+    "evaluate_damaged_file": evaluate(
+        f"{QUICKSTART} --weights={{place}}/damaged.safetensors --out={{place}}/out",
+        "damaged.safetensors (7 bytes)",
+    ),
+    "predict_no_images": predict(
+        "--workdir={place}/run --images={place}/*.jpg --out={place}/out",
+        "/*.jpg matches no image (.jpg, .jpeg",
+    ),
+    "to_torch_unknown_suffix": to_torch(
+        "--workdir={place}/run --out=model.onnx", "'model.onnx'", ".pth, .pth.tar"
+    ),
+    "from_torch_other_model": from_torch(
+        f"--checkpoint={{place}}/other.safetensors {QUICKSTART} --workdir={{place}}/new",
+        "of another model",
+        *OTHER_MODEL,
+    ),
+    "from_torch_no_classifier": from_torch(
+        f"--checkpoint={{place}}/headless.safetensors {QUICKSTART} --workdir={{place}}/new",
+        "linear.weight [classes, channels] is missing",
+        "its 426 names are",
+    ),
+    "from_torch_other_class_count": from_torch(
+        f"--checkpoint={{place}}/two.safetensors {QUICKSTART} --config.task.num_classes=8 --workdir={{place}}/new",
+        "two.safetensors has 2 classes, but task.num_classes is 8",
+        "leave it at 0",
+    ),
+    "from_torch_into_a_run": from_torch(
+        f"--checkpoint={{place}}/two.safetensors {QUICKSTART} --workdir={{place}}/trained",
+        "steps [5]",
+        "choose another",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> pathlib.Path:
+    """A folder with data sets, weights and runs that are wrong in one way each."""
+    place = tmp_path_factory.mktemp("wrong")
+    (place / "empty").mkdir()
+    (place / "file").write_text("not a folder")
+    (place / "broken.py").write_text("def get_config(:\n")
+    (place / "damaged.safetensors").write_bytes(b"nothing")
+    for name in ("train/a", "train/b", "val/a", "val/b", "uneven/a", "corrupt/b"):
+        (place / name).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(place / name / "image.png")
+    (place / "corrupt/a").mkdir()
+    (place / "corrupt/a/broken.png").write_bytes(b"nothing")
+    for name in ("run", "trained"):
+        workdir.claim(place / name, quickstart.get_config(), ("a", "b"))
+    (place / "trained/checkpoints/5").mkdir(parents=True)
+
+    two = weights.to_torch(create_model("seaformer_tiny", num_classes=2))
+    other = weights.to_torch(create_model("seaformer_tiny", num_classes=8))
+    del other["linear.bias"]
+    headless = {name: value for name, value in two.items() if not name.startswith("linear")}
+    found = {"two": two, "headless": headless, "other": other | {"extra": np.zeros(1), PATCH: np.zeros(3)}}
+    for name, state_dict in found.items():
+        files.write_state_dict(place / f"{name}.safetensors", state_dict)
+    return place
+
+
+def run(case: Case, place: pathlib.Path) -> subprocess.CompletedProcess:
+    # The compilation cache is for the two cases that come as far as a model.
+    module, *arguments = case.command.format(place=place).split()
+    if any(argument.startswith("--config=") for argument in arguments):
+        arguments.append(f"--config.compilation_cache={place}/xla")
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(case.devices), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def outcomes(request, place):
+    """The processes of all cases that this session tests, two at a time: most of a process is imports."""
+    names = {
+        getattr(item, "callspec", None) and item.callspec.params.get("name") for item in request.session.items
+    }
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+    yield {name: pool.submit(run, case, place) for name, case in CASES.items() if name in names}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_status_2(name, outcomes):
+    done = outcomes[name].result()
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    # What the command line tells is not found out after a minute of compilation.
+    assert ("training step compiled" in done.stderr) == (name == "corrupt_image_in_training")
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [done.stderr.splitlines()[-1]]
+    for part in CASES[name].says:
+        assert part in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", -8),
+        ("log_every", 0),
+        ("dtype", "float16"),
+        ("eval.batch_size", 0),
+        ("eval.crop_fraction", 0.0),
+        ("checkpoint.keep", 0),
+        ("data.image_size", 0),
+        ("data.mean", (0.5, 0.5)),
+        ("data.std", (0.2, 0.2, 0.0)),
+        ("augment.crop_scale", (0.5,)),
+        ("augment.crop_scale", (0.5, 1.5)),
+        ("augment.crop_ratio", (0.0, 1.0)),
+        ("augment.flip", 1.5),
+        ("model.drop_path_rate", 1.0),
+        ("model.bn_groups", 3),
+        ("optim.ema_decay", 1.0),
+        ("optim.accumulate", 0),
+    ],
+)
+def test_values_outside_their_range(key, value):
+    config = configs.default()
+    config_check.check(config)
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=rf"^{key} is .*; expected "):
+        config_check.check(config)
+
+
+def test_mended_config_is_accepted_until_there_is_a_checkpoint(tmp_path):
+    config = quickstart.get_config()
+    workdir.claim(tmp_path, config, ("a", "b"))
+    config.optim.lr = 0.5
+    workdir.claim(tmp_path, config, ("a", "b"))
+    assert workdir.read(tmp_path)[0].optim.lr == 0.5
+    (tmp_path / "checkpoints/5").mkdir(parents=True)
+    workdir.claim(tmp_path, config, ("a", "b"))
+    config.optim.lr = 0.25
+    with pytest.raises(
+        UserError, match=r"another config: optim\.lr was 0\.5, now 0\.25\. .* a new --workdir"
+    ):
+        workdir.claim(tmp_path, config, ("a", "b"))
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    state = TrainState(jnp.zeros((), jnp.int32), {"w": jnp.zeros(1_000_000)}, {}, {}, {})
+    checkpoints = checkpoint.Checkpoints(tmp_path, configs.default().checkpoint, "top1")
+    usage = checkpoint.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=3_000_000))
+    with pytest.raises(
+        UserError, match=r"3 MB free and a checkpoint takes 4 MB; make room or choose another"
+    ):
+        checkpoints.save(state, 1, {}, None)
+    assert checkpoints.steps() == []
+    checkpoints.close()
