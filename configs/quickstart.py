@@ -2,8 +2,8 @@
 
     python -m seaformer_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
-Eight classes of geometric objects on textured grounds at 64 x 64 pixels. Aims at 90 % top-1 on the validation
-split; there is no published score.
+Eight classes of geometric objects on textured grounds at 64 x 64 pixels; chance is 12.5 %. Reaches about 70 %
+top-1 on the validation split; there is no published score. More steps go on improving it.
 """
 
 from ml_collections import ConfigDict

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.tasks.base import Task
+from seaformer_jax.tasks.base import Batch, Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
 from seaformer_jax.training.checkpoint import Checkpoints
@@ -41,12 +41,18 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     mesh = meshes.create_mesh()
     meshes.check_batch_size("batch_size", config.batch_size, config.optim.accumulate)
     meshes.check_batch_size("eval.batch_size", config.eval.batch_size)
-    state, update, schedule = _prepare(config, task, model, mesh)
+    state, optimizer, schedule = _prepare(config, model, mesh)
     checkpoints = Checkpoints(workdir, config.checkpoint, task.best_metric)
     checkpoints.check_space(state)  # Now, and not when the first one is due.
     state, saved_clock = checkpoints.restore(state) or (state, None)
     start = int(state.step)
     saved = start if saved_clock is not None else -1
+    if start >= config.total_steps:
+        checkpoints.close()
+        return {}
+    if saved >= 0:
+        logging.info("resuming at step %d of %d", start, config.total_steps)
+    update = _compile(config, task, model, optimizer, state, mesh)
 
     reporter = reporting.Reporter(workdir, start)
     clock = reporting.Clock(saved_clock)
@@ -96,14 +102,25 @@ def _due(step: int, every: int, config: ConfigDict) -> bool:
 
 
 def _prepare(
-    config: ConfigDict, task: Task, model: nnx.Module, mesh: Mesh
-) -> tuple[TrainState, Callable, optax.Schedule]:
-    """Returns the initial state on the devices, the compiled step and the learning-rate schedule."""
+    config: ConfigDict, model: nnx.Module, mesh: Mesh
+) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
+    """Returns the state before the first step, on the devices, the optimiser and the learning-rate schedule."""
     params, _ = states.split_model(model)
     reporting.log_parameters(params)
     optimizer, schedule = optim.create(config.optim, config.total_steps, params)
-    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state = jax.device_put(states.create(model, optimizer, config.optim.ema_decay > 0), whole)
+    state = states.create(model, optimizer, use_ema=config.optim.ema_decay > 0)
+    return jax.device_put(state, meshes.replicated(mesh)), optimizer, schedule
+
+
+def _compile(
+    config: ConfigDict,
+    task: Task,
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Returns the compiled training step, which donates its state, and logs what it costs."""
     step = make_train_step(
         nnx.graphdef(model),
         task.loss,
@@ -112,8 +129,9 @@ def _prepare(
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
     )
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     jitted = jax.jit(step, in_shardings=(whole, rows), out_shardings=whole, donate_argnums=0)
     began = time.monotonic()
     compiled = jitted.lower(state, task.example_batch(config.batch_size)).compile()
     reporting.log_compiled(compiled, time.monotonic() - began)
-    return state, compiled, schedule
+    return compiled

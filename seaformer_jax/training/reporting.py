@@ -22,7 +22,8 @@ class Reporter:
 
     Args:
       workdir: of the run.
-      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are dropped.
+      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are
+        dropped.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):

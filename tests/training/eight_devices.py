@@ -1,6 +1,6 @@
 """Trains the nano model on 1 and on 8 devices of one process; prints how far apart the two end up, as JSON.
 
-python -m tests.training.eight_devices FOLDER   (test_parallel.py)
+python -m tests.training.eight_devices FOLDER CACHE   (test_parallel.py)
 """
 
 import json
@@ -29,53 +29,48 @@ VARIANTS = {
 
 def record(**changes):
     config = nano.get_config()
-    changes = {"batch_size": 32, "eval__batch_size": 32, "total_steps": STEPS} | changes
+    changes = {"batch_size": 32, "eval__every": 0, "eval__batch_size": 32, "total_steps": STEPS} | changes
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return config
 
 
-def train(config, mesh: Mesh) -> tuple[states.TrainState, list[float]]:
+def train(config, mesh: Mesh, folder: pathlib.Path):
+    """Returns ((parameters, statistics), losses) after STEPS steps on the devices of `mesh`."""
+    meshes.create_mesh = lambda: mesh
     task = tasks.create(config)
-    state, update, _ = loop._prepare(config, task, task.create_model(), mesh)
-    batches, losses = task.train_batches(0), []
-    for _ in range(STEPS):
-        batch = next(batches)
-        del batch["skipped"]
-        state, metrics = update(state, meshes.put_batch(mesh, batch))
-        losses.append(float(metrics["loss"]))
-    batches.close()
-    return state, losses
+    folder.mkdir()
+    loop.train(config, task, task.create_model(), folder)
+    losses = np.array(list(small.curve(folder, "train/loss").values()))
+    return checkpoint.load_weights(folder, use_ema=False)[1:], losses
 
 
-def evaluate(config, mesh: Mesh, state: states.TrainState) -> dict:
+def evaluate(config, mesh: Mesh, folder: pathlib.Path) -> dict:
     task = tasks.create(config)
     evaluator = Evaluator(nnx.graphdef(task.create_model()), task.count, task.eval_batches, mesh)
-    weights = jax.device_put(states.weights(state, use_ema=True), meshes.replicated(mesh))
-    return evaluator(*weights)
+    return evaluator(*checkpoint.load_weights(folder)[1:])
 
 
 def main(folder: pathlib.Path, cache: str) -> dict:
-    meshes_ = [Mesh(np.array(jax.devices()[:1]), ("data",)), meshes.create_mesh()]
-    report = {"devices": [mesh.size for mesh in meshes_]}
+    one, eight = Mesh(np.array(jax.devices()[:1]), ("data",)), meshes.create_mesh()
+    report = {"devices": [one.size, eight.size]}
     for name, changes in VARIANTS.items():
         config = record(compilation_cache=cache, **changes)
         command.setup_jax(config)
-        (one, losses), (eight, others) = (train(config, mesh) for mesh in meshes_)
+        weights, losses = train(config, one, folder / f"{name}-1")
+        others, other_losses = train(config, eight, folder / f"{name}-8")
+        fresh = states.split_model(tasks.create(config).create_model())
         report[name] = {
-            "state": small.distance(one, eight),
-            "loss": float(np.abs(np.subtract(losses, others)).max()),
-            "moved": small.distance(one.params, states.split_model(tasks.create(config).create_model())[0]),
+            "weights": small.distance(weights, others),
+            "loss": float(np.abs(losses - other_losses).max()),
+            "moved": small.distance(weights, fresh),
+            "steps": len(losses),
         }
     (first, *rest) = (
-        evaluate(record(compilation_cache=cache, eval__batch_size=size), mesh, one)
-        for size, mesh in ((32, meshes_[0]), (8, meshes_[1]), (32, meshes_[1]))
+        evaluate(record(compilation_cache=cache, eval__batch_size=size), mesh, folder / "plain-8")
+        for size, mesh in ((32, one), (8, eight), (32, eight))
     )
     report["counts_equal"] = all(small.equal({**first, "loss": 0}, {**other, "loss": 0}) for other in rest)
     report["eval_loss"] = max(abs(first["loss"].compute() - other["loss"].compute()) for other in rest)
-    checkpoints = checkpoint.Checkpoints(folder, config.checkpoint, "top1")
-    checkpoints.save(eight, STEPS, {"train": 1.0}, None)
-    checkpoints.close()
-    np.savez(folder / "state.npz", *jax.tree.leaves(eight))
     return report
 
 

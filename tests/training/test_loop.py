@@ -170,5 +170,5 @@ def test_skipped_files_are_counted(tmp_path):
 
 
 def test_a_batch_that_does_not_divide_is_refused(tmp_path):
-    with pytest.raises(UserError, match="batch_size = 8 .* 1 devices x 3 microbatches; use 6 or 9"):
+    with pytest.raises(UserError, match=r"batch_size = 8 .* 1 devices x 3 microbatches; use 6 or 9"):
         train(tmp_path, small.config(optim__accumulate=3))

@@ -80,7 +80,7 @@ def test_only_the_first_process_writes(tmp_path, monkeypatch):
 
 
 def test_folders_that_cannot_be_used(tmp_path):
-    with pytest.raises(UserError, match="is not the workdir of a run: no config.json"):
+    with pytest.raises(UserError, match=r"is not the workdir of a run: no config\.json"):
         workdir.read(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to --workdir"):
