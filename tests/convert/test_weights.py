@@ -15,7 +15,6 @@ from seaformer_jax.errors import UserError
 from tests import golden
 
 # On inputs so small, PyTorch's threads spend a hundred times the work on waiting for one another.
-torch.set_num_threads(1)
 IMAGES = golden.images((2, 3, 64, 80), seed=0)
 PATCH = "smb1.layer1.conv.0.c.weight"  # [16, 1, 3, 3] in tiny
 

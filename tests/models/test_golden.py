@@ -18,9 +18,6 @@ from convert import torch_model, weights
 from seaformer_jax import create_model, list_models
 from tests import golden
 
-# On inputs so small, PyTorch's threads spend a hundred times the work on waiting for one another.
-torch.set_num_threads(1)
-
 
 class Step(NamedTuple):
     loss: float

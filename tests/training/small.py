@@ -6,6 +6,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import jax
@@ -26,9 +27,9 @@ CLASSES, SIDE = 4, 4
 class Net(nnx.Module):
     """Convolution and BatchNorm, a residual branch with drop path, a linear head."""
 
-    def __init__(self, norm: bool = True):
+    def __init__(self, norm: bool = True, bn_groups: int = 1):
         rng = np.random.default_rng(0)
-        self.stem = ConvBN(Pointwise(3, 8, rng), 8, groups=1) if norm else Pointwise(3, 8, rng)
+        self.stem = ConvBN(Pointwise(3, 8, rng), 8, groups=bn_groups) if norm else Pointwise(3, 8, rng)
         self.branch = Pointwise(8, 8, rng)
         self.head = Pointwise(8, CLASSES, rng, use_bias=True)
         self.norm = norm
@@ -64,7 +65,7 @@ class StandIn:
         self.config, self.before_batch = config, before_batch
 
     def create_model(self) -> nnx.Module:
-        return Net()
+        return Net(bn_groups=self.config.model.bn_groups)
 
     def example_batch(self, batch_size: int) -> dict:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(0, batch_size))
@@ -158,6 +159,12 @@ def finish(process: subprocess.Popen, status: int = 0) -> str:
     output = process.communicate(timeout=300)[0]
     assert process.returncode == status, output
     return output
+
+
+def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
+    """Returns when a run has come to `step`, or has ended."""
+    while process.poll() is None and not any(row["step"] >= step for row in rows(workdir)):
+        time.sleep(0.01)
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:

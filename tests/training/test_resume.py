@@ -24,11 +24,7 @@ def reference(tmp_path_factory, compile_cache):
 
 def interrupt(process: subprocess.Popen, workdir, step: int, number: int) -> None:
     """Sends a signal when the run has come to `step`; Ctrl-C, as a terminal does, to the workers as well."""
-    deadline = time.monotonic() + 240
-    while process.poll() is None and time.monotonic() < deadline:
-        if any(row["step"] >= step for row in small.rows(workdir)):
-            break
-        time.sleep(0.01)
+    small.wait_for_step(process, workdir, step)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
 
 
