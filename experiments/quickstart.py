@@ -92,7 +92,7 @@ def compare_logits(run: pathlib.Path) -> float:
     state.update_model(ours, params, batch_stats)
     theirs = torch_model.create_model(config.model.name, num_classes=len(class_names)).eval()
     weights = files.read_state_dict(run / "model.pth")
-    theirs.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+    theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     with torch.no_grad():
         expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
     return float(np.abs(np.asarray(ours(images)) - expected).max())

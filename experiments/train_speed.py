@@ -58,7 +58,7 @@ def their_step(name: str, state_dict: dict[str, np.ndarray], images: np.ndarray,
     gpu = torch.cuda.is_available() and jax.default_backend() == "gpu"
     device = torch.device("cuda" if gpu else "cpu")
     model = torch_model.create_model(name)
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in state_dict.items()})
+    model.load_state_dict({key: torch.tensor(value) for key, value in state_dict.items()})
     model = model.to(device, memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     x = torch.from_numpy(images).to(device, memory_format=torch.channels_last)

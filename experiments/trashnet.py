@@ -84,7 +84,7 @@ def torch_top1(run: pathlib.Path) -> float:
     transform = EvalTransform(config.data.image_size, config.eval.crop_fraction, config.eval.interpolation)
     model = torch_model.create_model(config.model.name, num_classes=len(class_names)).eval()
     weights = files.read_state_dict(run / "model.pth")
-    model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    model.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
     mean, std = np.float32(config.data.mean), np.float32(config.data.std)
     right = 0
     for index in range(len(source)):

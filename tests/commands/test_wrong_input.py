@@ -231,7 +231,8 @@ def run(case: Case, place: pathlib.Path) -> subprocess.CompletedProcess:
     module, *arguments = case.command.format(place=place).split()
     if any(argument.startswith("--config=") for argument in arguments):
         arguments.append(f"--config.compilation_cache={place}/xla")
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(case.devices), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment["JAX_NUM_CPU_DEVICES"] = str(case.devices)
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300

@@ -1,134 +1,196 @@
-"""Batch t is a function of the seed and t: not of workers, processes or the step that a run resumes at."""
+"""Batches as a function of seed and number alone."""
+
+import collections
 
 import grain
 import numpy as np
 import pytest
 from absl import flags
+from PIL import Image
 
-from seaformer_jax.data import pipeline
-from seaformer_jax.data.labels import LabelSpec
-from seaformer_jax.data.sources import ReadGuard
-from seaformer_jax.errors import CorruptImageError, UserError
+from seaformer_jax import errors
+from seaformer_jax.data import pipeline, sources
 
-COUNT, BATCH = 10, 4
+SIZE, BATCH = 22, 8  # Two and three quarter batches: epochs end within batches.
 
 
 class Numbers:
-    """Element i is the number i; `corrupt` ones cannot be read."""
-
-    labels = LabelSpec(tuple(str(i) for i in range(COUNT)))
-
-    def __init__(self, corrupt: tuple[int, ...] = ()):
-        self.corrupt = corrupt
+    """Elements that are their index."""
 
     def __len__(self) -> int:
-        return COUNT
+        return SIZE
 
     def __getitem__(self, index: int) -> dict:
-        if index in self.corrupt:
-            raise CorruptImageError(f"file{index}.jpg: truncated")
-        return {"image": np.full((1, 1, 3), index, np.uint8), "label": np.int32(index)}
+        return {"image": np.full((2, 2, 3), index, np.uint8), "label": index, "skipped": 0}
 
 
-class Draw(grain.transforms.RandomMap):
-    """Adds a random number to each element."""
-
+class Noise(grain.transforms.RandomMap):
     def random_map(self, element: dict, rng: np.random.Generator) -> dict:
-        return element | {"draw": rng.integers(1 << 30)}
+        return {**element, "draw": rng.random()}
 
 
-class Crop(grain.transforms.Map):
-    """Makes all images one size, the blank one of a skipped file too."""
-
+class Corner(grain.transforms.Map):
     def map(self, element: dict) -> dict:
-        return element | {"image": element["image"][:1, :1], "label": np.int32(element["label"])}
+        return {**element, "image": element["image"][:1, :1]}
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def parsed_flags():
-    """Workers are spawned by grain's multiprocessing, which wants absl's flags parsed."""
+    """grain hands absl's flags on to its workers."""
     flags.FLAGS.mark_as_parsed()
 
 
-def train(count: int, source=None, **options) -> list[dict]:
-    source = source or ReadGuard(Numbers(), "error")
-    batches = pipeline.train_batches(source, Draw(), batch_size=BATCH, seed=3, **options)
-    try:
-        return [next(batches) for _ in range(count)]
-    finally:
-        batches.close()
+def train(count: int, **options) -> list[dict]:
+    batches = pipeline.train_batches(Numbers(), Noise(), **{"batch_size": BATCH, "seed": 3} | options)
+    found = [next(batches) for _ in range(count)]
+    batches.close()
+    return found
 
 
-def assert_equal(ours: list[dict], theirs: list[dict]) -> None:
-    for a, b in zip(ours, theirs, strict=True):
-        assert a.keys() == b.keys()
-        for name in a:
-            np.testing.assert_array_equal(a[name], b[name])
+def evaluate(source=None, **options) -> list[dict]:
+    return list(
+        pipeline.eval_batches(
+            Numbers() if source is None else source, Corner(), **{"batch_size": BATCH} | options
+        )
+    )
+
+
+def same(found: list[dict], expected: list[dict]) -> bool:
+    return all(
+        a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+        for a, b in zip(found, expected, strict=True)
+    )
+
+
+def column(batches: list[dict], name: str) -> np.ndarray:
+    return np.concatenate([batch[name] for batch in batches])
 
 
 @pytest.fixture(scope="module")
-def reference() -> list[dict]:
-    return train(10)
+def eleven():
+    """Eleven batches: four epochs."""
+    return train(11)
 
 
-def test_every_epoch_is_another_permutation(reference):
-    order = np.concatenate([batch["label"] for batch in reference])
-    epochs = order.reshape(-1, COUNT)
-    assert (np.sort(epochs) == np.arange(COUNT)).all()
-    assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
-    draws = np.concatenate([batch["draw"] for batch in reference])
-    assert len(set(draws)) == len(draws)  # The same image is augmented anew in every epoch.
+def test_batches_are_stacked_elements(eleven):
+    batch = eleven[0]
+    assert batch["image"].shape == (BATCH, 2, 2, 3) and batch["image"].dtype == np.uint8
+    assert np.array_equal(batch["image"][:, 0, 0, 0], batch["label"])
 
 
-def test_another_seed_is_another_order(reference):
-    batches = pipeline.train_batches(ReadGuard(Numbers(), "error"), Draw(), batch_size=BATCH, seed=4)
-    other = [next(batches)["label"] for _ in range(3)]
+def test_every_epoch_is_another_permutation(eleven):
+    labels = column(eleven, "label")
+    epochs = labels.reshape(4, SIZE)
+    assert all(sorted(epoch) == list(range(SIZE)) for epoch in epochs.tolist())
+    assert len({tuple(epoch) for epoch in epochs.tolist()} | {tuple(range(SIZE))}) == 5
+
+
+def test_transforms_draw_anew_for_every_position(eleven):
+    assert len(set(column(eleven, "draw"))) == 11 * BATCH
+
+
+def test_the_seed_changes_order_and_draws(eleven):
+    other = train(11, seed=4)
+    assert not np.array_equal(column(other, "label"), column(eleven, "label"))
+    assert not set(column(other, "draw")) & set(column(eleven, "draw"))
+
+
+@pytest.mark.parametrize("start", [1, 4, 9])
+def test_a_resumed_run_sees_the_rest(eleven, start):
+    assert same(train(11 - start, start_step=start), eleven[start:])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_share_a_batch_row_for_row(eleven, count):
+    shares = [train(11, process_index=index, process_count=count) for index in range(count)]
+    whole = [{name: column(rows, name) for name in rows[0]} for rows in zip(*shares, strict=True)]
+    assert same(whole, eleven)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch of 8 does not divide among 3 processes"):
+        train(1, process_count=3)
+
+
+def test_workers_change_nothing(eleven):
+    found = train(9, workers=2, start_step=2)
+    assert same(found, eleven[2:])
+    assert all(type(value) is np.ndarray for batch in found for value in batch.values())
+
+
+@pytest.mark.parametrize("batch_size, workers", [(1, 0), (7, 0), (7, 2), (11, 0), (22, 0), (32, 0)])
+def test_evaluation_sees_every_element_once_in_order(batch_size, workers):
+    batches = evaluate(batch_size=batch_size, workers=workers)
+    assert all(len(batch["label"]) == batch_size for batch in batches)
+    assert len(batches) == -(-SIZE // batch_size)
+    mask = column(batches, "mask")
+    assert mask.dtype == bool
+    assert np.array_equal(np.flatnonzero(mask), np.arange(SIZE))
+    assert np.array_equal(column(batches, "label")[mask], np.arange(SIZE))
+
+
+def test_evaluation_of_several_processes():
+    whole = evaluate()
+    shares = [evaluate(process_index=index, process_count=4) for index in range(4)]
+    assert same([{name: column(rows, name) for name in rows[0]} for rows in zip(*shares, strict=True)], whole)
+
+
+def test_evaluation_of_an_empty_source_ends_at_once():
+    assert evaluate([]) == []
+
+
+class Broken(Numbers):
+    """A source with files that cannot be read, as `ReadGuard` sees it."""
+
+    labels = None
+
+    def __getitem__(self, index: int) -> dict:
+        if index in (5, SIZE - 1):
+            raise errors.CorruptImageError(f"{index}.jpg: broken")
+        return super().__getitem__(index)
+
+
+def test_skipped_images_are_masked_and_counted_once():
+    """The last one of the data set too, whose copies fill the last batch."""
+    batches = evaluate(sources.ReadGuard(Broken(), "skip", replace=False))
+    mask = column(batches, "mask")
+    assert np.array_equal(np.flatnonzero(mask), sorted(set(range(SIZE)) - {5, SIZE - 1}))
+    assert column(batches, "skipped").sum() == 2
+
+
+def test_skipped_images_of_a_training_epoch_are_counted():
+    options = {"batch_size": SIZE, "seed": 3}
+    batches = pipeline.train_batches(sources.ReadGuard(Broken(), "skip"), Noise(), **options)
+    batch = next(batches)
     batches.close()
-    assert not all((a == b["label"]).all() for a, b in zip(other, reference, strict=False))
+    assert batch["skipped"].sum() == 2
+    assert collections.Counter(batch["label"].tolist())[6] == 2  # Stands in for 5, its neighbour.
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve images, of which one is no image."""
+    root = tmp_path_factory.mktemp("folder")
+    for index in range(12):
+        path = root / f"train/{'ab'[index % 2]}/{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((6, 6, 3), index, np.uint8)).save(path)
+    path.write_bytes(b"no image")
+    return root
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_resumes_with_any_number_of_workers(reference, workers):
-    assert_equal(train(6, start_step=4, workers=workers), reference[4:])
+def test_a_corrupt_image_is_an_error_with_its_path(folder, workers):
+    guard = sources.ReadGuard(sources.ImageFolder(folder, "train"), "error")
+    batches = pipeline.train_batches(guard, Noise(), batch_size=4, seed=0, workers=workers)
+    with pytest.raises(errors.UserError) as error:
+        for _ in range(3):
+            next(batches)
+    assert str(error.value) == f"{folder}/train/b/11.png: cannot identify image file (8 bytes)"
 
 
-def test_two_processes_make_the_batches_of_one(reference):
-    halves = [train(10, process_index=index, process_count=2) for index in range(2)]
-    joined = [{name: np.concatenate([a[name], b[name]]) for name in a} for a, b in zip(*halves, strict=True)]
-    assert_equal(joined, reference)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_sees_every_image_once(workers):
-    source = ReadGuard(Numbers(), "error", replace=False)
-    batches = list(pipeline.eval_batches(source, Crop(), batch_size=BATCH, workers=workers))
-    labels = np.concatenate([batch["label"] for batch in batches])
-    mask = np.concatenate([batch["mask"] for batch in batches])
-    assert len(labels) == 12
-    np.testing.assert_array_equal(labels[mask], np.arange(COUNT))
-    assert not mask[COUNT:].any()
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_corrupt_file_stops_training_with_its_name(workers):
-    with pytest.raises(UserError, match=r"^file7\.jpg: truncated"):
-        train(4, ReadGuard(Numbers(corrupt=(7,)), "error"), workers=workers)
-
-
-def test_a_skipped_file_is_replaced_and_counted():
-    batches = train(5, ReadGuard(Numbers(corrupt=(7,)), "skip"))
-    labels = np.concatenate([batch["label"] for batch in batches])
-    assert 7 not in labels
-    assert sum(batch["skipped"].sum() for batch in batches) == 2  # Once in each of two epochs.
-
-
-def test_evaluation_masks_a_skipped_file():
-    source = ReadGuard(Numbers(corrupt=(7,)), "skip", replace=False)
-    batches = list(pipeline.eval_batches(source, Crop(), batch_size=BATCH))
-    mask = np.concatenate([batch["mask"] for batch in batches])
-    np.testing.assert_array_equal(np.flatnonzero(~mask), [7, 10, 11])
-
-
-def test_batches_must_divide_among_processes():
-    with pytest.raises(ValueError, match="does not divide among 3 processes"):
-        train(1, process_index=0, process_count=3)
+def test_a_corrupt_image_is_skipped_in_a_worker(folder):
+    guard = sources.ReadGuard(sources.ImageFolder(folder, "train"), "skip")
+    batches = pipeline.train_batches(guard, Noise(), batch_size=12, seed=0, workers=2)
+    assert [next(batches)["skipped"].sum() for _ in range(3)] == [1, 1, 1]
+    batches.close()

@@ -1,104 +1,138 @@
-"""No result of an evaluation depends on the batch size, and top-5 is PyTorch's."""
+"""Evaluation: the same numbers whatever the batch size, and nothing counted that is not there."""
 
-import json
+import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax import nnx
 from PIL import Image
 
-from seaformer_jax import mesh, tasks
+from seaformer_jax import config as configs
+from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.training import state
-from tests.training import nano
+from seaformer_jax.tasks.classification import Classification
+from seaformer_jax.training import state as states
 
-SIZES = (1, 7, 32)
+CLASSES = 8
+
+
+class Linear(nnx.Module):
+    """One linear layer on the pixels; enough to be wrong often."""
+
+    def __init__(self, classes: int = CLASSES):
+        kernel = np.random.default_rng(1).standard_normal((32 * 32 * 3, classes)) / 32
+        self.kernel = nnx.Param(jnp.asarray(kernel, jnp.float32))
+
+    def __call__(self, images, train=False):
+        return images.reshape(len(images), -1) @ self.kernel[...]
+
+
+def make_task(**changes) -> Classification:
+    config = configs.default()
+    fixed = {"data.image_size": 32, "data.val_size": 45, "data.train_size": 45, "eval.crop_fraction": 1.0}
+    changes = {key.replace("__", "."): value for key, value in changes.items()}
+    config.update_from_flattened_dict(fixed | changes)
+    return Classification(config)
+
+
+def evaluate(task: Classification) -> dict:
+    model = Linear(task.num_classes)
+    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, meshes.create_mesh())
+    return evaluator(*states.split_model(model))
 
 
 @pytest.fixture(scope="module")
-def model() -> nnx.Module:
-    return tasks.create(nano.get_config()).create_model()
+def expected():
+    """Counts of a plain loop over the images, in float64."""
+    task = make_task()
+    data, kernel = task.config.data, np.asarray(Linear().kernel[...], np.float64)
+    losses, ranks, confusion = [], [], np.zeros((CLASSES, CLASSES), int)
+    for element in (task.val_source[i] for i in range(45)):
+        image = (element["image"] / 255 - data.mean) / data.std
+        logits = image.reshape(-1) @ kernel
+        own = logits[element["label"]]
+        losses.append(np.log(np.exp(logits - own).sum()))
+        ranks.append((logits > own).sum())
+        confusion[element["label"], logits.argmax()] += 1
+    return {
+        "loss": np.mean(losses),
+        "top1": 100 * np.mean(np.array(ranks) == 0),
+        "top5": 100 * np.mean(np.array(ranks) < 5),
+        "images": 45,
+    }, confusion
 
 
-def evaluate(model: nnx.Module, batch_size: int):
-    config = nano.get_config()
-    config.eval.batch_size = batch_size
-    task = tasks.create(config)
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh.create_mesh())
-    return task, evaluator(*state.split_model(model))
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_no_number_depends_on_the_batch_size(expected, batch_size):
+    numbers, confusion = expected
+    task = make_task(eval__batch_size=batch_size)
+    counts = evaluate(task)
+    found = task.summarize(counts)
+    assert found.pop("loss") == pytest.approx(numbers["loss"], abs=5e-7)  # So 1e-6 between any two sizes.
+    assert found == {name: numbers[name] for name in ("top1", "top5", "images")}
+    assert 0 < found["top1"] < found["top5"] < 100
+    assert np.array_equal(counts["confusion"].counts, confusion)
+    assert counts["confusion"].counts.dtype == counts["top1"].count.dtype == np.int64
+    assert counts["loss"].total.dtype == np.float64
 
 
-@pytest.fixture(scope="module")
-def results(model):
-    return {size: evaluate(model, size) for size in SIZES}
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of four images each; the last image of each is broken."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(4):
+                path = tmp_path / split / name / f"{index}.png"
+                Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
+            path.write_bytes(b"broken")
+    return tmp_path
 
 
-@pytest.mark.parametrize("size", SIZES[1:])
-def test_counts_do_not_depend_on_the_batch_size(results, size):
-    (_, one), (_, many) = results[1], results[size]
-    for name in ("top1", "top5"):
-        assert one[name] == many[name]
-    np.testing.assert_array_equal(one["confusion"].counts, many["confusion"].counts)
-    assert abs(one["loss"].compute() - many["loss"].compute()) < 1e-6
+def make_folder_task(folder, **changes) -> Classification:
+    changes |= {"data__source": "folder", "data__root": str(folder), "task__num_classes": 2}
+    return make_task(eval__batch_size=3, **changes)
 
 
-def test_counts_equal_a_plain_loop(model, results):
-    """37 images one by one, with PyTorch's top-k and cross-entropy."""
-    task, counts = results[7]
-    logits, labels = [], []
-    for batch in task.eval_batches():
-        valid = batch["mask"]
-        logits.append(np.asarray(model(task._normalize(batch["image"])))[valid])
-        labels.append(batch["label"][valid])
-    logits, labels = torch.tensor(np.concatenate(logits)), torch.tensor(np.concatenate(labels)).long()
-    assert len(labels) == task.config.data.val_size
-    top5 = (logits.topk(5).indices == labels[:, None]).any(1)
-    summary = task.summarize(counts)
-    assert summary["images"] == len(labels)
-    assert summary["top5"] == pytest.approx(100 * top5.double().mean().item())
-    assert summary["top1"] == pytest.approx(100 * (logits.argmax(1) == labels).double().mean().item())
-    assert summary["loss"] == pytest.approx(
-        torch.nn.functional.cross_entropy(logits, labels).item(), abs=1e-5
-    )
-    confusion = np.zeros_like(counts["confusion"].counts)
-    np.add.at(confusion, (labels.numpy(), logits.argmax(1).numpy()), 1)
-    np.testing.assert_array_equal(counts["confusion"].counts, confusion)
+def test_broken_images_are_left_out_and_told_of(folder, caplog):
+    task = make_folder_task(folder, data__on_corrupt="skip")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        counts = evaluate(task)
+    assert task.summarize(counts)["images"] == 6
+    assert counts["confusion"].counts.sum() == 6
+    assert "evaluation skipped 2 unreadable images" in caplog.messages
 
 
-def test_the_report_lists_every_class(results, tmp_path):
-    task, counts = results[32]
-    task.write_report(counts, tmp_path)
-    lines = (tmp_path / "per_class.md").read_text().splitlines()
-    assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == list(task.class_names)
-    assert sum(int(line.split(" | ")[1]) for line in lines[2:]) == task.config.data.val_size
-    assert (tmp_path / "confusion_matrix.png").stat().st_size > 5000
+def test_a_broken_image_ends_the_evaluation(folder):
+    with pytest.raises(UserError, match=r"val/a/3\.png: cannot identify"):
+        evaluate(make_folder_task(folder, data__on_corrupt="error"))
 
 
-def test_an_empty_split_is_an_error(model):
-    task = tasks.create(nano.get_config())
-    nothing = Evaluator(nnx.graphdef(model), task.count, lambda: (b for b in ()), mesh.create_mesh())
-    with pytest.raises(UserError, match="no images"):
-        nothing(*state.split_model(model))
+def test_nothing_to_evaluate_is_an_error():
+    class Empty:
+        def close(self):
+            self.closed = True
+
+        def __iter__(self):
+            return iter(())
+
+    batches = Empty()
+    evaluator = Evaluator(None, None, lambda: batches, meshes.create_mesh())
+    with pytest.raises(UserError, match=r"no images; check data\.root and data\.val_split"):
+        evaluator({}, {})
+    assert batches.closed
 
 
-def test_predictions_are_the_softmax_of_each_image(model, tmp_path):
-    """More images than a batch, so that one is padded."""
-    task = tasks.create(nano.get_config())
-    paths = []
-    for index in range(18):
-        paths.append(tmp_path / f"{index:02d}.png")
-        Image.fromarray(task.val_source[index]["image"]).save(paths[-1])
-    task.predict(model, paths, tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [row["image"] for row in rows] == [str(path) for path in paths]
-    crop = task._eval_transform().map
-    for index in (0, 17):
-        image = crop(task.val_source[index])["image"][None]
-        expected = np.asarray(jax.nn.softmax(model(task._normalize(image))))[0]
-        best = np.argsort(-expected)[:5]
-        assert [top["label"] for top in rows[index]["top"]] == [task.class_names[i] for i in best]
-        np.testing.assert_allclose([t["probability"] for t in rows[index]["top"]], expected[best], atol=1e-5)
-    assert (tmp_path / "contact_sheet.png").exists()
+def test_weights_are_not_changed():
+    model = Linear()
+    params, stats = states.split_model(model)
+    before = jax.tree.map(np.array, params)
+    task = make_task()
+    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, meshes.create_mesh())
+    first, second = evaluator(params, stats), evaluator(params, stats)
+    assert np.array_equal(params["kernel"], before["kernel"])
+    assert task.summarize(first) == task.summarize(second)

@@ -2,16 +2,7 @@
 
 import pathlib
 
-import jax
 import pytest
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """These tests compile more than they compute."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
