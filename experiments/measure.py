@@ -10,14 +10,19 @@ import time
 from collections.abc import Callable
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+_QUIET = 0.3  # seconds
 _PACKAGES = ("jax", "flax", "grain", "numpy", "optax", "pillow", "torch")
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
-    """Returns the median seconds of each side; the sides take turns, so that load on the machine meets all."""
+    """Returns the median seconds of each side; the sides take turns, so that load on the machine meets all.
+
+    Before each turn it is quiet for a moment: PyTorch's threads go on spinning on the cores after their work.
+    """
     seconds = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():
+            time.sleep(_QUIET)
             began = time.perf_counter()
             run()
             if number >= warm_up:

@@ -99,7 +99,22 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def shifted_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Sum over the k*k taps of a shifted, strided view of `x` times the tap's weights."""
+    """Sum over the k*k taps of a shifted, strided view of `x` times the tap's weights, image after image.
+
+    A loop's inputs are written to memory first. Without it XLA would compute what made `x`, a whole BatchNorm, anew
+    for each of the k*k taps.
+    """
+    _, y = jax.lax.scan(lambda _, image: (None, _sum_of_taps(image, kernel, stride)), None, _per_device(x))
+    return y.swapaxes(0, 1).reshape(len(x), *y.shape[2:])
+
+
+def _per_device(x: jax.Array) -> jax.Array:
+    """[B, ...] -> [B / devices, devices, ...]: a loop must not run along the axis that is sharded."""
+    devices = jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _sum_of_taps(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     k = kernel.shape[0]
     out_shape = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
     x = _pad_window(x, k)
@@ -111,34 +126,31 @@ def _shifted_forward(x, kernel, stride):
 
 
 def _shifted_backward(stride, residuals, g):
-    """Both gradients by hand: XLA's own take ten times as long on CPUs."""
+    """Both gradients by hand: XLA's own take ten times as long on CPUs.
+
+    It vectorises element-wise sums, but not the reduction of a product to [C]: hence the running sums.
+    """
     x, kernel = residuals
-    k = kernel.shape[0]
-    # By x: g spread out again to the input's grid, under the mirrored kernel.
+    k, mirrored = kernel.shape[0], kernel[::-1, ::-1]
+    # g spread out again to the input's grid.
     gaps = [
         (0, size - 1 - stride * (n - 1), stride - 1)
         for size, n in zip(x.shape[1:3], g.shape[1:3], strict=True)
     ]
-    spread = jax.lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
-    by_x = shifted_depthwise_conv(spread, kernel[::-1, ::-1], 1)
 
-    # By the kernel: image after image into k*k running sums [devices, H', W', C]. XLA vectorises element-wise
-    # sums, but not the reduction of a product to [C]; and a loop must not run along the axis that is sharded.
-    devices = jax.device_count() if len(x) % jax.device_count() == 0 else 1
-
-    def add(sums, image):
-        x, g = image
+    def one_image(sums, image):
+        x, g = image  # [devices, H, W, C], [devices, H', W', C]
+        spread = jax.lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
         x = _pad_window(x, k)
         taps = (_tap(x, i, j, stride, g.shape[1:3]) for i in range(k) for j in range(k))
-        return [total + tap.astype(jnp.float32) * g for total, tap in zip(sums, taps, strict=True)], None
+        sums = [total + tap.astype(jnp.float32) * g for total, tap in zip(sums, taps, strict=True)]
+        return sums, _sum_of_taps(spread, mirrored, 1)
 
-    def per_device(x):
-        return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
-
-    zeros = [jnp.zeros((devices, *g.shape[1:]), jnp.float32)] * k**2
-    sums, _ = jax.lax.scan(add, zeros, (per_device(x), per_device(g)))
+    images = (_per_device(x), _per_device(g))
+    zeros = [jnp.zeros(images[1].shape[1:], jnp.float32)] * k**2
+    sums, by_x = jax.lax.scan(one_image, zeros, images)
     by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
-    return by_x, by_kernel.astype(kernel.dtype)
+    return by_x.swapaxes(0, 1).reshape(x.shape), by_kernel.astype(kernel.dtype)
 
 
 shifted_depthwise_conv.defvjp(_shifted_forward, _shifted_backward)
