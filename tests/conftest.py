@@ -4,6 +4,9 @@ import jax
 import pytest
 import torch
 
+from seaformer_jax.data import sources
+from seaformer_jax.models.variants import VARIANTS
+
 # The models here are small: with a thread per core PyTorch spends its time waking them.
 torch.set_num_threads(1)
 
@@ -15,3 +18,14 @@ def quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registries_stay_as_they_are():
+    """The recipe of `training/nano.py` registers a model and a source of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
+        before = dict(VARIANTS)
+        yield
+        VARIANTS.clear()
+        VARIANTS.update(before)

@@ -20,6 +20,11 @@ def imports(path: pathlib.Path) -> set[str]:
     return found
 
 
+def imported_packages(statement: ast.Import | ast.ImportFrom) -> set[str]:
+    names = [statement.module] if isinstance(statement, ast.ImportFrom) else [a.name for a in statement.names]
+    return {name.split(".")[0] for name in names}
+
+
 def room(module: str) -> str:
     """Returns the room of a module of the package, such as seaformer_jax.training.loop."""
     name = module.split(".")[1] if "." in module else ""
@@ -51,6 +56,13 @@ def test_only_commands_reach_for_the_converter():
         if any(i.split(".")[0] == "convert" for i in imports(path))
     }
     assert users <= allowed
+    at_the_top = {
+        module
+        for module, path in modules("seaformer_jax").items()
+        for statement in ast.parse(path.read_text()).body
+        if isinstance(statement, ast.Import | ast.ImportFrom) and "convert" in imported_packages(statement)
+    }
+    assert not at_the_top  # Inside functions only: PyTorch may not be installed.
 
 
 def test_torch_stays_in_the_converter():

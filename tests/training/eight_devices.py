@@ -30,7 +30,7 @@ def create(variant: str, **changes) -> Task:
     config = nano.get_config()
     changes |= {"batch_size": 32, "total_steps": STEPS, "eval__every": 0, "checkpoint__every": 0}
     if variant == "mixed":
-        changes |= {"augment__cutmix": 1.0, "augment__mix_group": 16, "augment__erasing": 0.0}
+        changes |= {"augment__cutmix": 1.0, "augment__mix_group": 16}
     else:
         changes |= {"optim__accumulate": 2, "model__bn_groups": 8}
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})

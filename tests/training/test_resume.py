@@ -55,6 +55,7 @@ def test_killed_then_stopped_then_finished(tmp_path, reference, compile_cache, w
     output = small.finish(process, status)
     step = checkpoint.saved_steps(tmp_path)[-1]
     assert killed_at + 4 <= step < STEPS
+    assert step == max(row["step"] for row in small.rows(tmp_path))
     line = f"stopped by {stop.name} with a checkpoint at step {step}; run the same command to resume"
     assert output.splitlines()[-1] == line
 
