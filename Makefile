@@ -1,7 +1,7 @@
 # Both targets do all their own set-up: they need Python >= 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS ?= $(shell nproc)
+WORKERS ?= 2
 # XLA allocates the buffers of a program anew at every call; with huge pages the kernel hands them out in fewer,
 # larger pieces, which takes a third off a training step on a CPU. Other C libraries than glibc ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
