@@ -2,32 +2,87 @@
 
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-_QUIET = 0.3  # seconds
+_QUIET = 0.1  # Seconds before a turn: PyTorch's threads go on spinning on the cores after their work.
 _PACKAGES = ("jax", "flax", "grain", "numpy", "optax", "pillow", "torch")
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
-    """Returns the median seconds of each side; the sides take turns, so that load on the machine meets all.
-
-    Before each turn it is quiet for a moment: PyTorch's threads go on spinning on the cores after their work.
-    """
+    """Returns the median seconds of each side; the sides take turns, so that load on the machine meets all."""
     seconds = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():
-            time.sleep(_QUIET)
             began = time.perf_counter()
             run()
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+class Side(NamedTuple):
+    """What `in_turn` found of one side."""
+
+    seconds: float  # median of a run
+    peak_bytes: int  # of the process's resident memory
+    facts: dict  # what the side told of itself
+
+
+def in_turn(
+    sides: dict[str, Callable[[], tuple[Callable[[], object], dict]]], rounds: int, warm_up: int = 2
+) -> dict[str, Side]:
+    """Measures every side in a process of its own; the processes take turns, so that load on the machine meets all.
+
+    In one process the libraries' thread pools are in each other's way: a JAX step next to PyTorch takes twice its
+    time.
+
+    Args:
+      sides: name -> function without arguments, called in the new process (so it must be picklable), that returns
+        (a function that does the work once and waits for it, facts for the table).
+      rounds: counted runs of each side.
+      warm_up: runs before them.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes = {}
+    for name, prepare in sides.items():
+        pipes[name], theirs = context.Pipe()
+        context.Process(target=_serve, args=(prepare, theirs), daemon=True).start()
+    facts = {name: pipe.recv() for name, pipe in pipes.items()}
+    seconds = {name: [] for name in sides}
+    for _ in range(warm_up + rounds):
+        for name, pipe in pipes.items():
+            time.sleep(_QUIET)
+            pipe.send(True)
+            seconds[name].append(pipe.recv())
+    peaks = {}
+    for name, pipe in pipes.items():
+        pipe.send(False)
+        peaks[name] = pipe.recv()
+    return {
+        name: Side(statistics.median(values[warm_up:]), peaks[name], facts[name])
+        for name, values in seconds.items()
+    }
+
+
+def _serve(prepare: Callable[[], tuple[Callable[[], object], dict]], pipe) -> None:
+    """Prepares a side, then times it for every True that arrives; tells its peak memory at the end."""
+    run, facts = prepare()
+    pipe.send(facts)
+    while pipe.recv():
+        run()  # Not counted: after the others' turn the caches are cold, and steps of a training are not.
+        began = time.perf_counter()
+        run()
+        pipe.send(time.perf_counter() - began)
+    pipe.send(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def cores() -> int:

@@ -7,6 +7,7 @@ shape of parameter would take half a minute to compile.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,16 @@ BN_MOMENTUM = 0.9  # Share of the old statistics that stays: PyTorch's momentum 
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolution, or a linear layer: [..., in] -> [..., out] as one einsum."""
+    """1x1 convolution, or a linear layer: [..., in] -> [..., out] as one matrix product."""
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, use_bias: bool = False):
         self.kernel = _torch_uniform(rng, (inputs, outputs), fan_in=inputs)
         self.bias = _torch_uniform(rng, (outputs,), fan_in=inputs) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = jnp.einsum("...i,io->...o", x, self.kernel[...].astype(x.dtype))
+        kernel = self.kernel[...].astype(x.dtype)
+        # Two axes: from the einsum of four, XLA would make a gradient that transposes its operands.
+        y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
@@ -104,14 +107,34 @@ def shifted_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.
     A loop's inputs are written to memory first. Without it XLA would compute what made `x`, a whole BatchNorm, anew
     for each of the k*k taps.
     """
-    _, y = jax.lax.scan(lambda _, image: (None, _sum_of_taps(image, kernel, stride)), None, _per_device(x))
-    return y.swapaxes(0, 1).reshape(len(x), *y.shape[2:])
+    return _scan_images(lambda _, image: (None, _sum_of_taps(image, kernel, stride)), None, x)[1]
 
 
-def _per_device(x: jax.Array) -> jax.Array:
-    """[B, ...] -> [B / devices, devices, ...]: a loop must not run along the axis that is sharded."""
-    devices = jax.device_count() if len(x) % jax.device_count() == 0 else 1
-    return x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1)
+def _scan_images(body: Callable, carry, *arrays: jax.Array):
+    """Scans arrays [B, ...] with `body(carry, *images)`, images being one of every device, [devices, ...].
+
+    A loop must not run along the axis that is sharded.
+
+    Returns:
+      The last carry, and what `body` made of the images, [B, ...].
+    """
+    devices = _devices(arrays[0])
+    if devices == 1:
+
+        def one(
+            carry, images
+        ):  # Without an axis of size 1: XLA would choose another layout and copy everything.
+            carry, y = body(carry, *(image[None] for image in images))
+            return carry, y[0]
+
+        return jax.lax.scan(one, carry, arrays)
+    split = [x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1) for x in arrays]
+    carry, y = jax.lax.scan(lambda carry, images: body(carry, *images), carry, split)
+    return carry, y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
+
+
+def _devices(x: jax.Array) -> int:
+    return jax.device_count() if len(x) % jax.device_count() == 0 else 1
 
 
 def _sum_of_taps(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -138,19 +161,17 @@ def _shifted_backward(stride, residuals, g):
         for size, n in zip(x.shape[1:3], g.shape[1:3], strict=True)
     ]
 
-    def one_image(sums, image):
-        x, g = image  # [devices, H, W, C], [devices, H', W', C]
+    def one_image(sums, x, g):  # [devices, H, W, C], [devices, H', W', C]
         spread = jax.lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *gaps, (0, 0, 0)])
         x = _pad_window(x, k)
         taps = (_tap(x, i, j, stride, g.shape[1:3]) for i in range(k) for j in range(k))
         sums = [total + tap.astype(jnp.float32) * g for total, tap in zip(sums, taps, strict=True)]
         return sums, _sum_of_taps(spread, mirrored, 1)
 
-    images = (_per_device(x), _per_device(g))
-    zeros = [jnp.zeros(images[1].shape[1:], jnp.float32)] * k**2
-    sums, by_x = jax.lax.scan(one_image, zeros, images)
+    zeros = [jnp.zeros((_devices(g), *g.shape[1:]), jnp.float32)] * k**2
+    sums, by_x = _scan_images(one_image, zeros, x, g)
     by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
-    return by_x.swapaxes(0, 1).reshape(x.shape), by_kernel.astype(kernel.dtype)
+    return by_x, by_kernel.astype(kernel.dtype)
 
 
 shifted_depthwise_conv.defvjp(_shifted_forward, _shifted_backward)
