@@ -32,7 +32,7 @@ from PIL import Image
 
 from experiments import measure
 from seaformer_jax import config
-from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data import images, pipeline, sources
 from seaformer_jax.data.randaugment import OPS, Op, Warp
 from seaformer_jax.data.transforms import TrainTransform
 
@@ -80,7 +80,7 @@ def our_batches(root: pathlib.Path, seed: int):
     """An iterator of batches with `image` uint8 [BATCH, 224, 224, 3] and `label`."""
     record = config.default()
     transform = TrainTransform(SIZE, record.augment, record.data.mean)
-    source = AsManyAsImageNet(sources.ImageFolder(root, "train"))
+    source = AsManyAsImageNet(sources.ImageFolder(root, "train", images.decode_pillow))
     return pipeline.train_batches(source, transform, batch_size=BATCH, seed=seed)
 
 

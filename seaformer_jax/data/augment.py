@@ -5,8 +5,8 @@ evaluation crop that of `timm/data/transforms_factory.py` (`transforms_imagenet_
 torchvision's `Resize` and `CenterCrop`. Every random decision comes from the generator that the caller
 passes.
 
-Crops are taken from the NumPy array, where they are views; only the crop is copied into Pillow, and the image
-stays a Pillow image until the last operation.
+Images are Pillow images of mode RGB from the file to the last operation: an array of the whole photograph costs
+more than its crop.
 """
 
 import math
@@ -70,7 +70,7 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[i
 
 
 def random_resized_crop(
-    image: np.ndarray,
+    image: np.ndarray | Image.Image,
     rng: np.random.Generator,
     size: int,
     scale: tuple[float, float] = (0.08, 1.0),
@@ -80,7 +80,7 @@ def random_resized_crop(
     """Crops at random (see `random_crop_box`) and resizes the crop to a square.
 
     Args:
-        image: uint8 [height, width, 3].
+        image: RGB, a Pillow image or an array uint8 [height, width, 3].
         rng: the source of all draws.
         size: side of the result, pixels.
         scale: bounds of the crop's share of the image's area.
@@ -91,9 +91,15 @@ def random_resized_crop(
     Returns:
         An RGB Pillow image [size, size].
     """
-    top, left, h, w = random_crop_box(*image.shape[:2], rng, scale, ratio)
-    crop = Image.fromarray(image[top : top + h, left : left + w])
+    image = _as_pillow(image)
+    top, left, h, w = random_crop_box(image.height, image.width, rng, scale, ratio)
+    # Not `resize(box=...)`: its filter would see the pixels around the crop.
+    crop = image.crop((left, top, left + w, top + h))
     return crop.resize((size, size), resampling(interpolation, rng))
+
+
+def _as_pillow(image: np.ndarray | Image.Image) -> Image.Image:
+    return image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
 def flip(image: Image.Image, rng: np.random.Generator, probability: float) -> Image.Image:
@@ -104,14 +110,17 @@ def flip(image: Image.Image, rng: np.random.Generator, probability: float) -> Im
 
 
 def resize_and_center_crop(
-    image: np.ndarray, size: int, crop_fraction: float = 0.875, interpolation: str = "bicubic"
+    image: np.ndarray | Image.Image,
+    size: int,
+    crop_fraction: float = 0.875,
+    interpolation: str = "bicubic",
 ) -> np.ndarray:
     """The evaluation crop: the shorter side to floor(size / crop_fraction), then the central size x size.
 
     The longer side is truncated, and the corner of the crop rounded half to even, as in torchvision.
 
     Args:
-        image: uint8 [height, width, 3].
+        image: RGB, a Pillow image or an array uint8 [height, width, 3].
         size: side of the result, pixels.
         crop_fraction: share of the resized image's shorter side that the crop keeps, in (0, 1].
         interpolation: `bilinear` or `bicubic`.
@@ -119,10 +128,11 @@ def resize_and_center_crop(
     Returns:
         uint8 [size, size, 3].
     """
-    height, width = image.shape[:2]
+    image = _as_pillow(image)
+    width, height = image.size
     short = math.floor(size / crop_fraction)
     long = int(short * max(height, width) / min(height, width))
     shape = (short, long) if width <= height else (long, short)
     left, top = (round((side - size) / 2) for side in shape)
-    resized = Image.fromarray(image).resize(shape, RESAMPLING[interpolation])
+    resized = image.resize(shape, RESAMPLING[interpolation])
     return np.asarray(resized.crop((left, top, left + size, top + size)))

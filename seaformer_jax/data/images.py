@@ -1,9 +1,10 @@
-"""Image files to RGB arrays: the one place of the project that decodes."""
+"""Image files to RGB images: the one place of the project that decodes."""
 
 import io
 import os
 import pathlib
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -13,12 +14,20 @@ from seaformer_jax import errors
 # The extensions that torchvision's ImageFolder takes for images; compared without case.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
+# `decode` or `decode_pillow`.
+Decode = Callable[[bytes | os.PathLike, str], np.ndarray | Image.Image]
+
 # Pillow warns anew for every file with odd metadata, and a data set may hold thousands. A filter for the
 # process, not `catch_warnings` around each call: files are read in threads, and that is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode(data: bytes | os.PathLike, name: str) -> np.ndarray:
+    """What `decode_pillow` decodes, as an array uint8 [height, width, 3], RGB; read-only."""
+    return np.asarray(decode_pillow(data, name))
+
+
+def decode_pillow(data: bytes | os.PathLike, name: str) -> Image.Image:
     """Decodes an image file of any mode that Pillow reads.
 
     Alpha is dropped, and palettes, CMYK and grey are converted as `PIL.Image.convert("RGB")` does. 16-bit
@@ -31,7 +40,8 @@ def decode(data: bytes | os.PathLike, name: str) -> np.ndarray:
         name: what error messages call the image.
 
     Returns:
-        uint8 [height, width, 3], RGB; read-only.
+        A Pillow image of mode RGB. An array of a whole photograph costs as much as half of its decoding: who
+        goes on with Pillow makes one of the result.
 
     Raises:
         CorruptImageError: the content is no image, is truncated or otherwise broken.
@@ -58,13 +68,15 @@ def _read(path: pathlib.Path, name: str) -> bytes:
         raise errors.UserError(f"{name}: cannot be read: {error.strerror}") from error
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no defined range; store the image with 8 or 16 bits")
     if image.mode.startswith("I"):  # "I", "I;16" and its byte orders
         image = Image.fromarray(_high_byte(np.asarray(image)))
-    # `convert` copies an RGB image too.
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()  # `convert` would do so, but copy the image, too.
+    return image
 
 
 def _high_byte(grey: np.ndarray) -> np.ndarray:

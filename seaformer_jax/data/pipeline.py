@@ -92,7 +92,7 @@ def train_batches(
     """
     elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
     batches = ProcessBatches(elements, batch_size, process_index, process_count)
-    return _iterate(batches, start_step, workers)
+    return iterate(batches, start_step, workers)
 
 
 def eval_batches(
@@ -106,10 +106,11 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """Every element once, in order, with a `mask` [batch_size / process_count] that is False on padding."""
     elements = Masked(grain.MapDataset.source(source).map(transform), batch_size)
-    return _iterate(ProcessBatches(elements, batch_size, process_index, process_count), 0, workers)
+    return iterate(ProcessBatches(elements, batch_size, process_index, process_count), 0, workers)
 
 
-def _iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch]:
+def iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch]:
+    """Yields the batches from number `start` on; `workers` processes make them, or with 0 threads of this one."""
     iterator = iter(_dataset(batches, start, workers))
     # A copy out of the workers' shared memory: grain cannot free what JAX has taken without one.
     own = np.array if workers else np.asarray

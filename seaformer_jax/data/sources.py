@@ -2,10 +2,11 @@
 
 A source has a length, `labels` (a `LabelSpec`) and `source[i] -> {"image": uint8 [height, width, 3], "label":
 int}`. It is picklable and opens its files only when an element is read: the reading processes are spawned.
+Created with `decode=images.decode_pillow`, a source of files gives RGB Pillow images instead of arrays: what the
+transforms would make of them, for less.
 """
 
 import os
-import pathlib
 from typing import Protocol
 
 import ml_collections
@@ -13,7 +14,8 @@ import numpy as np
 from absl import logging
 
 from seaformer_jax import errors
-from seaformer_jax.data import images, labels, shapes
+from seaformer_jax.data import files, images, labels, shapes
+from seaformer_jax.data.tfds_source import TFDS
 
 _ON_CORRUPT = ("error", "skip")
 
@@ -28,13 +30,14 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict: ...
 
 
-def create(config: ml_collections.ConfigDict, split: str) -> Source:
+def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode = images.decode) -> Source:
     """Opens the data set that `config` (the record's `data`) names.
 
     Args:
         config: `source`, and what that source needs: `root`, `name`, `train_split`, `val_split`,
             `train_size`, `val_size`, `image_size`.
         split: "train" or "val".
+        decode: makes an element's image of a file.
 
     Raises:
         UserError: an unknown source, or a data set that is not there.
@@ -45,13 +48,13 @@ def create(config: ml_collections.ConfigDict, split: str) -> Source:
             f"data.source is {config.source!r}; expected one of {', '.join(_SOURCES)}."
             + errors.suggest(config.source, _SOURCES)
         )
-    return create_source(config, split)
+    return create_source(config, split, decode)
 
 
 _SOURCES = {
-    "shapes": lambda config, split: shapes.Shapes(split, config[f"{split}_size"], config.image_size),
-    "folder": lambda config, split: ImageFolder(config.root, config[f"{split}_split"]),
-    "tfds": lambda config, split: TFDS(config.name, config[f"{split}_split"], config.root),
+    "shapes": lambda config, split, _: shapes.Shapes(split, config[f"{split}_size"], config.image_size),
+    "folder": lambda config, split, decode: ImageFolder(config.root, config[f"{split}_split"], decode),
+    "tfds": lambda config, split, decode: TFDS(config.name, config[f"{split}_split"], config.root, decode),
 }
 
 
@@ -68,141 +71,38 @@ def check_num_classes(source: Source, expected: int) -> None:
 class ImageFolder:
     """`<root>/<split>/<class>/**/*.jpg`: classes are the sorted names of the folders, as in torchvision."""
 
-    def __init__(self, root: str | os.PathLike, split: str):
+    def __init__(self, root: str | os.PathLike, split: str, decode: images.Decode = images.decode):
         """Lists the files.
 
         Raises:
             UserError: a folder is missing, there are no class folders, or one of them holds no image.
         """
-        self._folder = _split_folder(root, split)
+        root = files.root_folder(root, f"{split}/<class>/*.jpg")
+        self._folder = files.subfolder(root, split, "data.root, data.train_split or data.val_split")
         names = sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
         if not names:
-            found = _listing(self._folder)
+            found = files.listing(self._folder)
             raise errors.UserError(
                 f"{self._folder}: no class folders (found {found}); expected <class>/*.jpg"
             )
         self.labels = labels.LabelSpec(tuple(names))
-        files = [_image_files(self._folder, name) for name in names]
-        if empty := [name for name, found in zip(names, files, strict=True) if not found]:
+        self._decode = decode
+        paths = [files.image_files(self._folder, name) for name in names]
+        if empty := [name for name, found in zip(names, paths, strict=True) if not found]:
             raise errors.UserError(
-                f"{self._folder}: no image in {len(empty)} of {len(names)} class folders ({_some(empty)}); "
+                f"{self._folder}: no image in {len(empty)} of {len(names)} class folders ({files.some(empty)}); "
                 f"add files that end in {', '.join(images.IMAGE_EXTENSIONS)}, or remove the folders"
             )
         # Bytes in one array: a list of a million paths is 100 MB, and every reading process has its own.
-        self._paths = np.array([path for found in files for path in found])
-        self._labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in files])
+        self._paths = np.array([os.fsencode(path) for found in paths for path in found])
+        self._labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in paths])
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> dict:
         path = self._folder / os.fsdecode(self._paths[index])
-        return {"image": images.decode(path, str(path)), "label": int(self._labels[index])}
-
-
-def _split_folder(root: str | os.PathLike, split: str) -> pathlib.Path:
-    if not os.fspath(root):
-        raise errors.UserError(
-            "data.root is empty; set --config.data.root to the folder that holds the splits"
-        )
-    root = pathlib.Path(root).expanduser()
-    if not root.is_dir():
-        raise errors.UserError(
-            f"data.root {str(root)!r}: no such folder; expected {root}/{split}/<class>/*.jpg"
-        )
-    if not (root / split).is_dir():
-        raise errors.UserError(
-            f"{root}: no folder {split!r} (found {_listing(root)}); correct data.root, data.train_split or "
-            "data.val_split"
-        )
-    return root / split
-
-
-def _image_files(folder: pathlib.Path, name: str) -> list[bytes]:
-    """Returns the paths, relative to `folder`, of the images below `folder/name`, in torchvision's order."""
-    found = []
-    for directory, _, files in sorted(os.walk(folder / name, followlinks=True)):
-        relative = os.path.relpath(directory, folder)
-        found += [
-            os.path.join(relative, f) for f in sorted(files) if f.lower().endswith(images.IMAGE_EXTENSIONS)
-        ]
-    return [os.fsencode(path) for path in found]
-
-
-def _listing(folder: pathlib.Path) -> str:
-    return _some(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more if names else "nothing"
-
-
-class TFDS:
-    """A split of a data set that TensorFlow Datasets prepared for random access; needs no TensorFlow."""
-
-    def __init__(self, name: str, split: str, data_dir: str | os.PathLike):
-        """Opens the prepared files; neither the code that made them nor the network is asked.
-
-        Preparing, once and anywhere, may need TensorFlow: TFDS's imagenet2012 and its `tfds` command do.
-
-        Args:
-            name: "imagenet2012", "name/config" or "name:version".
-            split: a split of the data set, or a slice of one: "train[:90%]".
-            data_dir: where it was prepared; "" for TFDS's own default.
-
-        Raises:
-            UserError: the package or the data set is missing, or it has no such split or no image and label.
-        """
-        self._name = f"{name}/{split}"
-        try:
-            self._records, class_names = _open_tfds(name, split, data_dir)
-        except ImportError as error:
-            raise errors.UserError(
-                f'data.source is tfds, but a package is missing ({error}): pip install "seaformer-jax[tfds]"'
-            ) from error
-        self.labels = labels.LabelSpec(tuple(class_names))
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> dict:
-        record = self._records[index]
-        return {
-            "image": images.decode(record["image"], f"{self._name}[{index}]"),
-            "label": int(record["label"]),
-        }
-
-
-def _open_tfds(name: str, split: str, data_dir: str | os.PathLike):
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core import read_only_builder
-
-    folder = tfds.core.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    prepare = f"tfds.builder({name!r}, data_dir=...).download_and_prepare(file_format='array_record')"
-    try:
-        builder = read_only_builder.builder_from_files(name, data_dir=folder)
-    except tfds.core.DatasetNotFoundError as error:
-        found = _listing(folder) if folder.is_dir() else "no such folder"
-        raise errors.UserError(
-            f"data set {name!r} is not in data.root {folder} (found {found}); prepare it there with {prepare}"
-        ) from error
-    features = builder.info.features
-    if not {"image", "label"} <= set(features) or not isinstance(features["label"], tfds.features.ClassLabel):
-        raise errors.UserError(
-            f"{name} has the features {', '.join(features)}; expected 'image' and 'label', a ClassLabel"
-        )
-    try:
-        records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except NotImplementedError as error:
-        raise errors.UserError(
-            f"{name} is in {folder} as {builder.info.file_format.value}, which has no random access; prepare "
-            f"it in another data.root with {prepare}"
-        ) from error
-    except ValueError as error:  # An unknown split, or a slice that cannot be parsed.
-        reason = str(error).splitlines()[0]
-        raise errors.UserError(f"{name}: {reason} Correct data.train_split or data.val_split.") from error
-    return records, features["label"].names
+        return {"image": self._decode(path, str(path)), "label": int(self._labels[index])}
 
 
 class ReadGuard:
@@ -231,6 +131,15 @@ class ReadGuard:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    def size(self, index: int) -> tuple[int, int] | None:
+        """(height, width) of an image of a segmentation source; None where its header is broken and skipped."""
+        try:
+            return self._source.size(index)
+        except errors.CorruptImageError:
+            if not self._skip:
+                raise
+            return None
 
     def __getitem__(self, index: int) -> dict:
         for skipped in range(len(self)):

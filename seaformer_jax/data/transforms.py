@@ -1,6 +1,7 @@
 """The transforms of one training or evaluation image, as grain applies them.
 
-Elements are dictionaries; `image` (uint8 [height, width, 3]) and `label` are replaced, other entries kept.
+Elements are dictionaries; `image` (RGB, a Pillow image or an array uint8 [height, width, 3]) and `label` are
+replaced, other entries kept.
 Normalisation, mixing and erasing happen on the device (`tasks/device_augment.py`): uint8 is a quarter of the
 bytes to move.
 """

@@ -236,3 +236,13 @@ def test_unusable_settings_are_refused():
         EvalTransform(64, crop_fraction=1.2)
     with pytest.raises(UserError, match="RandAugment"):
         _train(rand_augment="rand-z3")
+
+
+@pytest.mark.parametrize("transform", [_train(), EvalTransform(64)])
+def test_pillow_images_and_arrays_are_transformed_alike(transform):
+    array, pillow = _element(), _element() | {"image": Image.fromarray(_photo(120, 160))}
+    for seed in range(10):
+        dataset = (grain.MapDataset.source([element]).seed(seed) for element in (array, pillow))
+        found, again = (next(iter(elements.apply([transform])))["image"] for elements in dataset)
+        assert type(found) is type(again) is np.ndarray
+        np.testing.assert_array_equal(found, again)

@@ -1,6 +1,6 @@
 """Decoding: every mode against values worked out by hand, and every way in which a file can be broken."""
 
-import importlib
+import importlib.util
 import io
 import pathlib
 import warnings
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seaformer_jax import errors
-from seaformer_jax.data import images
+from seaformer_jax.data import images, sources
 
 
 def encode(image: Image.Image, extension: str, **options) -> bytes:
@@ -95,6 +95,16 @@ def test_reads_paths(tmp_path):
     np.testing.assert_array_equal(images.decode(path, "x"), NOISE)
 
 
+def test_sources_give_pillow_images_where_asked(tmp_path):
+    path = tmp_path / "train/cat/a.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(NOISE).save(path)
+    image = sources.ImageFolder(tmp_path, "train", images.decode_pillow)[0]["image"]
+    assert isinstance(image, Image.Image) and image.mode == "RGB"
+    path.unlink()  # Decoded, not merely opened.
+    np.testing.assert_array_equal(image, NOISE)
+
+
 JPEG, PNG = encode(Image.fromarray(NOISE), "jpeg"), encode(Image.fromarray(NOISE), "png")
 
 
@@ -135,7 +145,9 @@ def test_pillow_does_not_warn():
         warnings.simplefilter("always")
         Image.open(io.BytesIO(data)).convert("RGB")
         assert seen
-        importlib.reload(images)
+        spec = importlib.util.find_spec(images.__name__)
+        fresh = importlib.util.module_from_spec(spec)  # Not reloaded: sources hold its functions.
+        spec.loader.exec_module(fresh)
         seen.clear()
-        images.decode(data, "x")
+        fresh.decode(data, "x")
         assert not seen
