@@ -38,7 +38,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       Name -> array in PyTorch's layout and the stored dtype; bfloat16, which NumPy lacks, becomes float32.
     Raises:
       UserError: unknown suffix, no such file, not readable, no tensors, or objects other than tensors, plain
-        values and `argparse.Namespace`; PyTorch is not installed and the suffix is one of its own.
+        values, NumPy's floats and `argparse.Namespace`; PyTorch is not installed and the suffix is one of its own.
     """
     path = pathlib.Path(path)
     load = _load_torch if _is_torch(path) else _load_safetensors
@@ -98,8 +98,7 @@ def _is_torch(path: pathlib.Path) -> bool:
 def _load_torch(path: pathlib.Path) -> Any:
     torch = _torch()
     try:
-        # Official checkpoints carry their command line in a Namespace: attributes, and no code that runs.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_plain_values()):
             # Mapped, the optimizer's share is never read; files from before PyTorch 1.6 cannot be mapped.
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -112,6 +111,20 @@ def _load_torch(path: pathlib.Path) -> Any:
         raise _unreadable(path, "PyTorch") from error
     except Exception as error:  # Damaged bytes end in almost any exception.
         raise _unreadable(path, "PyTorch") from error
+
+
+def _plain_values() -> list[Any]:
+    """What official checkpoints hold besides tensors: attributes and numbers, and no code that runs."""
+    scalar = np._core.multiarray.scalar
+    return [
+        argparse.Namespace,  # timm's command line
+        # The best score, where mmseg was asked to keep its weights; NumPy 1 wrote the first of the two names.
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        np.dtypes.Float64DType,
+        np.dtypes.Float32DType,
+    ]
 
 
 def _load_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
       UserError: the file cannot be read, or is of another model or another number of classes than `config`.
     """
     state_dict = files.read_state_dict(path)
-    count = weights.class_count(state_dict)
+    count = weights.class_count(state_dict, config.task.name)
     if config.task.num_classes not in (0, count):
         raise UserError(
             f"{path} has {count} classes, but task.num_classes is {config.task.num_classes}; leave it at 0, or "
@@ -38,10 +38,12 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
 def load_into(model: nnx.Module, source: str) -> None:
     """Puts the weights of `source` into `model`; only the head may differ, and then keeps its fresh values.
 
+    The log lists the names that matched, those that are missing in `source` and those that it has besides.
+
     Args:
-      model: a SeaFormer classifier.
+      model: of `seaformer_jax.create_model`.
       source: a workdir, whose own config tells which of its weights are meant, or a file of weights with the
-        official names (.pth, .pth.tar, .pt or .safetensors).
+        official names (.pth, .pth.tar, .pt or .safetensors). It may be a classifier where `model` segments.
     Raises:
       UserError: `source` cannot be read, or its backbone is not the one of `model`.
     """
@@ -49,6 +51,7 @@ def load_into(model: nnx.Module, source: str) -> None:
     if not path.exists():
         raise UserError(f"init_from: {source} does not exist; expected a workdir or a file of weights")
     state_dict = weights.to_torch(trained.load(path).model) if path.is_dir() else files.read_state_dict(path)
+    state_dict = weights.with_backbone_of(model, state_dict)
     matching = weights.match(model, state_dict)
     others = [name for name in matching.missing + matching.misshaped if weights.in_backbone(name)]
     if others:
@@ -56,7 +59,7 @@ def load_into(model: nnx.Module, source: str) -> None:
             f"init_from: {source} has another backbone than the model; choose its size: {matching}"
         )
     weights.load_matching(model, state_dict)
-    logging.info("init_from: %s: %s", source, matching)
+    logging.info("init_from: %s\n%s", source, matching.listing())
 
 
 def _class_names(config: ConfigDict, count: int) -> list[str]:

@@ -1,6 +1,8 @@
 """The table between our parameter paths and the official PyTorch names and shapes.
 
-Official names: `seaformer-cls/seaformer.py`. A path is a tuple such as
+Official names: `seaformer-cls/seaformer.py` of classifiers; of segmentation models
+`seaformer-seg/mmseg/models/backbones/seaformer.py` behind "backbone." and `decode_heads/light_head.py` behind
+"decode_head.". A path is a tuple such as
 ("backbone", "stages", 3, "sea", 0, "attention", "to_q", "conv", "kernel").
 """
 
@@ -21,11 +23,18 @@ _SEA = {
     "attention/column/encode": "attn.proj_encode_column.1",
     "attention/column/query_position": "attn.pos_emb_columnq",
     "attention/column/key_position": "attn.pos_emb_columnk",
+    "attention/to_detail": "attn.to_detail",  # The official code has no such ablation; the name is ours.
     "attention/detail_depthwise": "attn.dwconv",
     "attention/detail_pointwise": "attn.pwconv",
     "ffn/expand": "mlp.fc1",
     "ffn/depthwise": "mlp.dwconv",
     "ffn/project": "mlp.fc2",
+}
+_HEAD = {
+    "classify": "conv_seg",
+    "linear_fuse": "linear_fuse",
+    "local": "local_embedding",
+    "context": "global_act",
 }
 _LEAVES = {
     "conv/kernel": "c.weight",
@@ -37,6 +46,7 @@ _LEAVES = {
     "bias": "bias",
     "table": "pos_embed",
 }
+_HEAD_LEAVES = _LEAVES | {"conv/kernel": "conv.weight"}  # `ConvModule` of mmcv, not `Conv2d_BN`
 
 
 class Entry(NamedTuple):
@@ -57,23 +67,32 @@ class Entry(NamedTuple):
 
 
 def entries(shapes: Mapping[tuple, tuple[int, ...]]) -> list[Entry]:
-    """Returns the entry of every path in `shapes` (path -> our shape of a whole classifier)."""
+    """Returns the entry of every path in `shapes` (path -> our shape of a whole model)."""
     first_sea = min(path[2] for path in shapes if path[1] == "stages" and path[3] == "sea")
+    backbone = "backbone." if ("head", "classify", "kernel") in shapes else ""
     return [
-        Entry(path, _name(path, shapes, first_sea), shape, *_layout(path, shape))
+        Entry(path, _name(path, shapes, first_sea, backbone), shape, *_layout(path, shape))
         for path, shape in shapes.items()
     ]
 
 
-def _name(path: tuple, shapes: Mapping, first_sea: int) -> str:
+def _name(path: tuple, shapes: Mapping, first_sea: int, backbone: str) -> str:
     leaf = "/".join(path[-2:]) if path[-2] in ("conv", "bn") else path[-1]
     module = path[: -1 - leaf.count("/")]
-    return f"{_module(module, shapes, first_sea)}.{_LEAVES[leaf]}"
+    if module == ("head",):
+        return f"linear.{_LEAVES[leaf]}"
+    if module[0] == "head":
+        return f"decode_head.{_head_module(module)}.{_HEAD_LEAVES[leaf]}"
+    return f"{backbone}{_module(module, shapes, first_sea)}.{_LEAVES[leaf]}"
+
+
+def _head_module(module: tuple) -> str:
+    if module[1] == "fuse":
+        return f"fuse{module[2] + 1}.{_HEAD[module[3]]}"
+    return _HEAD[module[1]]
 
 
 def _module(module: tuple, shapes: Mapping, first_sea: int) -> str:
-    if module[0] == "head":
-        return "linear"
     if module[1] == "stem":
         return "smb1.stem_block.0"
     stage, kind, index = module[2:5]
@@ -92,7 +111,7 @@ def _layout(path: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple
     if len(shape) == 1:
         return (0,), shape
     if len(shape) == 2:  # [in, out] -> [out, in], and 1 x 1 behind it for a convolution
-        window = () if path[0] == "head" else (1, 1)
+        window = () if path[:-1] == ("head",) else (1, 1)
         return (1, 0), (shape[1], shape[0], *window)
     if len(shape) == 3:  # depthwise [k, k, C] -> [C, 1, k, k]
         return (2, 0, 1), (shape[2], 1, shape[0], shape[1])

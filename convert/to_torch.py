@@ -9,10 +9,15 @@ import pathlib
 from typing import Any
 
 from absl import flags, logging
+from ml_collections import ConfigDict
 
 from convert import files, weights
 from seaformer_jax import command
+from seaformer_jax.models.variants import VARIANTS
 from seaformer_jax.training import trained
+
+_MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
+_OPTIONS = ("detail_input", "detail_combine", "position_embedding", "fusion_widths", "fusion")
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 _OUT = flags.DEFINE_string(
@@ -39,19 +44,34 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
     config = run.config
     return {
         "model": config.model.name,
+        "options": _options(config),
         "task": config.task.name,
         "num_classes": len(run.class_names),
         "class_names": list(run.class_names),
-        "image_size": config.data.image_size,
         "mean": config.data.mean,
         "std": config.data.std,
-        "crop_fraction": config.eval.crop_fraction,
-        "interpolation": config.eval.interpolation,
+        **_input(config),
         "step": run.step,
         "weights": _which(run),
         "workdir": workdir.resolve().name,
         "versions": {name: _version(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
     }
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """The ablations in which the model differs from the published one."""
+    chosen = {option: config.model[option] for option in _OPTIONS if option in config.model}
+    published = VARIANTS[config.model.name]
+    return {k: value for k, value in chosen.items() if value not in ((), getattr(published, k))}
+
+
+def _input(config: ConfigDict) -> dict[str, Any]:
+    """How the images are prepared that the model was evaluated with."""
+    if config.task.name == "segmentation":
+        evaluation = {key: config.eval[key] for key in ("scale", "size_divisor", "mode")}
+        return {"crop_size": config.data.crop_size, **evaluation}
+    evaluation = {key: config.eval[key] for key in ("crop_fraction", "interpolation")}
+    return {"image_size": config.data.image_size, **evaluation}
 
 
 def _which(run: trained.Trained) -> str:
@@ -68,11 +88,14 @@ def _version(package: str) -> str | None:
 
 def _usage(run: trained.Trained, out: pathlib.Path) -> str:
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
-    size = run.config.data.image_size
+    task, size = run.config.task.name, run.config.data.image_size
+    options = "".join(f", {option}={value!r}" for option, value in _options(run.config).items())
+    sides = "H, W" if task == "segmentation" else f"{size}, {size}"
     return (
-        f'model = convert.torch_model.create_model("{run.config.model.name}", num_classes={len(run.class_names)})\n'
+        f'model = convert.{_MIRRORS[task]}.create_model("{run.config.model.name}", '
+        f"num_classes={len(run.class_names)}{options})\n"
         f'model.load_state_dict({load}("{out}"))\n'
-        f"logits = model.eval()(images)  # float [B, 3, {size}, {size}]: RGB in [0, 1], minus mean, over std"
+        f"logits = model.eval()(images)  # float [B, 3, {sides}]: RGB in [0, 1], minus mean, over std"
     )
 
 

@@ -1,8 +1,9 @@
 """SeaFormer classifiers in plain PyTorch, with the parameter names of the official release.
 
 One file, no dependency but torch: copy it into a project or import it, then `load_state_dict` a checkpoint
-that `convert.to_torch` wrote, or an official one. It follows the JAX model block by block, and the official
-`seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every detail that changes a number:
+that `convert.to_torch` wrote, or an official one (segmentation: with `torch_segmentation.py` beside it). It
+follows the JAX model block by block, and the official `seaformer-cls/seaformer.py`
+(github.com/fudan-zvg/SeaFormer) in every detail that changes a number:
 
 - ReLU in the MobileNetV2 blocks, ReLU6 in SEA attention and in the FFN;
 - BatchNorm scales that start at 0 in `proj`, `proj_encode_row` and `proj_encode_column`;
@@ -35,6 +36,10 @@ class Variant(NamedTuple):
         ffn_ratios: Hidden channels of the FFN per channel in each of those stages.
         stages: Inverted residuals of the stages at 1/4, 1/8, 1/16, 1/32 and 1/64 of the input size; a row is
             (kernel, expansion, output channels, stride).
+        fusion_widths: Channels of the fusion blocks, which only segmentation has.
+
+    The others are the options of the papers' ablations, see `SeaAttention` and, for `fusion`,
+    `torch_segmentation.FusionBlock`.
     """
 
     stem: int
@@ -43,6 +48,11 @@ class Variant(NamedTuple):
     key_dims: tuple[int, ...]
     ffn_ratios: tuple[int, ...]
     stages: tuple[tuple[Row, ...], ...]
+    fusion_widths: tuple[int, ...]
+    fusion: str = "sigmoid_multiply"
+    detail_input: str = "qkv"
+    detail_combine: str = "multiply"
+    position_embedding: bool = True
 
 
 # fmt: off
@@ -53,28 +63,32 @@ VARIANTS = {
                 ((5, 3, 32, 2), (5, 3, 32, 1)),
                 ((3, 3, 64, 2), (3, 3, 64, 1)),
                 ((5, 3, 128, 2),),
-                ((3, 6, 160, 2),))),
+                ((3, 6, 160, 2),)),
+        fusion_widths=(64, 96)),
     "seaformer_small": Variant(
         stem=16, heads=6, depths=(3, 3), key_dims=(16, 24), ffn_ratios=(2, 4),
         stages=(((3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1)),
                 ((5, 3, 48, 2), (5, 3, 48, 1)),
                 ((3, 3, 96, 2), (3, 3, 96, 1)),
                 ((5, 4, 160, 2),),
-                ((3, 6, 192, 2),))),
+                ((3, 6, 192, 2),)),
+        fusion_widths=(96, 128)),
     "seaformer_base": Variant(
         stem=16, heads=8, depths=(4, 4), key_dims=(16, 24), ffn_ratios=(2, 4),
         stages=(((3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1)),
                 ((5, 3, 64, 2), (5, 3, 64, 1)),
                 ((3, 3, 128, 2), (3, 3, 128, 1)),
                 ((5, 4, 192, 2),),
-                ((3, 6, 256, 2),))),
+                ((3, 6, 256, 2),)),
+        fusion_widths=(128, 160)),
     "seaformer_large": Variant(
         stem=32, heads=8, depths=(3, 3, 3), key_dims=(16, 20, 24), ffn_ratios=(2, 4, 6),
         stages=(((3, 3, 32, 1), (3, 4, 64, 2), (3, 4, 64, 1)),
                 ((5, 4, 128, 2), (5, 4, 128, 1)),
                 ((3, 4, 192, 2), (3, 4, 192, 1)),
                 ((5, 4, 256, 2),),
-                ((3, 6, 320, 2),))),
+                ((3, 6, 320, 2),)),
+        fusion_widths=(128, 160, 192)),
 }
 # fmt: on
 
@@ -132,6 +146,10 @@ class MobileStage(nn.Sequential):
             in_channels = out_channels
 
 
+def h_sigmoid(x: Tensor) -> Tensor:
+    return F.relu6(x + 3) / 6
+
+
 class SqueezeAxialPositionalEmbedding(nn.Module):
     """Adds a learnt table, resized linearly from 16 positions to N: [B, C, N] -> [B, C, N]."""
 
@@ -150,15 +168,33 @@ class SeaAttention(nn.Module):
     column means and is broadcast over the image; detail enhancement convolves the unsqueezed q, k and v. The
     first gates the second. The gate is 0.5 everywhere at initialisation, since `proj` ends in a BatchNorm
     that starts with scale 0.
+
+    Args:
+        detail_input: What detail enhancement convolves: "qkv"; "conv", a 1x1 convolution of the input to its
+            own width; "upconv", one to the width of qkv; "none": the attention alone is the output, ungated.
+        detail_combine: "multiply", or "add": attention without its hard sigmoid plus detail.
+        position_embedding: Whether positions are told apart.
     """
 
-    def __init__(self, channels: int, key_dim: int, heads: int):
+    def __init__(
+        self,
+        channels: int,
+        key_dim: int,
+        heads: int,
+        detail_input: str = "qkv",
+        detail_combine: str = "multiply",
+        position_embedding: bool = True,
+    ):
         super().__init__()
         self.heads = heads
+        self.detail_input, self.detail_combine = detail_input, detail_combine
         self.scale = key_dim**-0.5
         qk = heads * key_dim
         value = heads * key_dim * VALUE_RATIO
         qkv = 2 * qk + value
+
+        def position() -> nn.Module:
+            return SqueezeAxialPositionalEmbedding(qk) if position_embedding else nn.Identity()
 
         # The official order of the attributes, so that the state dict lists the official order of names.
         self.to_q = ConvBN(channels, qk)
@@ -166,32 +202,40 @@ class SeaAttention(nn.Module):
         self.to_v = ConvBN(channels, value)
         self.proj = nn.Sequential(nn.ReLU6(), ConvBN(value, channels, scale_init=0.0))
         self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
-        self.pos_emb_rowq = SqueezeAxialPositionalEmbedding(qk)
-        self.pos_emb_rowk = SqueezeAxialPositionalEmbedding(qk)
+        self.pos_emb_rowq = position()
+        self.pos_emb_rowk = position()
         self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
-        self.pos_emb_columnq = SqueezeAxialPositionalEmbedding(qk)
-        self.pos_emb_columnk = SqueezeAxialPositionalEmbedding(qk)
-        self.dwconv = ConvBN(qkv, qkv, kernel=3, groups=qkv)
+        self.pos_emb_columnq = position()
+        self.pos_emb_columnk = position()
+        if detail_input == "none":
+            return
+        detail = channels if detail_input == "conv" else qkv
+        self.to_detail = nn.Identity() if detail_input == "qkv" else ConvBN(channels, detail)
+        self.dwconv = ConvBN(detail, detail, kernel=3, groups=detail)
         self.act = nn.ReLU6()
-        self.pwconv = ConvBN(qkv, channels)
+        self.pwconv = ConvBN(detail, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k = self.to_q(x), self.to_k(x)  # [B, heads * key, H, W] each
         v = self.to_v(x)  # [B, heads * value, H, W]
-        return self.gate(q, k, v) * self.detail(q, k, v)
+        attended = self.axial(q, k, v)
+        if self.detail_input == "none":
+            return attended
+        detail = self.detail(torch.cat([q, k, v], dim=1) if self.detail_input == "qkv" else x)
+        return attended + detail if self.detail_combine == "add" else h_sigmoid(attended) * detail
 
-    def detail(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Detail enhancement kernel -> [B, C, H, W]."""
-        return self.pwconv(self.act(self.dwconv(torch.cat([q, k, v], dim=1))))
+    def detail(self, x: Tensor) -> Tensor:
+        """Detail enhancement kernel: q, k and v side by side, or the input -> [B, C, H, W]."""
+        return self.pwconv(self.act(self.dwconv(self.to_detail(x))))
 
-    def gate(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Squeeze axial attention, then the hard sigmoid -> [B, C, H, W] in [0, 1]."""
+    def axial(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Squeeze axial attention -> [B, C, H, W]."""
         rows = self.attend(self.pos_emb_rowq(q.mean(3)), self.pos_emb_rowk(k.mean(3)), v.mean(3))
         columns = self.attend(self.pos_emb_columnq(q.mean(2)), self.pos_emb_columnk(k.mean(2)), v.mean(2))
         rows = self.proj_encode_row(rows.unsqueeze(3))  # [B, heads * value, H, 1]
         columns = self.proj_encode_column(columns.unsqueeze(2))  # [B, heads * value, 1, W]
         # The shortcut from the unsqueezed v is in the official code only, not in the paper.
-        return F.relu6(self.proj(v + (rows + columns)) + 3) / 6
+        return self.proj(v + (rows + columns))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Multi-head attention among N tokens: [B, heads * key, N] twice, [B, heads * value, N] -> like v."""
@@ -231,10 +275,10 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """SeaFormer layer: SEA attention and FFN, each in a residual without a norm: [B, C, H, W] -> the same."""
 
-    def __init__(self, channels: int, key_dim: int, heads: int, ffn_ratio: int, drop_path: float):
+    def __init__(self, attention: SeaAttention, ffn: FFN, drop_path: float):
         super().__init__()
-        self.attn = SeaAttention(channels, key_dim, heads)
-        self.mlp = FFN(channels, channels * ffn_ratio)
+        self.attn = attention
+        self.mlp = ffn
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -243,15 +287,21 @@ class Block(nn.Module):
 
 
 class AttentionStage(nn.Sequential):
-    """`depth` blocks; stochastic depth grows linearly from 0 to `drop_path_rate` within the stage."""
+    """SEA blocks behind a stage; stochastic depth grows linearly from 0 to `drop_path_rate` among them."""
 
-    def __init__(
-        self, channels: int, depth: int, key_dim: int, heads: int, ffn_ratio: int, drop_path_rate: float
-    ):
+    def __init__(self, variant: Variant, index: int, channels: int, drop_path_rate: float):
         super().__init__()
-        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        options = variant.detail_input, variant.detail_combine, variant.position_embedding
+        hidden = channels * variant.ffn_ratios[index]
         self.transformer_blocks = nn.Sequential(
-            *(Block(channels, key_dim, heads, ffn_ratio, rate) for rate in rates)
+            *(
+                Block(
+                    SeaAttention(channels, variant.key_dims[index], variant.heads, *options),
+                    FFN(channels, hidden),
+                    rate,
+                )
+                for rate in torch.linspace(0, drop_path_rate, variant.depths[index]).tolist()
+            )
         )
 
 
@@ -270,8 +320,7 @@ class Backbone(nn.Module):
         for i, rows in enumerate(variant.stages):
             self.add_module(f"smb{i + 1}", MobileStage(in_channels[i], rows, stem=i == 0))
         for i, channels in enumerate(self.channels[self.mobile_only :]):
-            sizes = variant.depths[i], variant.key_dims[i], variant.heads, variant.ffn_ratios[i]
-            self.add_module(f"trans{i + 1}", AttentionStage(channels, *sizes, drop_path_rate))
+            self.add_module(f"trans{i + 1}", AttentionStage(variant, i, channels, drop_path_rate))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Images [B, 3, H, W] -> the five stage outputs, at 1/4, 1/8, 1/16, 1/32, 1/64 (sizes rounded up)."""
@@ -299,17 +348,25 @@ class SeaFormer(Backbone):
         return self.linear(self.forward_features(x)[-1].mean(dim=(2, 3)))
 
 
-def create_model(name: str, num_classes: int = 1000, drop_path_rate: float = 0.1) -> SeaFormer:
+def create_model(
+    name: str, num_classes: int = 1000, drop_path_rate: float = 0.1, **options: str | bool
+) -> SeaFormer:
     """Returns a SeaFormer classifier with random weights, in training mode.
 
     Args:
         name: "seaformer_tiny", "seaformer_small", "seaformer_base" or "seaformer_large".
         num_classes: Width of the logits (the official code fixes 1000).
         drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
+        **options: Fields of `Variant` to change.
 
     Raises:
         ValueError: for an unknown name.
     """
+    return SeaFormer(find(name)._replace(**options), num_classes, drop_path_rate)
+
+
+def find(name: str) -> Variant:
+    """Returns the sizes of `name`; ValueError where it is unknown."""
     if name not in VARIANTS:
         raise ValueError(f"unknown model {name!r}; expected one of {', '.join(VARIANTS)}")
-    return SeaFormer(VARIANTS[name], num_classes, drop_path_rate)
+    return VARIANTS[name]

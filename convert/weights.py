@@ -1,5 +1,6 @@
 """Our parameters under the official PyTorch names, and back; NumPy arrays on both sides."""
 
+import collections
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from convert.names import Entry, entries
 from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
-_HEAD = "linear.weight"
+_BACKBONE = "backbone."
+_HEADS = ("linear.", "decode_head.")
+_CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
 
 
 class Matching(NamedTuple):
@@ -23,6 +26,7 @@ class Matching(NamedTuple):
     misshaped: list[str]  # "name: found shape, expected shape"
 
     def __str__(self) -> str:
+        """One line with the first names of each kind."""
         parts = [f"{len(self.matched)} names match"]
         for kind in ("missing", "unexpected", "misshaped"):
             if names := getattr(self, kind):
@@ -30,12 +34,21 @@ class Matching(NamedTuple):
                 parts.append(f"{len(names)} {kind} ({shown})")
         return "; ".join(parts)
 
+    def listing(self) -> str:
+        """All names, a line for each kind; of those that match, how many lie in which part of the model."""
+        parts = collections.Counter(name.removeprefix(_BACKBONE).split(".")[0] for name in self.matched)
+        lines = [f"{len(self.matched)} matched: {', '.join(f'{part} {n}' for part, n in parts.items())}"]
+        for kind in ("missing", "unexpected", "misshaped"):
+            names = getattr(self, kind)
+            lines.append(f"{len(names)} {kind}: {', '.join(names)}" if names else f"0 {kind}")
+        return "\n".join(lines)
+
 
 def to_torch(model: nnx.Module, batches_tracked: int = 0) -> dict[str, np.ndarray]:
     """Returns the state dict of `model`: official name -> float32 array in PyTorch's layout.
 
     Args:
-      model: a SeaFormer classifier.
+      model: of `seaformer_jax.create_model`.
       batches_tracked: value of BatchNorm's `num_batches_tracked`, which PyTorch wants beside the statistics
         and uses only where its momentum is None.
     """
@@ -64,7 +77,7 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
 def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
     """Puts the entries of `state_dict` that fit by name and shape into `model`; returns what fitted.
 
-    For fine-tuning: a head of another class count keeps its fresh values.
+    For fine-tuning: a head of another class count or task keeps its fresh values.
 
     Raises:
       UserError: nothing fits.
@@ -76,22 +89,36 @@ def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Ma
     return matching
 
 
-def class_count(state_dict: Mapping[str, np.ndarray]) -> int:
-    """Returns how many classes the classifier of `state_dict` tells apart; UserError where it holds none."""
-    shape = np.shape(state_dict.get(_HEAD))
-    if len(shape) == 2:
+def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
+    """Returns how many classes the model of `state_dict` tells apart; UserError where it is none of `task`."""
+    head = _CLASSIFIERS[task]
+    shape = np.shape(state_dict.get(head))
+    if len(shape) in (2, 4):
         return shape[0]
     names = ", ".join([*list(state_dict)[:5], "..."])
-    found = f"has the shape {shape}" if _HEAD in state_dict else "is missing"
+    found = f"has the shape {shape}" if head in state_dict else "is missing"
     raise UserError(
-        f"the checkpoint is of another model: {_HEAD} [classes, channels] {found}; its {len(state_dict)} names "
-        f"are {names}"
+        f"the checkpoint is of another model than one for {task}: {head} [classes, channels] {found}; its "
+        f"{len(state_dict)} names are {names}"
     )
 
 
 def in_backbone(name: str) -> bool:
     """Whether `name` is a weight of the backbone: neither of the head nor one of BatchNorm's counters."""
-    return not name.startswith("linear.") and not name.endswith(_COUNTER)
+    return not name.startswith(_HEADS) and not name.endswith(_COUNTER)
+
+
+def with_backbone_of(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Returns `state_dict` with the names that the backbone has in `model`.
+
+    A classifier is its own backbone; in a segmentation model the same names stand behind "backbone.".
+    """
+    if not any(entry.name.startswith(_BACKBONE) for entry in _entries(model)):
+        return state_dict
+    return {
+        name if name.startswith((_BACKBONE, *_HEADS)) else _BACKBONE + name: value
+        for name, value in state_dict.items()
+    }
 
 
 def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:

@@ -26,18 +26,31 @@ class SqueezeAxialPositionEmbedding(nnx.Module):
 class AxialAttention(nnx.Module):
     """Multi-head attention between the squeezed tokens of one axis (one branch of equation 5)."""
 
-    def __init__(self, heads: int, key_dim: int, value_dim: int, bn_groups: int, rng: np.random.Generator):
+    def __init__(
+        self,
+        heads: int,
+        key_dim: int,
+        value_dim: int,
+        bn_groups: int,
+        rng: np.random.Generator,
+        *,
+        position_embedding: bool = True,
+    ):
         values = heads * value_dim
-        self.query_position = SqueezeAxialPositionEmbedding(heads * key_dim, rng)
-        self.key_position = SqueezeAxialPositionEmbedding(heads * key_dim, rng)
+
+        def position() -> SqueezeAxialPositionEmbedding | None:
+            return SqueezeAxialPositionEmbedding(heads * key_dim, rng) if position_embedding else None
+
+        self.query_position, self.key_position = position(), position()
         encode = Pointwise(values, values, rng)
         self.encode = ConvBN(encode, values, groups=bn_groups, initial_scale=0.0)
         self.heads, self.scale = heads, key_dim**-0.5
 
     def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
         """q, k [B, N, heads * key_dim], v [B, N, heads * value_dim] -> [B, N, heads * value_dim]."""
-        q = self._split(self.query_position(q))  # [B, N, h, d]
-        k = self._split(self.key_position(k))
+        if self.query_position is not None:
+            q, k = self.query_position(q), self.key_position(k)
+        q, k = self._split(q), self._split(k)  # [B, N, h, d]
         scores = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * self.scale
         weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
         out = jnp.einsum("bhnm,bmhd->bnhd", weights, self._split(v)).reshape(v.shape)
@@ -53,10 +66,29 @@ class SeaAttention(nnx.Module):
     What the code does and the paper's text does not say: the un-squeezed v is added to the attention output,
     each axis has a ReLU6 + 1x1 convolution of its own, and their BatchNorm scales start at 0, so that a fresh
     block gives exactly 0.5 * detail.
+
+    The other values of the options are those of the paper's ablation of detail enhancement, for which no code
+    was published:
+
+    - `detail_input`: what the 3x3 depthwise convolution reads. "qkv": queries, keys and values side by side;
+      "conv": a 1x1 convolution of x to the width of x; "upconv": one to the width of qkv; "none": there is no
+      detail branch, and the projected attention is the output.
+    - `detail_combine`: "multiply": the attention's hard sigmoid times the detail; "add": the sum of both,
+      where nothing is gated and thus no sigmoid stands.
     """
 
     def __init__(
-        self, width: int, key_dim: int, heads: int, value_ratio: int, bn_groups: int, rng: np.random.Generator
+        self,
+        width: int,
+        key_dim: int,
+        heads: int,
+        value_ratio: int,
+        bn_groups: int,
+        rng: np.random.Generator,
+        *,
+        detail_input: str = "qkv",
+        detail_combine: str = "multiply",
+        position_embedding: bool = True,
     ):
         keys, values = heads * key_dim, heads * key_dim * value_ratio
 
@@ -65,7 +97,10 @@ class SeaAttention(nnx.Module):
             return ConvBN(conv, outputs, groups=bn_groups, initial_scale=initial_scale)
 
         def axis() -> AxialAttention:
-            return AxialAttention(heads, key_dim, key_dim * value_ratio, bn_groups, rng)
+            value_dim = key_dim * value_ratio
+            return AxialAttention(
+                heads, key_dim, value_dim, bn_groups, rng, position_embedding=position_embedding
+            )
 
         self.to_q, self.to_k, self.to_v = (
             pointwise(width, keys),
@@ -74,18 +109,27 @@ class SeaAttention(nnx.Module):
         )
         self.row, self.column = axis(), axis()
         self.project = pointwise(values, width, initial_scale=0.0)
-        detail = 2 * keys + values
+        self.detail_input, self.detail_combine = detail_input, detail_combine
+        if detail_input == "none":
+            return
+        detail = width if detail_input == "conv" else 2 * keys + values
+        self.to_detail = None if detail_input == "qkv" else pointwise(width, detail)
         self.detail_depthwise = ConvBN(Depthwise(detail, 3, rng), detail, groups=bn_groups)
         self.detail_pointwise = pointwise(detail, width)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """x [B, H, W, C] -> [B, H, W, C]."""
         q, k, v = self.to_q(x, train), self.to_k(x, train), self.to_v(x, train)  # [B, H, W, h * d]
-        detail = jax.nn.relu6(self.detail_depthwise(jnp.concatenate([q, k, v], axis=-1), train))
-        detail = self.detail_pointwise(detail, train)
-
         row = self.row(q.mean(2), k.mean(2), v.mean(2), train)  # squeezed over W: [B, H, h * d]
         column = self.column(q.mean(1), k.mean(1), v.mean(1), train)  # squeezed over H: [B, W, h * d]
         attended = v + (row[:, :, None] + column[:, None])
-        gate = self.project(jax.nn.relu6(attended), train)
-        return jax.nn.hard_sigmoid(gate) * detail
+        attended = self.project(jax.nn.relu6(attended), train)
+        if self.detail_input == "none":
+            return attended
+        detail = self._detail(x, q, k, v, train)
+        return attended + detail if self.detail_combine == "add" else jax.nn.hard_sigmoid(attended) * detail
+
+    def _detail(self, x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
+        qkv = self.detail_input == "qkv"
+        detail = jnp.concatenate([q, k, v], axis=-1) if qkv else self.to_detail(x, train)
+        return self.detail_pointwise(jax.nn.relu6(self.detail_depthwise(detail, train)), train)

@@ -1,4 +1,4 @@
-"""What stands on the backbone: so far, image classification."""
+"""Image classification on the backbone."""
 
 import jax
 import jax.numpy as jnp

@@ -69,4 +69,5 @@ def _dot(equation) -> Macs:
     macs = equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
     if batch:
         return Macs(matmul=macs)
-    return Macs(linear=macs) if left.ndim == 2 else Macs(conv=macs)  # a 1x1 convolution is an einsum here
+    # 1x1 convolutions are products too; of one image they have a row for every position.
+    return Macs(linear=macs) if left.size == left.shape[contracted[0]] else Macs(conv=macs)

@@ -7,9 +7,11 @@ from flax import nnx
 
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.models.heads import Classifier
+from seaformer_jax.models.segmentation import Segmenter
 from seaformer_jax.models.variants import VARIANTS, SeaFormerConfig
 
-_TASKS = {"classification": Classifier}
+_TASKS = {"classification": Classifier, "segmentation": Segmenter}
+_HEAD_OPTIONS = {"classification": (), "segmentation": ("fusion_widths", "fusion")}
 
 
 def list_models() -> list[str]:
@@ -24,30 +26,38 @@ def create_model(
 
     Args:
       name: one of `list_models()`.
-      task: "classification": logits [B, num_classes] from images [B, H, W, 3].
+      task: "classification": logits [B, num_classes] from images [B, H, W, 3]; "segmentation": logits
+        [B, ceil(H/8), ceil(W/8), num_classes].
       num_classes: outputs of the head.
       seed: of the initial parameters.
-      **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8` or
-        `drop_path_rate=0.0`.
+      **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
+        `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` leaves the
+        variant's own.
     Returns:
-      An `nnx.Module`; call it as `model(images, train=False)`.
+      An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` gives the maps of all stages.
     Raises:
-      UserError: unknown name, task or option.
+      UserError: unknown name, task, option or value of an option.
     """
-    config = model_config(name, **options)
     if task not in _TASKS:
         raise UserError(f"unknown task {task!r}; known: {', '.join(_TASKS)}.{suggest(task, _TASKS)}")
+    config = model_config(name, task, **options)
     return _TASKS[task](config, num_classes, np.random.default_rng(seed))
 
 
-def model_config(name: str, **options) -> SeaFormerConfig:
-    """Returns the preset of `name` with `options` changed; UserError on an unknown name or option."""
+def model_config(name: str, task: str = "classification", **options) -> SeaFormerConfig:
+    """Returns the preset of `name` with `options` changed; UserError on an unknown name or option of `task`."""
     if name not in VARIANTS:
         raise UserError(
             f"unknown model {name!r}; known: {', '.join(list_models())}.{suggest(name, VARIANTS)}"
         )
-    fields = [field.name for field in dataclasses.fields(SeaFormerConfig)]
+    of_other_tasks = {option for options in _HEAD_OPTIONS.values() for option in options}.difference(
+        _HEAD_OPTIONS[task]
+    )
+    fields = [field.name for field in dataclasses.fields(SeaFormerConfig) if field.name not in of_other_tasks]
     for option in options:
         if option not in fields:
-            raise UserError(f"unknown model option {option!r}.{suggest(option, fields)}")
+            known = suggest(option, fields) or f" Known: {', '.join(fields)}."
+            raise UserError(f"unknown model option {option!r} for {task}.{known}")
+    if not options.get("fusion_widths", True):
+        del options["fusion_widths"]
     return dataclasses.replace(VARIANTS[name], **options)

@@ -71,6 +71,15 @@ class Stage(nnx.Module):
             x = layer(x, train, rngs)
         return x
 
+    def last_attention(self, x: jax.Array) -> jax.Array:
+        """x as in a call -> [B, h, w, C], the output of the last SEA attention, before it is added to its input."""
+        for block in self.mobile:
+            x = block(x, train=False)
+        *before, last = self.sea
+        for layer in before:
+            x = layer(x, train=False, rngs=None)
+        return last.attention(x, train=False)
+
 
 class SeaFormer(nnx.Module):
     """Backbone: images to the feature maps of its five stages."""
@@ -101,12 +110,26 @@ class SeaFormer(nnx.Module):
         Returns:
           Five maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
         """
-        x = jax.nn.relu(self.stem(images.astype(self.dtype), train))
+        x = self._stem(images, train)
         features = []
         for stage in self.stages:
             x = stage(x, train, rngs)
             features.append(x)
         return tuple(features)
+
+    def last_attention(self, images: jax.Array) -> jax.Array:
+        """Returns [B, ceil(H/64), ceil(W/64), C] of images [B, H, W, 3]: what the papers' heat maps show.
+
+        It is the output of the last SEA attention, in evaluation mode, before it is added to its input.
+        """
+        x = self._stem(images, train=False)
+        *before, last = self.stages
+        for stage in before:
+            x = stage(x, train=False, rngs=None)
+        return last.last_attention(x)
+
+    def _stem(self, images: jax.Array, train: bool) -> jax.Array:
+        return jax.nn.relu(self.stem(images.astype(self.dtype), train))
 
 
 def _sea_layers(
@@ -115,11 +138,21 @@ def _sea_layers(
     """The SeaFormer layers of one stage; the drop-path rate restarts at 0 in every stage, as in the code."""
     rates = np.linspace(0, config.drop_path_rate, config.depths[index])
     groups = config.bn_groups
-    return [
-        SeaFormerLayer(
-            SeaAttention(width, config.key_dims[index], config.heads, config.value_ratio, groups, rng),
-            FFN(width, width * config.ffn_ratios[index], groups, rng),
-            float(rate),
+
+    def attention() -> SeaAttention:
+        return SeaAttention(
+            width,
+            config.key_dims[index],
+            config.heads,
+            config.value_ratio,
+            groups,
+            rng,
+            detail_input=config.detail_input,
+            detail_combine=config.detail_combine,
+            position_embedding=config.position_embedding,
         )
-        for rate in rates
-    ]
+
+    def ffn() -> FFN:
+        return FFN(width, width * config.ffn_ratios[index], groups, rng)
+
+    return [SeaFormerLayer(attention(), ffn(), float(rate)) for rate in rates]

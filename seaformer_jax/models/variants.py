@@ -1,7 +1,17 @@
-"""The four published sizes (seaformer-cls/seaformer.py; the paper, Table "architecture variants")."""
+"""The four published sizes: the backbones of seaformer-cls/seaformer.py and the fusion blocks of
+seaformer-seg/local_configs/seaformer/ (the paper, Table "architecture variants").
+"""
 
 import dataclasses
 from typing import NamedTuple
+
+from seaformer_jax.errors import UserError, suggest
+
+_CHOICES = {
+    "detail_input": ("qkv", "conv", "upconv", "none"),
+    "detail_combine": ("multiply", "add"),
+    "fusion": ("sigmoid_multiply", "multiply", "add", "sigmoid_add"),
+}
 
 
 class Mobile(NamedTuple):
@@ -15,10 +25,16 @@ class Mobile(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeaFormerConfig:
-    """Everything that shapes a SeaFormer backbone.
+    """Everything that shapes a SeaFormer: its backbone and, for segmentation, its fusion blocks.
 
     `stages` are the five groups of inverted residuals whose outputs lie at 1/4, 1/8, 1/16, 1/32 and 1/64 of
     the image. The last `len(depths)` of them are followed by SeaFormer layers of the stage's width.
+
+    The options of the papers' ablations are explained where they act: `fusion` in `segmentation.FusionBlock`, the
+    others in `attention.SeaAttention`.
+
+    Raises:
+      UserError: an option is none of the known values, or there are not as many fusion widths as depths.
     """
 
     stem: int  # channels of the first convolution
@@ -31,6 +47,23 @@ class SeaFormerConfig:
     drop_path_rate: float = 0.1  # of the last layer of each stage; rises linearly from 0 within the stage
     bn_groups: int = 1
     dtype: str = "float32"  # compute; parameters and statistics are float32
+    detail_input: str = "qkv"  # qkv | conv | upconv | none
+    detail_combine: str = "multiply"  # multiply | add
+    position_embedding: bool = True
+    fusion_widths: tuple[int, ...] = ()  # of the fusion blocks, one behind each of the last stages
+    fusion: str = "sigmoid_multiply"  # sigmoid_multiply | multiply | add | sigmoid_add
+
+    def __post_init__(self):
+        for option, known in _CHOICES.items():
+            if (value := getattr(self, option)) not in known:
+                raise UserError(
+                    f"model option {option} is {value!r}; expected one of {', '.join(known)}.{suggest(value, known)}"
+                )
+        if self.fusion_widths and len(self.fusion_widths) != len(self.depths):
+            raise UserError(
+                f"model option fusion_widths is {self.fusion_widths}; expected {len(self.depths)} widths, one "
+                "for each stage with attention"
+            )
 
 
 TINY = SeaFormerConfig(
@@ -46,6 +79,7 @@ TINY = SeaFormerConfig(
     key_dims=(16, 24),
     ffn_ratios=(2, 4),
     heads=4,
+    fusion_widths=(64, 96),
 )
 
 SMALL = SeaFormerConfig(
@@ -61,6 +95,7 @@ SMALL = SeaFormerConfig(
     key_dims=(16, 24),
     ffn_ratios=(2, 4),
     heads=6,
+    fusion_widths=(96, 128),
 )
 
 BASE = SeaFormerConfig(
@@ -76,6 +111,7 @@ BASE = SeaFormerConfig(
     key_dims=(16, 24),
     ffn_ratios=(2, 4),
     heads=8,
+    fusion_widths=(128, 160),
 )
 
 LARGE = SeaFormerConfig(
@@ -91,6 +127,7 @@ LARGE = SeaFormerConfig(
     key_dims=(16, 20, 24),
     ffn_ratios=(2, 4, 6),
     heads=8,
+    fusion_widths=(128, 160, 192),
 )
 
 VARIANTS = {

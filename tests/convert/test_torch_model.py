@@ -123,7 +123,7 @@ def test_attention_is_half_the_detail_at_initialisation():
     torch.manual_seed(0)
     attention = torch_model.SeaAttention(channels=12, key_dim=4, heads=2)
     x = torch.randn(2, 12, 5, 7)
-    detail = attention.detail(attention.to_q(x), attention.to_k(x), attention.to_v(x))
+    detail = attention.detail(torch.cat([attention.to_q(x), attention.to_k(x), attention.to_v(x)], dim=1))
     torch.testing.assert_close(attention(x), 0.5 * detail, rtol=0, atol=1e-6)
 
 

@@ -164,7 +164,7 @@ def test_transposed_kernel_is_misshaped_and_not_reshaped():
 )
 def test_class_count_of_no_classifier_is_an_error(state_dict, message):
     with pytest.raises(UserError, match=message):
-        weights.class_count(state_dict)
+        weights.class_count(state_dict, "classification")
 
 
 # Fine-tuning.
@@ -172,7 +172,7 @@ def test_class_count_of_no_classifier_is_an_error(state_dict, message):
 
 def test_class_count_and_backbone_of_a_classifier():
     state_dict = tiny_state_dict()
-    assert weights.class_count(state_dict) == 9
+    assert weights.class_count(state_dict, "classification") == 9
     outside = {name for name in state_dict if not weights.in_backbone(name)}
     assert {name for name in outside if not name.endswith("num_batches_tracked")} == {
         "linear.weight",

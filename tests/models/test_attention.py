@@ -153,3 +153,28 @@ def test_table_is_interpolated_as_pytorch_does(count):
 def test_table_takes_the_dtype_of_the_tokens():
     embedding = SqueezeAxialPositionEmbedding(6, np.random.default_rng(0))
     assert embedding(jnp.zeros((1, 5, 6), jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+# The ablations of detail enhancement.
+
+
+def test_fresh_attention_without_detail_adds_nothing():
+    attention = SeaAttention(WIDTH, KEY, HEADS, 2, 1, np.random.default_rng(0), detail_input="none")
+    assert not attention(jnp.asarray(images(2, 5, 7, WIDTH)), train=False).any()
+
+
+def test_parameters_of_the_ablations():
+    def count(**options) -> int:
+        attention = SeaAttention(WIDTH, KEY, HEADS, 2, 1, np.random.default_rng(0), **options)
+        return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(attention, nnx.Param)))
+
+    qkv, published = HEADS * (2 * KEY + VALUE), count()
+    branch = (9 * qkv + 2 * qkv) + (
+        qkv * WIDTH + 2 * WIDTH
+    )  # depthwise and pointwise convolution, each with BatchNorm
+    narrow = (9 * WIDTH + 2 * WIDTH) + (WIDTH * WIDTH + 2 * WIDTH)
+    assert published - count(detail_input="none") == branch
+    assert count(detail_input="upconv") - published == WIDTH * qkv + 2 * qkv
+    assert count(detail_input="conv") == published - branch + narrow + (WIDTH * WIDTH + 2 * WIDTH)
+    assert count(detail_combine="add") == published
+    assert published - count(position_embedding=False) == 4 * 16 * HEADS * KEY

@@ -70,7 +70,14 @@ def test_backend_chooses_the_depthwise_form(monkeypatch, backend, form):
     for name in FORMS:
         monkeypatch.setattr(layers, f"{name}_depthwise_conv", lambda x, kernel, stride, name=name: name)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert layers.depthwise_conv.__wrapped__(None, None, 1) == form
+    assert layers.depthwise_conv.__wrapped__(None, np.zeros((3, 3, 1)), 1) == form
+
+
+def test_a_single_tap_is_a_product():
+    x, kernel = jnp.asarray(normal(1, 2, 5, 4, 3)), jnp.asarray(normal(2, 1, 1, 3))
+    np.testing.assert_allclose(
+        layers.depthwise_conv(x, kernel, 1), layers.grouped_depthwise_conv(x, kernel, 1), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 11)])

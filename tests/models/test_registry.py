@@ -135,11 +135,31 @@ def test_layer_drops_both_branches(dropping):
         ({"name": "resnet"}, r"unknown model 'resnet'; known: seaformer_base, .*seaformer_tiny\.$"),
         (
             {"name": "seaformer_tiny", "task": "clasification"},
-            r"unknown task 'clasification'; known: classification.*Did you mean 'classification'\?",
+            r"unknown task 'clasification'; known: classification, segmentation.*Did you mean 'classification'\?",
         ),
         (
             {"name": "seaformer_tiny", "drop_path": 0.1},
-            r"unknown model option 'drop_path'\. Did you mean 'drop_path_rate'\?",
+            r"unknown model option 'drop_path' for classification\. Did you mean 'drop_path_rate'\?",
+        ),
+        (
+            {"name": "seaformer_tiny", "task": "segmentation", "zzz": 1},
+            r"unknown model option 'zzz' for segmentation\. Known: stem, .*, fusion_widths, fusion\.$",
+        ),
+        (
+            {"name": "seaformer_tiny", "fusion": "add"},
+            r"unknown model option 'fusion' for classification\. Known: stem, .*, position_embedding\.$",
+        ),
+        (
+            {"name": "seaformer_tiny", "task": "segmentation", "fusion": "ad"},
+            r"model option fusion is 'ad'; expected one of sigmoid_multiply, .*\. Did you mean 'add'\?$",
+        ),
+        (
+            {"name": "seaformer_tiny", "detail_input": "kqv"},
+            r"detail_input is 'kqv'; expected one of qkv, conv, upconv, none\. Did you mean 'qkv'\?$",
+        ),
+        (
+            {"name": "seaformer_large", "task": "segmentation", "fusion_widths": (64, 96)},
+            r"fusion_widths is \(64, 96\); expected 3 widths, one for each stage with attention$",
         ),
     ],
 )
