@@ -42,8 +42,7 @@ point for a search.
 
 from ml_collections import ConfigDict, FieldReference
 
-from seaformer_jax.config import default
-from seaformer_jax.errors import UserError, suggest
+from seaformer_jax.config import choose, default
 
 IMAGES = 1_281_167  # In the training split.
 EPOCHS = 600
@@ -85,12 +84,7 @@ def get_config(variant: str = "") -> ConfigDict:
 
 def _parse(variant: str) -> tuple[str, str]:
     variants = [size + after for size in _MIXUP_AND_WARM_UP_EPOCHS for after in ("", ",lamb", ",lars")]
-    if variant not in variants:
-        raise UserError(
-            f"configs/imagenet.py has no variant {variant!r}; write configs/imagenet.py:VARIANT with one of "
-            f"{' '.join(variants)}.{suggest(variant, variants)}"
-        )
-    size, _, optimiser = variant.partition(",")
+    size, _, optimiser = choose("configs/imagenet.py", variant, variants).partition(",")
     return size, optimiser
 
 

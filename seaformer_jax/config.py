@@ -1,20 +1,70 @@
 """The configuration record: every key of every recipe, with its default.
 
-A recipe in `configs/` starts from `default()` and changes what it means to change; the command line changes
-single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
+A recipe in `configs/` starts from `default()` or `segmentation()` and changes what it means to change; the command
+line changes single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
 """
 
 import json
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
+
+from seaformer_jax.errors import UserError, suggest
 
 ConfigDict = ml_collections.ConfigDict
 
 
 def default() -> ConfigDict:
     """Returns the classification record that recipes start from (a laptop-sized run on `shapes`)."""
+    c = _common()
+    c.task = ConfigDict({"name": "classification", "num_classes": 0, "label_smoothing": 0.1})
+    c.augment = _augment()
+    c.eval.update({"batch_size": 100, "crop_fraction": 0.875, "interpolation": "bicubic"})
+    return c
+
+
+def segmentation() -> ConfigDict:
+    """Returns the segmentation record that recipes start from: the official optimisation, run on `shapes`.
+
+    What the official recipes have in common (seaformer-seg/local_configs/seaformer) is the default here.
+    """
+    c = _common()
+    c.model.update(
+        {
+            "fusion_widths": (),  # Channels of the fusion blocks; () leaves the variant's own.
+            "fusion": "sigmoid_multiply",  # sigmoid_multiply | multiply | add | sigmoid_add
+        }
+    )
+    c.task = ConfigDict(
+        {
+            "name": "segmentation",
+            "num_classes": 0,  # 0: as many as the data set has
+            "loss_divisor": "all",  # The summed loss is divided by all pixels, as in mmseg, or by the "valid" ones.
+        }
+    )
+    c.data.update(_segmentation_data())
+    c.augment = ConfigDict(
+        {
+            "scale_range": (0.5, 2.0),  # Of the image, about data.base_scale.
+            "cat_max_ratio": 0.75,  # No class may cover more of a crop; ten draws, then any.
+            "flip": 0.5,
+            "photometric": True,
+        }
+    )
+    c.optim.update({"lr": 2.5e-4, "weight_decay": 0.01, "ema_decay": 0.0})
+    # None without position embedding: a pattern that matches nothing is an error.
+    tables = ml_collections.FieldReference((r".*_position/table",))
+    c.optim.no_decay = tables * c.model.get_ref("position_embedding").to_int()
+    c.optim.lr_multipliers = ((r"head/.*", 10.0),)
+    c.optim.schedule.update({"name": "poly", "warmup_steps": 1500})
+    c.optim.schedule.warmup_init = c.optim.get_ref("lr") * 1e-6
+    c.eval.update(_segmentation_eval())
+    return c
+
+
+def _common() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.total_steps = 1000
@@ -24,13 +74,9 @@ def default() -> ConfigDict:
     c.init_from = ""  # A workdir, or a checkpoint file with the official names; see convert/initial.py.
     c.compilation_cache = "~/.cache/seaformer_jax/xla"  # "" switches it off.
     c.model = _model()
-    c.task = ConfigDict({"name": "classification", "num_classes": 0, "label_smoothing": 0.1})
     c.data = _data()
-    c.augment = _augment()
     c.optim = _optim()
-    c.eval = ConfigDict(
-        {"every": 500, "batch_size": 100, "crop_fraction": 0.875, "interpolation": "bicubic", "use_ema": True}
-    )
+    c.eval = ConfigDict({"every": 500, "batch_size": 1, "use_ema": True})
     c.checkpoint = ConfigDict({"every": 500, "keep": 2})
     # Several hosts: the fields of jax.distributed.initialize; left empty where the cluster announces itself.
     c.distributed = ConfigDict({"enabled": False, "coordinator": "", "num_processes": 0, "process_id": -1})
@@ -43,6 +89,9 @@ def _model() -> ConfigDict:
             "name": "seaformer_tiny",
             "drop_path_rate": 0.1,
             "bn_groups": 1,  # Groups of the global (micro)batch with their own BatchNorm statistics.
+            "detail_input": "qkv",  # qkv | conv | upconv | none: what detail enhancement reads
+            "detail_combine": "multiply",  # multiply | add
+            "position_embedding": True,
         }
     )
 
@@ -64,6 +113,39 @@ def _data() -> ConfigDict:
             "val_size": 512,  # shapes: images in the validation split
         }
     )
+
+
+def _segmentation_data() -> dict[str, Any]:
+    """What `data.source` may be, and what it reads of `root`, is in data/segmentation_sources.py."""
+    return {
+        "name": "scene_parse150",  # tfds: scene_parse150 | cityscapes
+        "image_size": 128,  # shapes alone
+        "base_scale": (
+            128,
+            128,
+        ),  # (long, short) side at most, keeping the ratio; augment.scale_range is about it
+        "crop_size": (128, 128),  # (height, width), multiples of 8
+        # pairs: folders below root, each with <split>/, and what the masks mean (data/labels.py)
+        "images": "images",
+        "annotations": "annotations",
+        "class_names": (),
+        "palette": (),  # (red, green, blue) of each class; () chooses distinct ones
+        "reduce_zero_label": False,
+        "ignore_label": 255,
+        "id_map": (),  # Pairs (value in the files, class or 255)
+    }
+
+
+def _segmentation_eval() -> dict[str, Any]:
+    return {
+        "scale": (128, 128),  # (long, short) side at most, keeping the ratio
+        "size_divisor": 0,  # The resized image is stretched to multiples of this; 0: left as it is
+        "mode": "whole",  # whole | slide
+        "slide_crop": (128, 128),  # (height, width) of a window
+        "slide_stride": (85, 85),  # (down, right) between windows
+        "scales": (1.0,),  # Factors on `scale`; class probabilities are averaged over them
+        "flip": False,  # Averages over the mirrored image, too.
+    }
 
 
 def _augment() -> ConfigDict:
@@ -115,6 +197,22 @@ def _optim() -> ConfigDict:
             ),
         }
     )
+
+
+def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
+    """Returns `variant` where it is one of `variants`; UserError that lists them otherwise.
+
+    Args:
+      recipe: path of the recipe, for the message.
+      variant: the part of `--config` after the colon.
+    """
+    variants = list(variants)
+    if variant not in variants:
+        raise UserError(
+            f"{recipe} has no variant {variant!r}; write {recipe}:VARIANT with one of {' '.join(variants)}."
+            f"{suggest(variant, variants)}"
+        )
+    return variant
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -18,9 +18,18 @@ def check(config: ConfigDict) -> None:
     """
     for keys, (holds, expected) in _RANGES.items():
         for key in keys.split():
-            value = functools.reduce(ConfigDict.__getitem__, key.split("."), config)
-            if not holds(value):
-                raise UserError(f"{key} is {value!r}; expected {expected}")
+            *sections, name = key.split(".")
+            section = functools.reduce(ConfigDict.__getitem__, sections, config)
+            # A key that is not there belongs to the record of another task.
+            if name in section and not holds(section[name]):
+                raise UserError(f"{key} is {section[name]!r}; expected {expected}")
+    if "slide_crop" in config.eval and any(
+        step > crop for step, crop in zip(config.eval.slide_stride, config.eval.slide_crop, strict=True)
+    ):
+        raise UserError(
+            f"eval.slide_stride is {config.eval.slide_stride!r}; expected at most eval.slide_crop, "
+            f"{config.eval.slide_crop!r}, so that no pixel is left out"
+        )
     images = config.batch_size // config.optim.accumulate
     if images % config.model.bn_groups:
         raise UserError(
@@ -37,6 +46,10 @@ def _rising(value: tuple) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1]
 
 
+def _two_lengths(value: tuple) -> bool:
+    return len(value) == 2 and min(value) >= 1
+
+
 _RANGES: dict[str, Range] = {
     # First: recipes compute other values from these.
     "batch_size optim.accumulate": _at_least(1),
@@ -50,6 +63,19 @@ _RANGES: dict[str, Range] = {
     "model.drop_path_rate task.label_smoothing": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "optim.ema_decay optim.momentum": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "eval.crop_fraction": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "eval.size_divisor": _at_least(0),
+    "augment.cat_max_ratio": (lambda v: 0 < v <= 1, "a number in (0, 1]"),
+    "augment.scale_range": (_rising, "two factors, the lower one first, such as (0.5, 2.0)"),
+    "data.base_scale eval.scale": (_two_lengths, "the long and the short side, such as (2048, 512)"),
+    "data.crop_size": (
+        # Logits are at 1/8, and the loss upsamples them by exactly 8.
+        lambda v: _two_lengths(v) and min(v) >= 32 and not any(side % 8 for side in v),
+        "height and width, multiples of 8 and at least 32, such as (512, 512)",
+    ),
+    "eval.slide_crop eval.slide_stride": (_two_lengths, "two lengths in pixels, such as (512, 512)"),
+    "eval.scales": (lambda v: len(v) > 0 and min(v) > 0, "positive factors, such as (1.0,)"),
+    "eval.mode": (lambda v: v in ("whole", "slide"), "whole or slide"),
+    "task.loss_divisor": (lambda v: v in ("all", "valid"), "all or valid"),
     "augment.crop_scale": (
         lambda v: _rising(v) and v[1] <= 1,
         "two shares of the image's area, the lower one first, such as (0.08, 1.0)",

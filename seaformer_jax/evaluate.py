@@ -1,12 +1,13 @@
 """Evaluates a run, or converted weights, and writes tables and pictures.
 
-python -m seaformer_jax.evaluate --workdir runs/tiny
+python -m seaformer_jax.evaluate --workdir runs/tiny [--show-dir overlays]
 python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights seaformer_tiny.pth --out results
 """
 
 import json
 import pathlib
 
+import jax
 from absl import flags, logging
 from flax import nnx
 from ml_collections import ConfigDict
@@ -23,6 +24,9 @@ _WEIGHTS = flags.DEFINE_string(
 )
 _OUT = flags.DEFINE_string(
     "out", None, "Folder for the results (default: the workdir, or that of the weights)."
+)
+_SHOW_DIR = flags.DEFINE_string(
+    "show-dir", None, "Folder for overlays of every validation image: its labels, and what the model sees."
 )
 
 
@@ -52,6 +56,8 @@ def main() -> int:
     }
     (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n")
     task.write_report(counts, folder)
+    if _SHOW_DIR.value and jax.process_index() == 0:
+        task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
     logging.info("written to %s", folder)
     return 0
 

@@ -3,6 +3,7 @@
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -17,7 +18,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     return (
         _raised_by_recipe(error)
         or _unreadable_file(error)
-        or _unknown_key(arguments)
+        or _unknown_key(error, arguments)
         or _wrong_value(error)
         or _missing_flag(error)
         or (one_line(error) if isinstance(error, flags.Error) else f"--config: {one_line(error)}")
@@ -51,8 +52,8 @@ def _unreadable_file(error: Exception) -> str:
     )
 
 
-def _unknown_key(arguments: Sequence[str]) -> str:
-    known = config.flatten(config.default().to_dict())
+def _unknown_key(error: Exception, arguments: Sequence[str]) -> str:
+    known = _known_keys()
     keys = [found[1] for argument in arguments if (found := _OVERRIDE.match(argument))]
     if keys and not any(re.match("--?config(=|$)", argument) for argument in arguments):
         return f"--config.{keys[0]} changes a recipe, and no recipe is given; put --config FILE before it"
@@ -62,14 +63,21 @@ def _unknown_key(arguments: Sequence[str]) -> str:
             elsewhere = [name for name in known if name.endswith(f".{key}")]
             hint = f" It holds {below}." if below else suggest(elsewhere[0] if elsewhere else key, known)
             return f"--config.{key}: the config has no such value.{hint}"
+        if isinstance(error, KeyError | AttributeError) and key.rpartition(".")[2] in one_line(error):
+            return f"--config.{key}: the config has no such value; it is one of another task's"
     return ""
+
+
+def _known_keys() -> dict[str, Any]:
+    """The keys of the records of all tasks, with their defaults."""
+    return config.flatten(config.segmentation().to_dict()) | config.flatten(config.default().to_dict())
 
 
 def _wrong_value(error: Exception) -> str:
     found = re.match(r"flag --config\.([\w.]+)=(.*?): ", one_line(error))
     if not found:
         return ""
-    default = config.flatten(config.default().to_dict())[found[1]]
+    default = _known_keys()[found[1]]
     return f"--config.{found[1]} is {found[2]!r}; expected a value of type {type(default).__name__}, as {default!r}"
 
 

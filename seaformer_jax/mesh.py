@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -20,6 +21,9 @@ def initialize_distributed(config: ConfigDict) -> None:
         num_processes=config.num_processes or None,
         process_id=config.process_id if config.process_id >= 0 else None,
     )
+    # The first collective connects the hosts, and Gloo (on CPUs) waits only 30 s for the last of them: here, where
+    # they are in step, and not after each has opened its data and made its model.
+    multihost_utils.sync_global_devices("start")
 
 
 def create_mesh() -> Mesh:

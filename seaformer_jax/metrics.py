@@ -33,7 +33,7 @@ class ConfusionMatrix(NamedTuple):
     ) -> "ConfusionMatrix":
         """Counts integer labels and predictions [...] where mask [...] is true."""
         zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
-        return cls(zeros.at[labels, predictions].add(mask.astype(jnp.int32)))
+        return cls(zeros.at[labels, predictions].add(mask.astype(jnp.int32), mode="drop"))
 
     def recall(self) -> np.ndarray:
         """Share of each true class that was predicted as such, [num_classes]; NaN for an absent class."""
@@ -43,9 +43,24 @@ class ConfusionMatrix(NamedTuple):
         """Share of each predicted class that is right, [num_classes]; NaN for a class never predicted."""
         return _ratio(np.diag(self.counts), self.counts.sum(0))
 
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each class, [num_classes]; NaN for one neither true nor predicted."""
+        right = np.diag(self.counts)
+        return _ratio(right, self.counts.sum(0) + self.counts.sum(1) - right)
+
+    def accuracy(self) -> float:
+        """Share of all that were predicted right; NaN where nothing was counted."""
+        return float(np.trace(self.counts) / total) if (total := self.counts.sum()) else float("nan")
+
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def mean_of_present(values: np.ndarray) -> float:
+    """Mean of those that are not NaN, as mmseg's `np.nanmean` over the classes; NaN where all are."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
 
 
 def merge(metrics: dict | None, batch: dict) -> dict:

@@ -16,6 +16,7 @@ from seaformer_jax.training import trained
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 _IMAGES = flags.DEFINE_string("images", None, "An image, a folder or a quoted pattern.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Folder for the predictions.", required=True)
+_HEATMAP = flags.DEFINE_bool("heatmap", False, "Segmentation: draw where the last attention looks, too.")
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     out = command.output_folder("out", _OUT.value)
     config, _, task, model, _ = trained.load(folder)
     command.setup_jax(config)
-    task.predict(model, paths, out)
+    task.predict(model, paths, out, _HEATMAP.value)
     logging.info("%d images, predictions in %s", len(paths), out)
     return 0
 

@@ -1,5 +1,7 @@
 """Losses against PyTorch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,3 +57,66 @@ def test_large_logits_do_not_overflow():
     logits = jnp.array([[1e4, -1e4, 0.0]])
     assert losses.cross_entropy(logits, jnp.array([1]))[0] == pytest.approx(2e4)
     assert np.isfinite(losses.soft_cross_entropy(logits, jnp.array([[0.2, 0.3, 0.5]]))).all()
+
+
+def pixels(factor: int = 8, shape: tuple[int, ...] = (2, 3, 5, 7)) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of `shape` (B, h, w, C), and labels `factor` as large of which a fifth is 255."""
+    rng = np.random.default_rng(4)
+    batch, h, w, classes = shape
+    labels = rng.integers(classes, size=(batch, factor * h, factor * w))
+    labels = np.where(rng.random(labels.shape) < 0.2, 255, labels)
+    return 3 * rng.standard_normal(shape).astype(np.float32), labels.astype(np.uint8)
+
+
+def torch_pixels(logits: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of the losses, right pixels) of logits that are upsampled as a whole."""
+    upsampled = F.interpolate(
+        logits.permute(0, 3, 1, 2), labels.shape[1:], mode="bilinear", align_corners=False
+    )
+    target = torch.from_numpy(labels.astype(np.int64))
+    loss = F.cross_entropy(upsampled, target, ignore_index=255, reduction="sum")
+    return loss, (upsampled.argmax(1) == target).sum()
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_pixel_cross_entropy_and_its_gradient(factor):
+    logits, labels = pixels(factor)
+    expected = torch.tensor(logits, requires_grad=True)
+    loss, right = torch_pixels(expected, labels)
+    (2 * loss).backward()
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def double(logits):
+        sums = losses.pixel_cross_entropy(logits, labels)
+        return 2 * sums.loss, sums
+
+    (found, sums), gradient = double(logits)
+    assert float(found) == pytest.approx(2 * loss.item(), rel=1e-6)
+    assert (int(sums.right), int(sums.pixels)) == (right.item(), (labels < 255).sum())
+    np.testing.assert_allclose(gradient, expected.grad, rtol=1e-5, atol=1e-5)
+    without_gradient = losses.pixel_cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
+    assert float(without_gradient.loss) == pytest.approx(loss.item(), rel=1e-6)
+    assert int(without_gradient.right) == right.item()
+
+
+def test_pixels_without_a_label_have_no_gradient():
+    logits, labels = pixels()
+    gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, np.full_like(labels, 255)).loss)(logits)
+    assert not np.asarray(gradient).any()
+    sums = losses.pixel_cross_entropy(jnp.asarray(logits), np.full_like(labels, 255))
+    assert [float(value) for value in sums] == [0, 0, 0]
+
+
+def test_full_size_logits_never_exist():
+    logits, labels = pixels(shape=(2, 32, 32, 50))
+    gradient = jax.jit(jax.grad(lambda x: losses.pixel_cross_entropy(x, labels).loss))
+    memory = gradient.lower(logits).compile().memory_analysis()
+    one_image = labels[0].size * 50 * 4
+    assert memory.temp_size_in_bytes < one_image / 2
+
+
+def test_labels_between_the_logits_are_refused():
+    logits, labels = pixels()
+    with pytest.raises(ValueError, match="labels of 20x40 are no even multiple of the logits' 3x5"):
+        losses.pixel_cross_entropy(logits, labels[:, :20])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seaformer_jax.metrics import ConfusionMatrix, Mean, merge
+from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present, merge
 
 
 def test_mean_leaves_masked_values_out():
@@ -36,6 +36,40 @@ def test_confusion_matrix_equals_a_loop(shape):
         assert matrix.recall()[c] == expected[c, c] / expected[c].sum()
         assert matrix.precision()[c] == expected[c, c] / expected[:, c].sum()
     assert np.isnan(matrix.recall()[4]) and np.isnan(matrix.precision()[4])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_segmentation_scores_equal_sets_of_pixels(seed):
+    """Random label maps, two classes absent (one of them predicted), against sets of positions."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([0, 1, 2, 4, 255], (3, 20, 30))
+    guesses = np.where(
+        rng.random(labels.shape) < 0.6, labels % 255, rng.choice([0, 1, 2, 3, 4], labels.shape)
+    )
+    found = ConfusionMatrix.of(jnp.array(labels), jnp.array(guesses), jnp.array(labels != 255), 6)
+    matrix = merge(None, {"c": found})["c"]
+
+    counted = {tuple(position) for position in np.argwhere(labels != 255)}
+    true = [{p for p in counted if labels[p] == c} for c in range(6)]
+    predicted = [{p for p in counted if guesses[p] == c} for c in range(6)]
+    for c in range(5):
+        assert matrix.iou()[c] == len(true[c] & predicted[c]) / len(true[c] | predicted[c])
+    assert np.isnan(matrix.iou()[5])  # Neither there nor predicted: no part in the mean.
+    assert matrix.iou()[3] == 0  # Not there, but predicted.
+    assert np.isnan(matrix.recall()[[3, 5]]).all()
+    right = sum(len(t & p) for t, p in zip(true, predicted, strict=True))
+    assert matrix.accuracy() == right / len(counted)
+    assert mean_of_present(matrix.iou()) == pytest.approx(sum(matrix.iou()[:5]) / 5)
+
+
+def test_values_that_are_no_class_are_not_counted():
+    matrix = ConfusionMatrix.of(jnp.array([0, 1, 7, 1]), jnp.array([0, 1, 1, 7]), jnp.ones(4, bool), 2)
+    assert np.array_equal(matrix.counts, [[1, 0], [0, 1]])
+
+
+def test_scores_of_nothing_are_nan():
+    nothing = ConfusionMatrix(np.zeros((2, 2), np.int64))
+    assert np.isnan(mean_of_present(nothing.iou())) and np.isnan(nothing.accuracy())
 
 
 def test_merging_counts_beyond_what_the_device_can():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seaformer_jax.resize import resize_linear
+from seaformer_jax.resize import apply_taps, linear_taps, resize_linear, then
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -45,3 +45,26 @@ def test_same_shape_is_kept_exactly():
 
 def test_dtype_is_kept():
     assert resize_linear(jnp.ones((4, 2), jnp.bfloat16), (7, 2)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("new", [1, 5, 9, 23, 64])
+def test_taps_are_the_same_map(new):
+    x = normal(3, 9, 4)
+    expected = F.interpolate(
+        torch.from_numpy(x.swapaxes(1, 2).copy()), new, mode="linear", align_corners=False
+    )
+    found = apply_taps(linear_taps(9, new, new), jnp.asarray(x), 1)
+    np.testing.assert_allclose(found, expected.swapaxes(1, 2), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("middle", "new"), [(72, 61), (72, 72), (66, 90), (4, 30)])
+def test_two_maps_as_one_with_a_size_known_at_run_time(middle, new):
+    """Rows beyond the new size repeat the last entry and do no harm."""
+    x = normal(9, 4)
+    composed = jax.jit(lambda size: then(linear_taps(9, middle, middle), linear_taps(middle, size, 96)))(new)
+    found = apply_taps(composed, jnp.asarray(x), 0)
+    expected = torch.from_numpy(x.T[None].copy())
+    for size in (middle, new):
+        expected = F.interpolate(expected, size, mode="linear", align_corners=False)
+    np.testing.assert_allclose(found[:new], expected[0].T, rtol=0, atol=2e-6)
+    assert np.isfinite(found).all()

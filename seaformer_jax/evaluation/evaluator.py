@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from absl import logging
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from seaformer_jax.errors import UserError
-from seaformer_jax.mesh import batch_sharding, put_batch, replicated
+from seaformer_jax.mesh import put_batch
 from seaformer_jax.metrics import merge
 
 Tree = dict[str, Any]
@@ -20,7 +20,8 @@ class Evaluator:
 
     Args:
       graphdef: of the model, as `nnx.graphdef` gives it.
-      count: (model, batch) -> metrics of `metrics.py`, of the images where `batch["mask"]` is true.
+      count: (model, batch) -> metrics of `metrics.py`, of the images where `batch["mask"]` is true; the metrics of
+        batches add up. A batch may be the rows of one device.
       open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
       mesh: of the devices to use.
     """
@@ -32,11 +33,15 @@ class Evaluator:
         open_batches: Callable[[], Iterator[Tree]],
         mesh: Mesh,
     ):
-        def step(params: Tree, batch_stats: Tree, batch: Tree) -> Tree:
-            return count(nnx.merge(graphdef, params, batch_stats), batch)
+        def count_own_rows(params: Tree, batch_stats: Tree, batch: Tree) -> Tree:
+            return jax.lax.psum(count(nnx.merge(graphdef, params, batch_stats), batch), "data")
 
-        weights, rows = replicated(mesh), batch_sharding(mesh)
-        self._step = jax.jit(step, in_shardings=(weights, weights, rows), out_shardings=weights)
+        # Every device by itself, so that a task may go through its images one by one.
+        weights, rows = PartitionSpec(), PartitionSpec("data")
+        step = jax.shard_map(
+            count_own_rows, mesh=mesh, in_specs=(weights, weights, rows), out_specs=weights, check_vma=False
+        )
+        self._step = jax.jit(step)
         self._open_batches, self._mesh = open_batches, mesh
 
     def __call__(self, params: Tree, batch_stats: Tree) -> Tree:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import matplotlib
 import numpy as np
 
-from seaformer_jax.metrics import ConfusionMatrix
+from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
 
 matplotlib.use("Agg")  # Files only: a cluster's node has no screen.
 from matplotlib import pyplot
@@ -24,6 +24,23 @@ def write_classification(
         rows.append(f"| {name} | {count} | {recall:.1f} | {precision:.1f} |")
     (folder / "per_class.md").write_text("\n".join(rows) + "\n")
     _draw(confusion.counts, class_names, folder / "confusion_matrix.png")
+
+
+def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], folder: pathlib.Path) -> None:
+    """Writes `per_class.md`: IoU, accuracy (recall) and share of the labelled pixels of each class, and the means.
+
+    A class that neither is true nor was predicted anywhere has no IoU ("nan") and no part in the mean.
+    """
+    iou, recall = 100 * confusion.iou(), 100 * confusion.recall()
+    pixels = confusion.counts.sum(1)
+    shares = 100 * pixels / max(pixels.sum(), 1)
+    rows = ["| class | IoU % | Acc % | pixels % |", "|---|---:|---:|---:|"]
+    for name, *values in zip(class_names, iou, recall, shares, strict=True):
+        rows.append("| " + " | ".join([name, *(f"{value:.2f}" for value in values)]) + " |")
+    means = f"{mean_of_present(iou):.2f} | {mean_of_present(recall):.2f}"
+    rows.append(f"| **mean (mIoU, mAcc)** | {means} | |")
+    rows.append(f"| **all pixels (aAcc)** | | {100 * confusion.accuracy():.2f} | 100.00 |")
+    (folder / "per_class.md").write_text("\n".join(rows) + "\n")
 
 
 def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:

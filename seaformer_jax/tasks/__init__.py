@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.tasks.classification import Classification
+from seaformer_jax.tasks.segmentation import Segmentation
 
-_TASKS = {"classification": Classification}
+_TASKS = {"classification": Classification, "segmentation": Segmentation}
 
 
 def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:

@@ -40,5 +40,10 @@ class Task(Protocol):
     def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
         """Writes tables and pictures of merged metrics into `folder`."""
 
-    def predict(self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
-        """Writes what `model` sees in the images at `paths` into `folder`."""
+    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+        """Writes a picture of every validation image with what `model` sees in it into `folder`."""
+
+    def predict(
+        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+    ) -> None:
+        """Writes what `model` sees in the images at `paths` into `folder`; with `heatmap`, where it looks, too."""

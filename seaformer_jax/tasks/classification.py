@@ -1,6 +1,5 @@
 """Image classification: the ImageNet recipe's loss, top-1 and top-5, predictions."""
 
-import functools
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,55 +7,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from ml_collections import ConfigDict
 
 from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data.images import decode_pillow
 from seaformer_jax.data.transforms import EvalTransform, TrainTransform
+from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction, report
 from seaformer_jax.losses import cross_entropy, soft_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean
-from seaformer_jax.models.registry import create_model
 from seaformer_jax.tasks import device_augment
 from seaformer_jax.tasks.base import Batch
+from seaformer_jax.tasks.image_task import ImageTask
 
 
-class Classification:
-    """See `tasks.base.Task`. Data sets are opened when they are first needed."""
+class Classification(ImageTask):
+    """See `tasks.base.Task`."""
 
     best_metric = "top1"
 
-    def __init__(self, config: ConfigDict, class_names: Sequence[str] = ()):
-        self.config = config
-        self._class_names = class_names
+    def open_source(self, split: str) -> sources.Source:
+        return sources.create(self.config.data, split, decode_pillow)
 
-    @functools.cached_property
-    def train_source(self) -> sources.Source:
-        return sources.create(self.config.data, "train")
-
-    @functools.cached_property
-    def val_source(self) -> sources.Source:
-        source = sources.create(self.config.data, "val")
-        sources.check_num_classes(source, self.num_classes)
-        return source
-
-    @property
-    def class_names(self) -> Sequence[str]:
-        return self._class_names or self.train_source.labels.class_names
-
-    @functools.cached_property
-    def num_classes(self) -> int:
-        """`task.num_classes`, or as many as the training data has where that is 0."""
-        return self.config.task.num_classes or len(self.class_names)
-
-    def create_model(self) -> nnx.Module:
-        options = {key: value for key, value in self.config.model.items() if key != "name"}
-        return create_model(
-            self.config.model.name,
-            num_classes=self.num_classes,
-            seed=self.config.seed,
-            dtype=self.config.dtype,
-            **options,
-        )
+    def train_transform(self) -> TrainTransform:
+        config = self.config
+        return TrainTransform(config.data.image_size, config.augment, config.data.mean)
 
     def example_batch(self, batch_size: int) -> Batch:
         size = self.config.data.image_size
@@ -65,27 +39,13 @@ class Classification:
             "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         }
 
-    def train_batches(self, start_step: int) -> Iterator[Batch]:
-        config = self.config
-        sources.check_num_classes(self.train_source, self.num_classes)
-        return pipeline.train_batches(
-            sources.ReadGuard(self.train_source, config.data.on_corrupt),
-            TrainTransform(config.data.image_size, config.augment, config.data.mean),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            workers=config.data.workers,
-            **_processes(),
-        )
-
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
         return pipeline.eval_batches(
             sources.ReadGuard(self.val_source, config.data.on_corrupt, replace=False),
             self._eval_transform(),
             batch_size=config.eval.batch_size,
-            workers=config.data.workers,
-            **_processes(),
+            **self.reading(),
         )
 
     def _eval_transform(self) -> EvalTransform:
@@ -106,17 +66,13 @@ class Classification:
             cutmix=augment.cutmix,
             group=augment.mix_group,
         )
-        images = device_augment.random_erasing(self._normalize(images), erase_key, augment.erasing)
+        images = device_augment.random_erasing(self.normalize(images), erase_key, augment.erasing)
         logits = model(images, train=True, rngs=nnx.Rngs(dropout=dropout_key))
         accuracy = (logits.argmax(-1) == batch["label"]).mean()
         return soft_cross_entropy(logits, targets).mean(), {"accuracy": accuracy}
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        data = self.config.data
-        return device_augment.normalize(images, data.mean, data.std, jnp.dtype(self.config.dtype))
-
     def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
-        logits = model(self._normalize(batch["image"]), train=False)
+        logits = model(self.normalize(batch["image"]), train=False)
         labels, mask = batch["label"], batch["mask"]
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
         predictions = logits.argmax(-1)
@@ -139,11 +95,14 @@ class Classification:
     def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
         report.write_classification(counts["confusion"], self.val_source.labels.class_names, folder)
 
-    def predict(self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+        raise UserError("--show-dir draws class maps, and this task has none; use predict for its pictures")
+
+    def predict(
+        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+    ) -> None:
+        if heatmap:
+            raise UserError("--heatmap is drawn over class maps, and this task has none; leave it out")
         prediction.classify(
-            model, paths, folder, self._eval_transform().map, self._normalize, self.class_names
+            model, paths, folder, self._eval_transform().map, self.normalize, self.class_names
         )
-
-
-def _processes() -> dict[str, int]:
-    return {"process_index": jax.process_index(), "process_count": jax.process_count()}

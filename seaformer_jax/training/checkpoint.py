@@ -4,6 +4,7 @@ Layout: `<workdir>/checkpoints/<step>/{state,clock,metrics}`. The state is a dic
 without our classes. The data's position needs no entry of its own: batch t is a function of the seed and t.
 """
 
+import contextlib
 import pathlib
 import shutil
 from typing import Any
@@ -161,12 +162,13 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
 
 
 def _read_weights(path: pathlib.Path, use_ema: bool) -> dict[str, Any]:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        tree = checkpointer.metadata(path).item_metadata.tree
+    # Not a Checkpointer: that looks for the description of a whole checkpoint in `path`, which is a part of one.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+        tree = handler.metadata(path).tree
         keys = ["ema"] if use_ema and tree.get("ema") else ["params", "batch_stats"]
         wanted = {key: tree[key] for key in keys}
         # As NumPy arrays: the devices that they were saved from may not be here.
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
-        state = checkpointer.restore(path, args=args)
+        state = handler.restore(path, args=args)
     return nnx.restore_int_paths(state.get("ema", state))

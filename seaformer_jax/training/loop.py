@@ -1,5 +1,6 @@
 """The training loop, for every task."""
 
+import itertools
 import pathlib
 import time
 from collections.abc import Callable
@@ -52,13 +53,15 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         return {}
     if saved >= 0:
         logging.info("resuming at step %d of %d", start, config.total_steps)
+    batches = task.train_batches(start)
+    # The first one before compiling: data that cannot be read is an error now, and more is read meanwhile.
+    upcoming = itertools.chain([next(batches)], batches)
     update = _compile(config, task, model, optimizer, state, mesh)
 
     reporter = reporting.Reporter(workdir, start)
     clock = reporting.Clock(saved_clock)
     window = reporting.Window(config.total_steps, config.batch_size, start, clock)
     evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh)
-    batches = task.train_batches(start)
     results, stop = {}, StopRequest()
     try:
         for step in range(start, config.total_steps + 1):
@@ -81,7 +84,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
                 clock.charge("checkpoint")
             if leave:
                 break
-            batch = next(batches)
+            batch = next(upcoming)
             window.add_skipped(batch.pop("skipped"))
             clock.charge("data")
             state, metrics = update(state, meshes.put_batch(mesh, batch))

@@ -13,12 +13,25 @@ import pytest
 import torch
 from absl import flags
 from flax import nnx
+from PIL import Image
 
-from configs import imagenet, quickstart, trashnet
-from convert import torch_model
-from seaformer_jax import config_check, list_models, tasks
+from configs import (
+    ade20k,
+    camvid,
+    cityscapes,
+    coco_stuff,
+    imagenet,
+    pascal_context,
+    quickstart,
+    trashnet,
+)
+from convert import files, torch_model
+from convert.weights import to_torch
+from seaformer_jax import config_check, create_model, list_models, tasks
 from seaformer_jax.data import images
-from seaformer_jax.training import loop, trained
+from seaformer_jax.training import loop, optim, trained
+from seaformer_jax.training import state as states
+from tests.training import nano
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SIZES = [name.removeprefix("seaformer_") for name in list_models()]
@@ -26,6 +39,11 @@ RECIPES = {
     "imagenet": (imagenet, [size + optimizer for size in SIZES for optimizer in ("", ",lamb", ",lars")]),
     "quickstart": (quickstart, SIZES),
     "trashnet": (trashnet, SIZES),
+    "ade20k": (ade20k, ["tiny", *(f"{size}_{batch}" for size in SIZES for batch in ("2x8", "4x8"))]),
+    "cityscapes": (cityscapes, [f"{size}_{scale}" for size in SIZES for scale in ("1024x512", "1024x1024")]),
+    "pascal_context": (pascal_context, [f"{size}_{classes}" for size in SIZES for classes in (59, 60)]),
+    "coco_stuff": (coco_stuff, SIZES),
+    "camvid": (camvid, SIZES),
 }
 SHRUNK = {
     "total_steps": 3,
@@ -36,6 +54,13 @@ SHRUNK = {
     "data.val_size": 24,
     "data.workers": 0,
     "eval.batch_size": 8,
+}
+# What a segmentation recipe needs besides; the model is the tests' smallest.
+SMALL_SCENES = {
+    "data.base_scale": (48, 48),
+    "data.crop_size": (32, 40),
+    "eval.scale": (48, 48),
+    "model.name": "nano_segmentation",
 }
 
 
@@ -92,8 +117,6 @@ def test_train_evaluate_predict_to_pytorch_and_back(tmp_path):
 
 
 def save_images(folder: pathlib.Path) -> None:
-    from PIL import Image
-
     folder.mkdir()
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
@@ -123,10 +146,13 @@ def test_every_variant_builds(recipe, variant):
     config = RECIPES[recipe][0].get_config(variant)
     config_check.check(config)
     task = tasks.create(config, [f"class {index}" for index in range(10)])
-    images = jax.ShapeDtypeStruct((2, config.data.image_size, config.data.image_size, 3), jnp.float32)
     model = nnx.eval_shape(task.create_model)
+    images = jax.ShapeDtypeStruct((*task.example_batch(2)["image"].shape[:3], 3), jnp.float32)
     graphdef, state = nnx.split(model)
-    assert jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(x), state, images).shape == (2, 10)
+    logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(x), state, images)
+    sides = [side // 8 for side in images.shape[1:3]] if config.task.name == "segmentation" else []
+    assert logits.shape == (2, *sides, 10)
+    optim.create(config.optim, config.total_steps, states.split_model(model)[0])  # Its patterns match.
 
 
 def test_every_recipe_is_listed():
@@ -134,15 +160,69 @@ def test_every_recipe_is_listed():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["imagenet", "trashnet"])  # quickstart: above
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "quickstart"])  # That one: above.
 def test_every_recipe_trains(recipe, tmp_path):
     flags.FLAGS.mark_as_parsed()
-    config = RECIPES[recipe][0].get_config("tiny")
-    config.update_from_flattened_dict(SHRUNK)
+    get_config, variants = RECIPES[recipe][0].get_config, RECIPES[recipe][1]
+    config = get_config(next(variant for variant in variants if variant.startswith("tiny")))
+    nano.get_segmentation_config()  # Registers the model.
+    config.update_from_flattened_dict(SHRUNK | (SMALL_SCENES if config.task.name == "segmentation" else {}))
     config_check.check(config)
     task = tasks.create(config)
     results = loop.train(config, task, task.create_model(), tmp_path)
     assert results["images"] == 24
-    assert np.isfinite(results["loss"])
+    assert np.isfinite(results[task.best_metric])
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [np.isfinite(row["train/loss"]) for row in steps if "train/loss" in row] == [True]
+
+
+@pytest.fixture
+def frames(tmp_path) -> pathlib.Path:
+    """Four frames and masks in CamVid's layout: the sky above the road, a car, void pixels."""
+    for split in ("train", "val"):
+        for kind in ("images", "annotations"):
+            (tmp_path / "camvid" / kind / split).mkdir(parents=True)
+        for index in range(4):
+            mask = np.repeat([0, 3], [40, 56])[:, None].repeat(128, 1).astype(np.uint8)
+            mask[50:70, 20 + 10 * index : 60 + 10 * index], mask[:8] = 8, 11
+            pixels = np.random.default_rng(index).integers(0, 60, (96, 128, 3)) + 15 * mask[..., None]
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"camvid/images/{split}/{index}.png")
+            Image.fromarray(mask).save(tmp_path / f"camvid/annotations/{split}/{index}.png")
+    return tmp_path / "camvid"
+
+
+@pytest.mark.slow
+def test_segmentation_from_a_classifier_to_pictures(frames, tmp_path):
+    """init_from, training, evaluation with overlays, prediction with heat maps, by the real commands."""
+    classifier, workdir = tmp_path / "classifier.safetensors", tmp_path / "run"
+    files.write_state_dict(classifier, to_torch(create_model("seaformer_tiny", num_classes=3, seed=5)))
+    options = ["--config=configs/camvid.py:tiny", f"--config.compilation_cache={tmp_path / 'xla'}"]
+    options += [f"--config.data.root={frames}", f"--config.init_from={classifier}", "--config.batch_size=2"]
+    options += [
+        "--config.total_steps=2",
+        "--config.data.crop_size=(64,64)",
+        "--config.data.base_scale=(96,64)",
+    ]
+    options += ["--config.eval.scale=(96,64)", "--config.eval.batch_size=2"]
+
+    said = run("seaformer_jax.train", *options, f"--workdir={workdir}")
+    assert "step 2/2 (100.0%) loss " in said and "init_from" in said
+    shown = tmp_path / "shown"
+    run("seaformer_jax.evaluate", f"--workdir={workdir}", f"--show-dir={shown}")
+    results = json.loads((workdir / "results.json").read_text())
+    last = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()][-1]
+    assert results["images"] == 4
+    assert [results[name] for name in ("mIoU", "mAcc", "aAcc")] == [
+        last[f"val/{name}"] for name in ("mIoU", "mAcc", "aAcc")
+    ]
+    assert "| Road |" in (workdir / "per_class.md").read_text()
+    assert [Image.open(path).size for path in sorted(shown.iterdir())] == [(256, 96)] * 4
+
+    predicted = tmp_path / "predicted"
+    photos = f"--images={frames}/images/val/[01].png"
+    run("seaformer_jax.predict", f"--workdir={workdir}", photos, f"--out={predicted}", "--heatmap")
+    kinds = ("heatmap", "mask", "overlay")
+    assert {path.name for path in predicted.glob("*.png")} == {
+        *(f"{index}_{kind}.png" for index in range(2) for kind in kinds),
+        "legend.png",
+    }

@@ -21,6 +21,19 @@ def test_per_class_table(tmp_path):
     ]
 
 
+def test_segmentation_table(tmp_path):
+    report.write_segmentation(COUNTS, ["a", "b", "c"], tmp_path)
+    assert (tmp_path / "per_class.md").read_text().splitlines() == [
+        "| class | IoU % | Acc % | pixels % |",
+        "|---|---:|---:|---:|",
+        "| a | 66.67 | 75.00 | 61.54 |",
+        "| b | 42.86 | 60.00 | 38.46 |",
+        "| c | 0.00 | nan | 0.00 |",
+        "| **mean (mIoU, mAcc)** | 36.51 | 67.50 | |",
+        "| **all pixels (aAcc)** | | 69.23 | 100.00 |",
+    ]
+
+
 def test_confusion_matrix_picture(tmp_path):
     report.write_classification(COUNTS, ["a", "b", "c"], tmp_path)
     picture = np.asarray(Image.open(tmp_path / "confusion_matrix.png").convert("RGB"))

@@ -171,6 +171,13 @@ def test_the_model_is_the_one_of_the_config():
     assert not np.array_equal(model.head.kernel[...], other.head.kernel[...])
 
 
+def test_what_needs_class_maps_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--show-dir draws class maps"):
+        make_task().show(Pixels(), tmp_path)
+    with pytest.raises(UserError, match="--heatmap is drawn over class maps"):
+        make_task().predict(Pixels(), [], tmp_path, heatmap=True)
+
+
 def test_tasks_by_name():
     config = configs.default()
     assert isinstance(tasks.create(config, ["x"]), Classification)

@@ -22,19 +22,19 @@ from seaformer_jax.training import state as states
 from tests.training import nano, small
 
 STEPS = 20
-VARIANTS = ("mixed", "grouped")
+VARIANTS = ("mixed", "grouped", "segmentation")
 
 
 def create(variant: str, **changes) -> Task:
-    """The task of a variant: a real model with mixed images, or microbatches that consist of BatchNorm groups."""
-    config = nano.get_config()
+    """The task of a variant: with mixed images, with microbatches of BatchNorm groups, for segmentation."""
+    config = nano.get_segmentation_config() if variant == "segmentation" else nano.get_config()
     changes |= {"batch_size": 32, "total_steps": STEPS, "eval__every": 0, "checkpoint__every": 0}
     if variant == "mixed":
         changes |= {"augment__cutmix": 1.0, "augment__mix_group": 16}
-    else:
+    if variant == "grouped":
         changes |= {"optim__accumulate": 2, "model__bn_groups": 8}
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-    return tasks.create(config) if variant == "mixed" else small.StandIn(config)
+    return small.StandIn(config) if variant == "grouped" else tasks.create(config)
 
 
 def train(variant: str, mesh: Mesh, folder: pathlib.Path):
@@ -47,8 +47,8 @@ def train(variant: str, mesh: Mesh, folder: pathlib.Path):
     return checkpoint.load_weights(folder, use_ema=False)[1:], losses
 
 
-def evaluate(batch_size: int, mesh: Mesh, folder: pathlib.Path) -> dict:
-    task = create("mixed", eval__batch_size=batch_size)
+def evaluate(variant: str, batch_size: int, mesh: Mesh, folder: pathlib.Path) -> dict:
+    task = create(variant, eval__batch_size=batch_size)
     evaluator = Evaluator(nnx.graphdef(task.create_model()), task.count, task.eval_batches, mesh)
     return evaluator(*checkpoint.load_weights(folder)[1:])
 
@@ -67,10 +67,12 @@ def main(folder: pathlib.Path, cache: str) -> dict:
             "moved": small.distance(weights, fresh),
             "steps": len(losses),
         }
-    (first, *rest) = (
-        evaluate(size, mesh, folder / "mixed-8") for size, mesh in ((32, one), (8, eight), (32, eight))
-    )
+    ways = ((32, one), (8, eight), (32, eight))
+    (first, *rest) = (evaluate("mixed", size, mesh, folder / "mixed-8") for size, mesh in ways)
     report["counts_equal"] = all(small.equal({**first, "loss": 0}, {**other, "loss": 0}) for other in rest)
+    (pixels, *others) = (evaluate("segmentation", *way, folder / "segmentation-8") for way in ways)
+    report["pixels_equal"] = all(small.equal(pixels, other) for other in others)
+    report["pixels"] = int(pixels["confusion"].counts.sum())
     report["eval_loss"] = max(abs(first["loss"].compute() - other["loss"].compute()) for other in rest)
     return report
 

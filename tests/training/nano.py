@@ -1,9 +1,10 @@
-"""A recipe that trains the smallest SeaFormer on `shapes` in seconds; the tests' own.
+"""Recipes that train the smallest SeaFormers on `shapes` in seconds; the tests' own.
 
     python -m seaformer_jax.train --config tests/training/nano.py --workdir DIR
 
-It registers the model `nano`, which has one of everything: inverted residual, SEA attention, FFN, drop path. The
-source `slow_shapes` keeps a run going long enough to be interrupted.
+It registers the model `nano`, which has one of everything: inverted residual, SEA attention, FFN, drop path, and
+`nano_segmentation`, which has the map at 1/8 and the fusion blocks that segmentation needs. The source `slow_shapes`
+keeps a run going long enough to be interrupted.
 """
 
 from ml_collections import ConfigDict
@@ -22,10 +23,46 @@ NANO = SeaFormerConfig(
     heads=2,
 )
 
+NANO_SEGMENTATION = SeaFormerConfig(
+    stem=8,
+    stages=((Mobile(3, 1, 8, 2),), (Mobile(3, 1, 8, 2),), (Mobile(3, 1, 12, 2),)),
+    depths=(1,),
+    key_dims=(4,),
+    ffn_ratios=(2,),
+    heads=2,
+    fusion_widths=(8,),
+)
+
+
+def get_segmentation_config() -> ConfigDict:
+    VARIANTS["nano_segmentation"] = NANO_SEGMENTATION
+    config = configs.segmentation()
+    config.update_from_flattened_dict(
+        {
+            "total_steps": 24,
+            "batch_size": 16,
+            "log_every": 1,
+            "model.name": "nano_segmentation",
+            "data.image_size": 32,
+            "data.base_scale": (32, 32),
+            "data.crop_size": (32, 32),
+            "data.train_size": 72,
+            "data.val_size": 37,
+            "optim.lr": 1e-3,
+            "optim.eps": 1e-2,  # Less, and Adam makes steps of rounding errors.
+            "optim.schedule.warmup_steps": 4,
+            "eval.scale": (32, 32),
+            "eval.every": 10,
+            "eval.batch_size": 16,
+            "checkpoint.every": 6,
+        }
+    )
+    return config
+
 
 def get_config() -> ConfigDict:
     VARIANTS["nano"] = NANO
-    sources._SOURCES["slow_shapes"] = lambda config, split: SlowShapes(
+    sources._SOURCES["slow_shapes"] = lambda config, split, _: SlowShapes(
         split, config[f"{split}_size"], config.image_size
     )
     config = configs.default()

@@ -14,6 +14,8 @@ from seaformer_jax.training import checkpoint, loop
 from seaformer_jax.training.stop import Stopped
 from tests.training import small
 
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}  # Before any run.
+
 
 def train(workdir, config, **options) -> dict[str, float]:
     workdir.mkdir(exist_ok=True)
@@ -123,8 +125,7 @@ def test_a_run_stopped_before_its_first_step_has_a_checkpoint(tmp_path, monkeypa
 
 
 def test_handlers_are_as_before(whole):
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert {number: signal.getsignal(number) for number in HANDLERS} == HANDLERS
 
 
 def test_a_complete_run_has_nothing_to_do(whole):

@@ -38,7 +38,8 @@ def test_eight_devices_equal_one(eight, variant):
 
 
 def test_evaluation_on_eight_devices_equals_one(eight):
-    assert eight[0]["counts_equal"]
+    assert eight[0]["counts_equal"] and eight[0]["pixels_equal"]
+    assert eight[0]["pixels"] == 37 * 32 * 32
     assert eight[0]["eval_loss"] < 1e-6
 
 

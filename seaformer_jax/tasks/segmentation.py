@@ -1,0 +1,127 @@
+"""Semantic segmentation: the official recipes' loss, mIoU, class maps."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seaformer_jax.data import segmentation_batches, segmentation_sources, sources
+from seaformer_jax.data.labels import distinct_colours
+from seaformer_jax.data.segmentation_transforms import (
+    SegmentationEvalTransform,
+    SegmentationTrainTransform,
+    image_name,
+)
+from seaformer_jax.errors import UserError
+from seaformer_jax.evaluation import class_maps, inference, report
+from seaformer_jax.losses import pixel_cross_entropy
+from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
+from seaformer_jax.tasks.base import Batch
+from seaformer_jax.tasks.image_task import ImageTask
+
+
+class Segmentation(ImageTask):
+    """See `tasks.base.Task`."""
+
+    best_metric = "mIoU"
+
+    def open_source(self, split: str) -> segmentation_sources.Source:
+        return segmentation_sources.create(self.config.data, split)
+
+    def train_transform(self) -> SegmentationTrainTransform:
+        return SegmentationTrainTransform(self.config.data, self.config.augment)
+
+    @property
+    def palette(self) -> Sequence[tuple[int, int, int]]:
+        """The colours of the data set's classes; distinct ones where it is not there."""
+        try:
+            return self.train_source.labels.palette
+        except UserError:
+            return distinct_colours(self.num_classes)
+
+    def example_batch(self, batch_size: int) -> Batch:
+        shape = (batch_size, *self.config.data.crop_size)
+        return {
+            "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+            "label": jax.ShapeDtypeStruct(shape, jnp.uint8),
+            "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
+        }
+
+    def eval_batches(self) -> Iterator[Batch]:
+        config = self.config
+        return segmentation_batches.eval_batches(
+            sources.ReadGuard(self.val_source, config.data.on_corrupt, replace=False),
+            SegmentationEvalTransform(config.eval),
+            batch_size=config.eval.batch_size,
+            **self.reading(),
+        )
+
+    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Cross-entropy per pixel; the share of labelled pixels that are right."""
+        images = _without_padding(self.normalize(batch["image"]), batch["size"])
+        logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
+        sums = pixel_cross_entropy(logits, batch["label"])
+        labelled = jnp.maximum(sums.pixels, 1)
+        divisor = batch["label"].size if self.config.task.loss_divisor == "all" else labelled
+        return sums.loss / divisor, {"accuracy": sums.right / labelled}
+
+    def predict_classes(self, model: nnx.Module, batch: Batch) -> jax.Array:
+        """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
+
+        Args:
+          model: of this task.
+          batch: `image`, `image_1`, ..., `label` (of which only the shape is used) and `label_size`.
+        """
+        images = [self.normalize(batch[image_name(k)]) for k in range(len(self.config.eval.scales))]
+        shape = batch["label"].shape[1:]
+        return inference.predict(model, images, batch["label_size"], shape, self.config.eval)
+
+    def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
+        classes, labels = self.predict_classes(model, batch), batch["label"]
+        labelled = (labels < self.num_classes) & batch["mask"][:, None, None]
+        return {
+            "confusion": ConfusionMatrix.of(labels, classes, labelled, self.num_classes),
+            "images": Mean.of(jnp.ones(len(labels)), batch["mask"]),
+        }
+
+    def summarize(self, counts: dict[str, Any]) -> dict[str, float]:
+        """mIoU, mAcc (means over the classes that occur) and aAcc (all pixels) in percent, images counted."""
+        confusion = counts["confusion"]
+        return {
+            "mIoU": 100 * mean_of_present(confusion.iou()),
+            "mAcc": 100 * mean_of_present(confusion.recall()),
+            "aAcc": 100 * confusion.accuracy(),
+            "images": int(counts["images"].count),
+        }
+
+    def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
+        report.write_segmentation(counts["confusion"], self.val_source.labels.class_names, folder)
+
+    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+        draw = self._artist(model)
+        source = sources.ReadGuard(self.val_source, self.config.data.on_corrupt, replace=False)
+        for index in range(len(source)):
+            element = source[index]
+            if not element["skipped"]:
+                draw.comparison(element["image"], element["label"], folder / f"{index:05}.png")
+
+    def predict(
+        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+    ) -> None:
+        self._artist(model).write(paths, folder, heatmap)
+
+    def _artist(self, model: nnx.Module) -> class_maps.Artist:
+        transform = SegmentationEvalTransform(self.config.eval)
+        return class_maps.Artist(
+            model, transform.map, self.normalize, self.predict_classes, self.class_names, self.palette
+        )
+
+
+def _without_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:
+    """images [B, H, W, 3], 0 beyond the size [B, 2] of each: mmseg pads normalised images."""
+    rows = jnp.arange(images.shape[1]) < sizes[:, :1]
+    columns = jnp.arange(images.shape[2]) < sizes[:, 1:]
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)

@@ -1,0 +1,126 @@
+"""Class maps against a plain PyTorch version of mmseg's inference, which resizes and adds up whole maps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from seaformer_jax.evaluation import inference
+
+CLASSES, CROP, STRIDE = 6, (40, 56), (27, 30)
+INPUTS = ((72, 100), (53, 61))  # The second one is at no multiple of 8, and not wider than two windows.
+LABELS = np.array([[60, 90], [100, 77]])
+SETTINGS = {"slide_crop": CROP, "slide_stride": STRIDE}
+KERNEL = np.random.default_rng(1).standard_normal((12, CLASSES)).astype(np.float32)
+
+
+def model(images: jax.Array) -> jax.Array:
+    """Logits [B, ceil(h/8), ceil(w/8), CLASSES] from four pixels of every cell: asymmetric, cheap."""
+    batch, height, width, _ = images.shape
+    padded = jnp.pad(images, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), "edge")
+    cells = padded.reshape(batch, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8, 3)
+    picked = [cells[:, :, i, :, j] for i, j in ((0, 0), (3, 1), (4, 6), (7, 2))]
+    return jnp.tanh(jnp.concatenate(picked, -1) @ KERNEL)
+
+
+def torch_model(images: torch.Tensor) -> torch.Tensor:
+    """The same at the size of the input (`encode_decode`); images [B, 3, h, w]."""
+    logits = model(jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
+    return resize(torch.from_numpy(np.array(logits)).permute(0, 3, 1, 2), images.shape[2:])
+
+
+def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def slide(images: torch.Tensor) -> torch.Tensor:
+    (height, width), (ch, cw) = images.shape[2:], CROP
+    total, count = torch.zeros(1, CLASSES, height, width), torch.zeros(1, 1, height, width)
+    for row in range(max(height - ch + STRIDE[0] - 1, 0) // STRIDE[0] + 1):
+        for column in range(max(width - cw + STRIDE[1] - 1, 0) // STRIDE[1] + 1):
+            bottom, right = min(row * STRIDE[0] + ch, height), min(column * STRIDE[1] + cw, width)
+            top, left = max(bottom - ch, 0), max(right - cw, 0)
+            window = np.s_[:, :, top:bottom, left:right]
+            total[window] += torch_model(images[window])
+            count[window] += 1
+    return total / count
+
+
+def expected_classes(images: list[np.ndarray], size: tuple[int, int], mode: str, flip: bool) -> np.ndarray:
+    probabilities = []
+    for image in images:
+        x = torch.from_numpy(image[None].transpose(0, 3, 1, 2).copy())
+        look = slide if mode == "slide" else torch_model
+        probabilities.append(resize(look(x), size).softmax(1))
+        if flip:
+            probabilities.append(resize(look(x.flip(3)), size).softmax(1).flip(3))
+    return sum(probabilities).argmax(1)[0].numpy()
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((2, *size, 3)).astype(np.float32) for size in INPUTS]
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_classes_equal_those_of_mmseg(images, mode, flip, scales):
+    images, settings = images[:scales], SETTINGS | {"mode": mode, "flip": flip}
+    predict = jax.jit(lambda *x: inference.predict(model, x[:-1], x[-1], (128, 128), settings))
+    found = np.asarray(predict(*images, LABELS))
+    for row, size in enumerate(LABELS.tolist()):
+        expected = expected_classes([x[row] for x in images], size, mode, flip)
+        assert len(np.unique(expected)) == CLASSES
+        # Two equal scores may be rounded apart.
+        assert (found[row, : size[0], : size[1]] != expected).mean() < 1e-4
+
+
+def test_a_window_larger_than_the_image_is_the_whole_image(images):
+    settings = {"slide_crop": (500, 500), "slide_stride": (300, 300), "flip": False}
+    found = [
+        inference.predict(model, images[1:], LABELS, (128, 128), settings | {"mode": mode})
+        for mode in ("slide", "whole")
+    ]
+    assert np.array_equal(*found)
+
+
+def test_no_image_depends_on_the_others(images):
+    settings = SETTINGS | {"mode": "whole", "flip": True}
+    both = inference.predict(model, images, LABELS, (128, 128), settings)
+    for row in range(2):
+        alone = inference.predict(
+            model, [x[row : row + 1] for x in images], LABELS[row : row + 1], (128, 128), settings
+        )
+        assert np.array_equal(alone[0], both[row])
+
+
+def constant_model(values: list[float]):
+    return lambda images: jnp.broadcast_to(jnp.array(values), (len(images), 4, 4, len(values)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([1.0, 3.0, 3.0], 1), ([-5.0, -9.0, -8.0], 0), ([1.0, np.nan, 2.0], 3)]
+)
+def test_first_of_equal_scores_and_no_class_where_they_are_nan(scores, expected):
+    settings = {"mode": "whole", "flip": False}
+    found = inference.predict(
+        constant_model(scores), [jnp.zeros((1, 32, 32, 3))], np.array([[32, 32]]), (128, 128), settings
+    )
+    assert (np.asarray(found)[0, :32, :32] == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_full_size_logits_never_exist(mode):
+    settings = {"mode": mode, "flip": True, "slide_crop": (128, 128), "slide_stride": (85, 85)}
+    kernel = jnp.ones((3, 100))
+
+    def predict(images, sizes):
+        return inference.predict(lambda x: x[:, ::8, ::8] @ kernel, [images], sizes, (256, 256), settings)
+
+    compiled = jax.jit(predict).lower(np.zeros((4, 256, 256, 3), np.float32), np.full((4, 2), 250)).compile()
+    one_image = 256 * 256 * 100 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < one_image
