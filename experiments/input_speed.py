@@ -36,7 +36,7 @@ from seaformer_jax.data import images, pipeline, sources
 from seaformer_jax.data.randaugment import OPS, Op, Warp
 from seaformer_jax.data.transforms import TrainTransform
 
-IMAGES, BATCH, BATCHES, ROUNDS = 200, 64, 2, 60
+IMAGES, BATCH, BATCHES, ROUNDS = 200, 64, 8, 20
 SIZE = 224
 FILL = (124, 116, 104)  # ImageNet's mean colour.
 

@@ -56,6 +56,7 @@ def in_turn(
     for name, prepare in sides.items():
         pipes[name], theirs = context.Pipe()
         context.Process(target=_serve, args=(prepare, theirs), daemon=True).start()
+        theirs.close()  # Or the end of a process that fails would never be noticed here.
     facts = {name: pipe.recv() for name, pipe in pipes.items()}
     seconds = {name: [] for name in sides}
     for _ in range(warm_up + rounds):

@@ -8,7 +8,6 @@ Run again, it resumes or finds the training complete, and does the rest once mor
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from PIL import Image
 
 from convert import files, torch_model
+from experiments import runs
 from seaformer_jax.data.shapes import Shapes
 from seaformer_jax.data.transforms import EvalTransform
 from seaformer_jax.evaluation.report import draw_contact_sheet
@@ -47,10 +47,8 @@ def main() -> None:
 
 
 def command(title: str, module: str, *arguments: str) -> None:
-    """Prints and runs `python -m module arguments`; a failure ends the quickstart."""
-    print(f"\n=== {title}\n$ python -m {module} {' '.join(arguments)}", flush=True)
-    if status := subprocess.call([sys.executable, "-m", module, *arguments]):
-        sys.exit(status)
+    print(f"\n=== {title}", flush=True)
+    runs.call(module, *arguments)
 
 
 def write_images(folder: pathlib.Path) -> None:
@@ -99,7 +97,7 @@ def compare_logits(run: pathlib.Path) -> float:
 
 
 def print_summary(run: pathlib.Path, difference: float) -> None:
-    results = json.loads((run / "results.json").read_text())
+    results = runs.results(run)
     if difference > 1e-4:
         sys.exit(f"JAX and PyTorch differ by {difference:.1e} in the logits; at most 1e-4 was expected")
     print(f"""

@@ -8,7 +8,6 @@ the steps are done, `train` again to the end, `evaluate`, `convert.to_torch`. Th
 """
 
 import argparse
-import json
 import pathlib
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import numpy as np
 import torch
 
 from convert import files, torch_model
-from experiments import measure
+from experiments import measure, runs
 from seaformer_jax.data import sources
 from seaformer_jax.data.transforms import EvalTransform
 from seaformer_jax.training import workdir
@@ -45,17 +44,11 @@ def main() -> None:
     ]
     began = time.monotonic()
     killed_at = train_until_half(train, run)
-    call(*train)
+    runs.call(*train)
     minutes = (time.monotonic() - began) / 60
-    call("seaformer_jax.evaluate", f"--workdir={run}")
-    call("convert.to_torch", f"--workdir={run}", f"--out={run}/model.pth")
+    runs.call("seaformer_jax.evaluate", f"--workdir={run}")
+    runs.call("convert.to_torch", f"--workdir={run}", f"--out={run}/model.pth")
     write_results(run, killed_at, minutes)
-
-
-def call(module: str, *arguments: str) -> None:
-    """Runs `python -m module arguments`; a failure ends the script."""
-    print(f"$ python -m {module} {' '.join(arguments)}", flush=True)
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True)
 
 
 def train_until_half(train: list[str], run: pathlib.Path) -> int:
@@ -63,18 +56,13 @@ def train_until_half(train: list[str], run: pathlib.Path) -> int:
     process = subprocess.Popen([sys.executable, "-m", *train])
     while process.poll() is None:
         time.sleep(1)
-        steps = [row["step"] for row in curve(run)]
+        steps = [row["step"] for row in runs.curve(run)]
         if steps and 2 * max(steps) > workdir.read(run)[0].total_steps:
             process.send_signal(signal.SIGKILL)
             process.wait()
             print(f"killed at step {max(steps)} or soon after", flush=True)
             return max(steps)
     sys.exit("the training ended before it could be killed")
-
-
-def curve(run: pathlib.Path) -> list[dict]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def torch_top1(run: pathlib.Path) -> float:
@@ -98,14 +86,14 @@ def torch_top1(run: pathlib.Path) -> float:
 
 def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
     config, _ = workdir.read(run)
-    jax_top1, rows = json.loads((run / "results.json").read_text())["top1"], curve(run)
+    jax_top1, rows = runs.results(run)["top1"], runs.curve(run)
     figures = {
         "config": CONFIG,
         "seed": config.seed,
         "steps": config.total_steps,
         "killed_after_step": killed_at,
         "training_minutes": round(minutes, 1),
-        "val_images": json.loads((run / "results.json").read_text())["images"],
+        "val_images": runs.results(run)["images"],
         "jax_top1": jax_top1,
         "torch_top1": torch_top1(run),
         "curve": [{"step": row["step"], "top1": row["val/top1"]} for row in rows if "val/top1" in row],

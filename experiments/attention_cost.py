@@ -1,0 +1,117 @@
+"""Time of one attention against the input's size: SEA, plain axial and full attention (the paper's O(HW) claim).
+
+    python -m experiments.attention_cost
+
+Feature maps at 1/16 of square inputs from 256 to 2048 pixels, 64 channels, 4 heads with keys of 16 and values of 32
+channels; forward pass, one image. All three project to queries, keys, values and back with the same 1x1 convolutions:
+
+- SEA: `models/attention.py`, the block of the models, detail enhancement included;
+- axial: every position attends to those of its row, and every one to those of its column; the sum of both;
+- full: every position attends to all; up to 1024 pixels, beyond which its scores take more than 4 GB.
+
+Prints a table and writes experiments/results/attention_cost_<backend>.json and .png.
+"""
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from flax import nnx
+
+from experiments import measure
+from seaformer_jax.models.attention import SeaAttention
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
+STRIDE, WIDTH, HEADS, KEY, VALUE = 16, 64, 4, 16, 32
+LARGEST = {"sea": 2048, "axial": 2048, "full": 1024}
+ROUNDS = 9
+
+
+def projections(rng: np.random.Generator) -> tuple[jax.Array, ...]:
+    """Kernels of queries, keys, values and of the way back."""
+    shapes = ((WIDTH, HEADS * KEY), (WIDTH, HEADS * KEY), (WIDTH, HEADS * VALUE), (HEADS * VALUE, WIDTH))
+    return tuple(jnp.asarray(rng.standard_normal(shape) / 8, jnp.float32) for shape in shapes)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """[..., N, heads, d] each: softmax attention over N."""
+    scores = jnp.einsum("...nhd,...mhd->...hnm", q, k) * KEY**-0.5
+    return jnp.einsum("...hnm,...mhd->...nhd", jax.nn.softmax(scores, axis=-1), v)
+
+
+def heads_of(x: jax.Array, kernels: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """x [1, H, W, C] -> queries, keys and values [1, H, W, heads, d]."""
+    return tuple((x @ kernel).reshape(*x.shape[:3], HEADS, -1) for kernel in kernels[:3])
+
+
+def axial(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
+    q, k, v = heads_of(x, kernels)
+    columns = attend(*(t.swapaxes(1, 2) for t in (q, k, v))).swapaxes(1, 2)
+    return (attend(q, k, v) + columns).reshape(*x.shape[:3], -1) @ kernels[3]
+
+
+def full(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
+    flat = (t.reshape(1, -1, HEADS, t.shape[-1]) for t in heads_of(x, kernels))
+    return attend(*flat).reshape(*x.shape[:3], -1) @ kernels[3]
+
+
+def runs_of(size: int) -> dict:
+    """The sides that take part at this size, compiled: name -> a function that runs one and waits for it."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((1, size // STRIDE, size // STRIDE, WIDTH)), jnp.float32)
+    kernels = projections(rng)
+    graphdef, state = nnx.split(SeaAttention(WIDTH, KEY, HEADS, VALUE // KEY, 1, rng))
+    sides = {
+        "sea": (lambda x, state: nnx.merge(graphdef, state)(x, train=False), state),
+        "axial": (axial, kernels),
+        "full": (full, kernels),
+    }
+    compiled = {
+        name: (jax.jit(function).lower(x, weights).compile(), weights)
+        for name, (function, weights) in sides.items()
+        if size <= LARGEST[name]
+    }
+    return {
+        name: lambda run=run, weights=weights: jax.block_until_ready(run(x, weights))
+        for name, (run, weights) in compiled.items()
+    }
+
+
+def draw(rows: list[dict], backend: str) -> None:
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for name in LARGEST:
+        points = [(row["pixels_a_side"], row[f"{name}_ms"]) for row in rows if row[f"{name}_ms"] is not None]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    first = rows[0]
+    axes.plot(
+        SIZES,
+        [first["sea_ms"] * (size / SIZES[0]) ** 2 for size in SIZES],
+        color="grey",
+        linestyle=":",
+        label="proportional to HW",
+    )
+    axes.set(xscale="log", yscale="log", xlabel="input, pixels a side", ylabel="milliseconds")
+    axes.set_xticks(SIZES, SIZES)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(measure.RESULTS / f"attention_cost_{backend}.png", dpi=100)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    rows = []
+    for size in SIZES:
+        seconds = measure.interleaved(runs_of(size), ROUNDS)
+        rows.append({"pixels_a_side": size})
+        rows[-1] |= {f"{name}_ms": 1e3 * seconds[name] if name in seconds else None for name in LARGEST}
+    measure.print_table(rows)
+    measure.write(f"attention_cost_{jax.default_backend()}", {"rows": rows})
+    draw(rows, jax.default_backend())
+
+
+if __name__ == "__main__":
+    main()

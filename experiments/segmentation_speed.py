@@ -1,0 +1,107 @@
+"""Class maps of whole images, every size against the PyTorch model with the same weights, and peak memory.
+
+    python -m experiments.segmentation_speed [--models tiny,small] [--rounds 5]
+
+One image, 512x512 and 1024x2048 pixels, to the class of every pixel. Ours is what `evaluate` runs
+(`evaluation/inference.py`). PyTorch's is the model of `convert/torch_segmentation.py` and the test path of mmseg:
+logits resized to the image, softmax, argmax. The sides are processes of their own that take turns. The training step
+at 512x512 is `python -m experiments.train_speed --task segmentation`.
+
+Prints a table and writes experiments/results/segmentation_speed_<backend>.json.
+"""
+
+import argparse
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch.nn import functional as F
+
+from convert import torch_segmentation, weights
+from experiments import measure, sides
+from seaformer_jax import config as configs
+from seaformer_jax.evaluation import inference
+from seaformer_jax.models.registry import create_model
+
+SIZES = ((512, 512), (1024, 2048))
+CLASSES = 150
+
+
+def our_classes(name: str, height: int, width: int):
+    """Returns (a function that maps one image and waits for the result, facts)."""
+    model = create_model(
+        name, "segmentation", num_classes=CLASSES, dtype="bfloat16" if sides.on_gpu() else "float32"
+    )
+    graphdef, state = nnx.split(model)
+    record = configs.segmentation().eval
+
+    @jax.jit
+    def classes(state, images, size):
+        model = nnx.merge(graphdef, state)
+        return inference.predict(model, [images], size, (height, width), record)
+
+    image = jnp.asarray(examples(height, width).transpose(0, 2, 3, 1))
+    size = jnp.asarray([[height, width]])
+    return lambda: np.asarray(classes(state, image, size)), {}
+
+
+def examples(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)
+
+
+def their_classes(name: str, height: int, width: int, state_dict: dict[str, np.ndarray], cores: int):
+    """Returns (a function that maps one image and waits for the result, facts)."""
+    gpu = torch.cuda.is_available()
+    device = torch.device("cuda" if gpu else "cpu")
+    torch.set_num_threads(cores)
+    model = torch_segmentation.create_model(name, num_classes=CLASSES)
+    model.load_state_dict({key: torch.tensor(value) for key, value in state_dict.items()})
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    image = torch.from_numpy(examples(height, width)).to(device, memory_format=torch.channels_last)
+
+    def run():
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+            logits = F.interpolate(model(image), (height, width), mode="bilinear", align_corners=False)
+            return logits.softmax(1).argmax(1).cpu().numpy()
+
+    return run, {}
+
+
+def compare(name: str, height: int, width: int, rounds: int) -> dict:
+    """Measures one model at one size; returns its row of the table."""
+    state_dict = weights.to_torch(create_model(name, "segmentation", num_classes=CLASSES))
+    found = measure.in_turn(
+        {
+            "jax": functools.partial(our_classes, name, height, width),
+            "torch": functools.partial(their_classes, name, height, width, state_dict, cores=measure.cores()),
+        },
+        rounds,
+    )
+    ours, theirs = found["jax"], found["torch"]
+    return {
+        "model": name,
+        "image": f"{height}x{width}",
+        "jax_ms": 1e3 * ours.seconds,
+        "torch_ms": 1e3 * theirs.seconds,
+        "ratio": theirs.seconds / ours.seconds,
+        "jax_peak_gb": ours.peak_bytes / 1e9,
+        "torch_peak_gb": theirs.peak_bytes / 1e9,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="tiny,small,base,large")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    names = [f"seaformer_{model}" for model in options.models.split(",")]
+    rows = [compare(name, *size, options.rounds) for name in names for size in SIZES]
+    measure.print_table(rows)
+    measure.write(f"segmentation_speed_{jax.default_backend()}", {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
