@@ -6,7 +6,7 @@ WORKERS ?= 2
 # larger pieces, which takes a third off a training step on a CPU. Other C libraries than glibc ignore it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint lock clean
+.PHONY: quickstart test lint lock clean arm-setup arm-check
 
 quickstart: .venv/installed
 	$(BIN)/python -m experiments.quickstart
@@ -34,5 +34,20 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
 	touch .venv/installed
 
+# ARM without a phone: an emulator that counts instructions and the runner for phones and boards, in build/arm (0.7 GB).
+# Needs Debian 12 on x86-64 with gcc; nothing is installed into the system.
+arm-setup: .venv/installed
+	$(BIN)/python -m convert.arm.setup
+
+# Counts LiteRT, ExecuTorch and ncnn and compares with convert/arm/baselines.json; takes another 4 GB for the exporters.
+arm-check: arm-setup build/arm/venv/installed
+	build/arm/venv/bin/python -m convert.arm.check
+
+build/arm/venv/installed: requirements.lock setup.cfg
+	$(PYTHON) -m venv build/arm/venv
+	build/arm/venv/bin/python -m pip install --quiet --requirement requirements.lock
+	build/arm/venv/bin/python -m pip install --quiet --editable '.[litert,executorch,ncnn]'
+	touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs build/arm

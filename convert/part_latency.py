@@ -1,0 +1,61 @@
+"""What each part of a SeaFormer costs on a device, as the latency statistics of the papers.
+
+python -m convert.part_latency --model seaformer_base --input-size 512x512 --format litert --device qemu
+
+Exports the network with seeded weights as far as the stem, then with one more part at a time, and measures all of
+them in turns: a part costs what it adds. So every operator stays fused with its neighbours as in the whole network.
+Prints a table and writes it with the samples to OUT.md and OUT.json. Exit status as of `convert.latency`.
+"""
+
+import pathlib
+import re
+import tempfile
+from collections.abc import Sequence
+
+from absl import flags
+
+from convert import device_command, latency_report, parts
+from convert.arm import models
+from convert.bundle import FORMATS
+from convert.devices import find
+from convert.measure import measure
+from convert.torch_model import VARIANTS
+from seaformer_jax.errors import UserError
+
+_MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Size.")
+_TASK = flags.DEFINE_enum("task", "segmentation", ["classification", "segmentation"], "Task.")
+_SIZE = flags.DEFINE_string("input-size", "512x512", "HEIGHTxWIDTH.")
+_FORMAT = flags.DEFINE_enum("format", "litert", FORMATS, "Runtime.")
+_DEVICE = flags.DEFINE_string("device", "host", "host, qemu, adb[:SERIAL] or ssh:USER@HOST.")
+_THREADS = flags.DEFINE_integer("threads", 1, "Threads, each pinned to a core of its own.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "parts", "OUT.json and OUT.md are written.")
+_RUNS = 50
+
+
+def main(rest: Sequence[str]) -> int:
+    size = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
+    if rest or not size:
+        raise UserError(f"found {' '.join(rest) or _SIZE.value!r}; expected --input-size=HEIGHTxWIDTH")
+    out, device = device_command.output(_OUT.value), find(_DEVICE.value, _THREADS.value)
+    height, width = map(int, size.groups())
+    model = models.seeded(_TASK.value, _MODEL.value, (height, width))
+    with tempfile.TemporaryDirectory() as folder:
+        bundles = []
+        for name, module in parts.up_to(model).items():
+            # What ends inside has no labels: its output is taken as it is, as that of a classifier.
+            task = _TASK.value if module is model else "classification"
+            place = pathlib.Path(folder) / name
+            bundles.append(
+                models.write_bundle(module, place, task, _MODEL.value, _FORMAT.value, (height, width))
+            )
+        report = measure(device, bundles, _RUNS)
+    latency_report.write(report, out)
+    title = f"{_MODEL.value}, {_TASK.value}, {height}x{width}, {_FORMAT.value}, {report['unit']}"
+    text = f"{title} on {report['device']}\n\n{parts.table(report)}"
+    out.with_name(out.name + ".md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    device_command.run(main)

@@ -1,0 +1,129 @@
+"""ExecuTorch, the whole graph lowered to XNNPACK as one delegate."""
+
+import collections
+import copy
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convert import runtimes
+from convert.bundle import MODEL_FILES, Bundle
+from convert.runtimes import Graph, Network
+from seaformer_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+LAYOUT = "NCHW"
+OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
+PRECISIONS = ("fp32", "fp16", "int8")
+LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
+
+_CAST = "dim_order_ops::_to_dim_order_copy"  # XNNPACK takes neither end of fp16.
+
+
+def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
+    """See `Runtime`.
+
+    fp16: weights and arithmetic, float32 at both ends. int8: weights by channel, activations by tensor.
+
+    Raises:
+        UserError: an operator is left outside the one delegate, where ExecuTorch's portable kernels take many times
+            as long.
+    """
+    import torch
+
+    logging.getLogger("torch.export").setLevel(logging.ERROR)
+    model, example = runtimes.upsampled(graph).eval(), torch.zeros(1, 3, *graph.input_size)
+    for precision, folder in folders.items():
+        if precision == "int8":
+            program = _quantized(model, example, calibration)
+        elif precision == "fp16":
+            program = torch.export.export(_half(model), (example,), strict=True)
+        else:
+            program = torch.export.export(model, (example,), strict=True)
+        path = folder / MODEL_FILES["executorch"]
+        path.write_bytes(_lowered(program))
+        _check_delegated(path)
+
+
+def _half(model: "nn.Module") -> "nn.Module":
+    """`model` in float16 between casts from and to float32."""
+    import torch
+    from torch import nn
+
+    class Cast(nn.Module):
+        def __init__(self, dtype: torch.dtype):
+            super().__init__()
+            self.dtype = dtype
+
+        def forward(self, x: "Tensor") -> "Tensor":
+            return x.to(self.dtype)
+
+    return nn.Sequential(Cast(torch.float16), copy.deepcopy(model).half(), Cast(torch.float32))
+
+
+def _quantized(model: "nn.Module", example: "Tensor", calibration: Sequence[np.ndarray]) -> "ExportedProgram":
+    import torch
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+    from torchao.quantization.pt2e import quantize_pt2e
+
+    config = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    quantizer = xnnpack_quantizer.XNNPACKQuantizer().set_global(config)
+    observed = quantize_pt2e.prepare_pt2e(
+        torch.export.export(model, (example,), strict=True).module(), quantizer
+    )
+    for image in calibration:
+        observed(torch.from_numpy(runtimes.channels_first(image)))
+    return torch.export.export(quantize_pt2e.convert_pt2e(observed), (example,), strict=True)
+
+
+def _lowered(program: "ExportedProgram") -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    return to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer
+
+
+def _check_delegated(path: Path) -> None:
+    delegates, kernels = _calls(path)
+    kernels.pop(_CAST, None)
+    if delegates != 1 or kernels:
+        rest = ", ".join(f"{count} {name}" for name, count in kernels.items()) or "nothing"
+        raise UserError(f"XNNPACK takes it in {delegates} parts and leaves out {rest}; expected one part")
+
+
+def _calls(path: Path) -> tuple[int, collections.Counter]:
+    """Returns how many parts of a model file XNNPACK runs, and the operators that it does not run."""
+    from executorch.exir._serialize import _program
+
+    content = _program.deserialize_pte_binary(path.read_bytes())
+    (plan,) = getattr(content, "program", content).execution_plan
+    calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
+    kernels = [plan.operators[call.op_index].name for call in calls if hasattr(call, "op_index")]
+    return sum(hasattr(call, "delegate_index") for call in calls), collections.Counter(kernels)
+
+
+def load(bundle: Bundle, threads: int = 1) -> Network:
+    """See `Runtime`."""
+    module = runtimes.run_module("executorch", "executorch.runtime")
+    import torch
+    from executorch.extension.pybindings import portable_lib
+
+    portable_lib._unsafe_reset_threadpool(threads)
+    method = module.Runtime.get().load_program(bundle.model).load_method("forward")
+
+    def network(images: np.ndarray) -> np.ndarray:
+        (output,) = method.execute([torch.from_numpy(runtimes.channels_first(images))])
+        return runtimes.channels_last(output.numpy(), bundle.output_layout)
+
+    return network
+
+
+def outside(bundle: Bundle) -> dict[str, int]:
+    """See `Runtime`: of fp16 the casts at both ends, else none."""
+    return dict(_calls(bundle.model)[1])

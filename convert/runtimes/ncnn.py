@@ -1,0 +1,83 @@
+"""ncnn, written by pnnx: the fewest instructions on ARM, and half precision arithmetic there."""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convert import runtimes
+from convert.bundle import MODEL_FILES, Bundle
+from convert.runtimes import Graph, Network
+from seaformer_jax.errors import UserError
+
+LAYOUT = "NCHW"
+OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
+PRECISIONS = ("fp32", "fp16")
+LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
+
+
+def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
+    """See `Runtime`.
+
+    fp16: half the file, and, where the processor has it (ARMv8.2), half precision arithmetic; elsewhere ncnn
+    computes in float32.
+    """
+    import torch
+
+    model = runtimes.upsampled(graph)
+    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+        traced = Path(scratch) / "traced.pt"
+        torch.jit.trace(model, torch.zeros(1, 3, *graph.input_size)).save(traced)
+        for precision, folder in folders.items():
+            _convert(traced, graph.input_size, precision, folder / MODEL_FILES["ncnn"])
+
+
+def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -> None:
+    import pnnx
+
+    height, width = size
+    command = [
+        pnnx.EXEC_PATH,
+        traced.name,
+        f"inputshape=[1,3,{height},{width}]",
+        f"ncnnparam={param.resolve()}",
+        f"ncnnbin={param.resolve().with_suffix('.bin')}",
+        f"fp16={int(precision == 'fp16')}",
+    ]
+    done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True)
+    if done.returncode or not param.exists():
+        raise UserError(f"pnnx ended with status {done.returncode}: {(done.stderr + done.stdout)[-300:]}")
+    # pnnx writes an operator without a counterpart under PyTorch's name, and ncnn then fails without a word.
+    kinds = {line.split()[0] for line in param.read_text().splitlines()[2:]}
+    if unknown := sorted(kind for kind in kinds if not re.fullmatch(r"[A-Z]\w*", kind)):
+        raise UserError(f"ncnn has no operator for {', '.join(unknown)}")
+
+
+def load(bundle: Bundle, threads: int = 1) -> Network:
+    """See `Runtime`."""
+    ncnn = runtimes.run_module("ncnn", "ncnn")
+    net = ncnn.Net()
+    net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
+    if bundle.precision == "fp32":  # On by default where the processor has it, whatever the file.
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    if net.load_param(str(bundle.model)) or net.load_model(str(bundle.model.with_suffix(".bin"))):
+        raise UserError(f"ncnn cannot load {bundle.model}; export the model again")
+
+    def network(images: np.ndarray) -> np.ndarray:
+        planes = runtimes.channels_first(images)[0]  # A `Mat` does not keep its memory alive.
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(planes))
+        status, output = extractor.extract("out0")
+        if status:
+            raise RuntimeError(f"ncnn ended with status {status}")
+        return runtimes.channels_last(np.array(output)[None], bundle.output_layout)
+
+    return network
+
+
+def outside(bundle: Bundle) -> dict[str, int]:
+    """None: ncnn has no delegates, and it does not load operators that it lacks."""
+    return {}

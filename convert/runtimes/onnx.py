@@ -1,0 +1,133 @@
+"""ONNX, run by ONNX Runtime on the CPU."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convert import runtimes
+from convert.bundle import MODEL_FILES, Bundle
+from convert.runtimes import Graph, Network
+
+LAYOUT = "NCHW"
+OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NHWC"}  # At full size channels lie last, see `convert.tails`.
+PRECISIONS = ("fp32", "fp16", "int8")
+LABELS_IN_GRAPH = True
+
+_INPUT = "image"
+_TAILS = {"logits": "LogitsTail", "labels": "LabelsTail"}
+_OPSET = 20
+# In 8 bits; the others, of attention, are few and small, and slower so on x86.
+_QUANTIZED = ["Conv", "Relu", "Clip", "Add", "Mul"]
+
+
+def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
+    """See `Runtime`.
+
+    fp16 is the weights in half precision, which ONNX Runtime widens when it loads the model: on CPUs without half
+    precision arithmetic it costs nothing. int8 is QDQ, weights int8 by channel, activations uint8 by tensor.
+    """
+    import onnx
+
+    model = _float_model(graph)
+    for precision, folder in folders.items():
+        path = folder / MODEL_FILES["onnx"]
+        if precision == "int8":
+            _quantize(model, path, calibration)
+        else:
+            onnx.save(_with_half_weights(model) if precision == "fp16" else model, path)
+
+
+def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
+    import torch
+
+    from convert import tails
+
+    parts = [graph.model]
+    if graph.task == "segmentation" and graph.output in _TAILS:
+        parts.append(getattr(tails, _TAILS[graph.output])(graph.input_size))
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns of libraries that nobody asked for.
+    example = torch.zeros(1, 3, *graph.input_size)
+    program = torch.onnx.export(
+        torch.nn.Sequential(*parts),
+        (example,),
+        dynamo=True,
+        opset_version=_OPSET,
+        input_names=[_INPUT],
+        output_names=[graph.output],
+        verbose=False,
+    )
+    return _without_remarks(program.model_proto)
+
+
+def _without_remarks(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: F821
+    """Less the exporter's notes on where each operator came from, half a megabyte of them."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    return model
+
+
+def _with_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: F821
+    """Weights as float16 with a Cast behind each; what is too large for float16 stays as it is."""
+    import onnx
+    from onnx import numpy_helper
+
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    casts = []
+    for initializer in half.graph.initializer:
+        values = numpy_helper.to_array(initializer)
+        if values.dtype != np.float32 or np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *half.graph.node]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    return half
+
+
+def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.ndarray]) -> None:  # noqa: F821
+    from onnxruntime import quantization
+
+    class Images(quantization.CalibrationDataReader):
+        def __init__(self):
+            self._images = iter(calibration)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._images, None)
+            return None if image is None else {_INPUT: runtimes.channels_first(image)}
+
+    quantization.quantize_static(
+        model,
+        path,
+        Images(),
+        quant_format=quantization.QuantFormat.QDQ,
+        op_types_to_quantize=_QUANTIZED,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
+
+
+def load(bundle: Bundle, threads: int = 1) -> Network:
+    """See `Runtime`."""
+    onnxruntime = runtimes.run_module("onnx", "onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+    def network(images: np.ndarray) -> np.ndarray:
+        (output,) = session.run(None, {_INPUT: runtimes.channels_first(images)})
+        return runtimes.channels_last(output, bundle.output_layout)
+
+    return network
+
+
+def outside(bundle: Bundle) -> dict[str, int]:
+    """None: the CPU provider takes every operator of the graph, or loading would have failed."""
+    return {}

@@ -1,0 +1,161 @@
+"""Stand-ins for what devices need: `adb`, `ssh` and a phone's programs, a runner, ONNX Runtime, bundles.
+
+The stand-in `adb` and `ssh` execute on this machine what they are given, in a folder that plays the device's storage.
+The network is the mean of each input channel, so what it computes is known.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+import numpy as np
+
+from convert.bundle import Bundle
+
+SIZE = (6, 8)
+
+_TOOLS = """#!{python} -IS
+# Storage is $DEVICE_ROOT; the device's own programs ($DEVICE_PROGRAMS) come before this machine's.
+import os, pathlib, shutil, subprocess, sys
+root = pathlib.Path(os.environ["DEVICE_ROOT"])
+with open(root.parent / "calls", "a") as log:
+    print(*sys.argv[1:], file=log)
+
+def there(text):
+    return text.replace("/data/local/tmp", str(root))
+
+def shell(command):
+    path = os.environ["DEVICE_PROGRAMS"] + ":" + os.environ["PATH"]
+    sys.exit(subprocess.run(["sh", "-c", there(command)], cwd=root, env=os.environ | {{"PATH": path}}).returncode)
+
+def adb(words):
+    if words == ["devices"]:
+        print("List of devices attached", (root.parent / "attached").read_text(), sep="\\n")
+        return
+    verb, *words = words[2:]
+    if verb == "shell":
+        shell(*words)
+    *sources, target = words
+    for source in map(there, sources):
+        shutil.copy(source, there(target))
+
+def ssh(words):
+    refusal = root.parent / "refusal"
+    if refusal.exists():
+        print(refusal.read_text(), file=sys.stderr)
+        sys.exit(255)
+    address, command = words[words.index("--") + 1:]
+    shell(command)
+
+{tool}(sys.argv[1:])
+"""
+
+_RUNNER = """
+import json, os, sys, time
+import numpy as np
+given = dict(word.split("=", 1) for word in sys.argv[1:])
+height, width = int(given["height"]), int(given["width"])
+image = np.fromfile(given["image"], np.uint8)
+assert image.size == 3 * height * width, image.size
+planes = np.fromfile(given["input"], np.float32).reshape(3, height, width)
+planes.mean((1, 2)).tofile(given["output"])
+with open("cores", "w") as file:
+    json.dump(sorted(os.sched_getaffinity(0)), file)
+runs = int(given["runs"])
+print(json.dumps({"pre": [1000000] * runs, "network": [5000000] * runs, "post": [500000] * runs,
+                  "together": [6500000] * runs, "peak_kb": 2048}))
+"""
+
+_ONNXRUNTIME = """
+import numpy as np
+
+class SessionOptions:
+    pass
+
+class InferenceSession:
+    def __init__(self, *arguments, **options):
+        pass
+
+    def run(self, names, given):
+        (images,) = given.values()
+        return [images.mean((2, 3))]
+"""
+
+
+class Device:
+    """A stand-in phone and board below `folder`.
+
+    Attributes:
+        root: its storage.
+        attached: what `adb devices` lists.
+        refusal: what `ssh` dies of, where the file exists.
+        calls: a line for every call of `adb` and `ssh`.
+    """
+
+    def __init__(self, folder: pathlib.Path, monkeypatch):
+        self.root, self.programs, tools = folder / "storage", folder / "programs", folder / "tools"
+        for path in (self.root, self.programs, tools):
+            path.mkdir(parents=True)
+        self.attached, self.refusal, self.calls = folder / "attached", folder / "refusal", folder / "calls"
+        self.attached.write_text("emulator-1\tdevice\n")
+        self.program("uname", '[ "$1" = -m ] && echo aarch64 || echo Linux 5.10')
+        self.program("getprop", '[ "$1" = ro.soc.model ] && echo SM8250')
+        for tool in ("adb", "ssh"):
+            script(tools / tool, _TOOLS.format(python=sys.executable, tool=tool))
+        monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+        monkeypatch.setenv("DEVICE_ROOT", str(self.root))
+        monkeypatch.setenv("DEVICE_PROGRAMS", str(self.programs))
+
+    def program(self, name: str, lines: str) -> None:
+        """Puts a shell script on the device's path."""
+        script(self.programs / name, f"#!/bin/sh\n{lines}\n")
+
+
+def script(path: pathlib.Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def write_runner(build: pathlib.Path) -> None:
+    """Puts a runner that speaks the language of arm/runner.cpp into build/runner."""
+    folder = build / "runner"
+    folder.mkdir(parents=True)
+    (folder / "runner.py").write_text(_RUNNER)
+    card = {"abi": "aarch64", "format": "executorch", "start": [sys.executable, "runner.py"]}
+    (folder / "runner.json").write_text(json.dumps(card))
+
+
+def write_onnxruntime(folder: pathlib.Path) -> None:
+    """Puts a package `onnxruntime` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "onnxruntime.py").write_text(_ONNXRUNTIME)
+
+
+def write_bundle(folder: pathlib.Path, kind: str = "executorch", off: float = 0.0, **fields) -> Bundle:
+    """A classifier of 3 classes, logits = means of the channels; `off`: what the expected output is wrong by."""
+    folder.mkdir(parents=True)
+    about = {
+        "task": "classification",
+        "name": "means",
+        "format": kind,
+        "precision": "fp32",
+        "output": "logits",
+        "tail": "",
+        "input_size": SIZE,
+        "layout": "NCHW",
+        "output_layout": "",
+        "normalized_inside": False,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.25, 0.1),
+        "class_names": ("red", "green", "blue"),
+        "palette": (),
+        "source": {},
+        "versions": {},
+    }
+    bundle = Bundle(folder=folder, **about | fields)
+    bundle.model.write_bytes(b"model")
+    image = np.random.default_rng(0).random((1, *SIZE, 3), np.float32)
+    bundle.write_reference(image, image.mean((1, 2)) + np.float32(off))
+    bundle.write_card()
+    return bundle

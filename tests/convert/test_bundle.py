@@ -1,0 +1,132 @@
+"""Bundles: what is written is read, whole or not at all."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from convert import bundle
+from convert.bundle import Bundle
+from seaformer_jax.errors import UserError
+
+
+def make(folder, **changes) -> Bundle:
+    fields = {
+        "task": "segmentation",
+        "name": "seaformer_tiny",
+        "format": "litert",
+        "precision": "fp32",
+        "output": "logits8",
+        "tail": bundle.KERNEL,
+        "input_size": (64, 96),
+        "layout": "NHWC",
+        "output_layout": "NHWC",
+        "normalized_inside": False,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.2, 0.1),
+        "class_names": ("road", "sky"),
+        "palette": ((1, 2, 3), (4, 5, 6)),
+        "source": {"file": "m.pth", "sha256": "00"},
+        "versions": {"jax": "0.10.2", "torch": None},
+    }
+    return Bundle(folder, **(fields | changes))
+
+
+def test_bundle_is_read_as_it_was_written(tmp_path):
+    made = make(tmp_path)
+    made.write_card()
+    image, expected = np.random.default_rng(0).random((2, 1, 4, 4, 3), np.float32)
+    made.write_reference(image, expected)
+    found = Bundle.open(tmp_path)
+    assert found == made
+    np.testing.assert_array_equal(found.reference(), [image, expected])
+
+
+def test_bundle_knows_its_files(tmp_path):
+    for name, size in (
+        ("model.ncnn.param", 7),
+        ("model.ncnn.bin", 11),
+        ("model.json", 100),
+        ("report.md", 3),
+    ):
+        (tmp_path / name).write_bytes(bytes(size))
+    made = make(tmp_path, format="ncnn")
+    assert (made.model.name, made.size()) == ("model.ncnn.param", 18)
+
+
+def test_normalization_is_the_callers_unless_the_model_has_it(tmp_path):
+    assert make(tmp_path).normalization == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+    assert make(tmp_path, normalized_inside=True).normalization is None
+
+
+def test_kernel_travels_as_source(tmp_path):
+    make(tmp_path).copy_kernel()
+    assert "void argmax_upsample(" in (tmp_path / "argmax_upsample.h").read_text()
+    assert (tmp_path / "argmax_upsample.c").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is no bundle: model.json is missing or damaged"),
+        ('{"task": ', "is no bundle"),
+        ("[1]", "is no bundle"),
+        ('{"task": "segmentation"}', "another version of this project .fields class_names, format"),
+    ],
+)
+def test_what_is_no_bundle_is_said_to_be_none(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "model.json").write_text(content)
+    with pytest.raises(UserError, match=said):
+        Bundle.open(tmp_path)
+
+
+def test_damaged_reference_is_told(tmp_path):
+    make(tmp_path).write_reference(np.zeros(3), np.zeros(2))
+    content = (tmp_path / "reference.npz").read_bytes()
+    (tmp_path / "reference.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"reference\.npz is missing or damaged"):
+        make(tmp_path).reference()
+
+
+def test_writing_leaves_the_whole_bundle(tmp_path):
+    with bundle.writing(tmp_path / "deep" / "b") as folder:
+        make(folder).write_card()
+        assert not (tmp_path / "deep" / "b").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["b"]
+    assert Bundle.open(tmp_path / "deep" / "b").folder.name == "b"
+
+
+def test_writing_that_fails_leaves_what_was_there(tmp_path):
+    out = tmp_path / "b"
+    for precision in ("fp32", "fp16"):  # The second replaces the first.
+        with bundle.writing(out) as folder:
+            make(folder, precision=precision).write_card()
+    assert Bundle.open(out).precision == "fp16"
+    for fails_into in (out, tmp_path / "new"):
+        with pytest.raises(RuntimeError), bundle.writing(fails_into) as folder:
+            make(folder).write_card()
+            raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert Bundle.open(out).precision == "fp16"
+
+
+def test_other_peoples_folders_are_not_replaced(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_text("a")
+    (tmp_path / "file").write_text("a")
+    for name, said in (
+        ("photos", "holds other things than a bundle"),
+        ("file", "is a file"),
+        ("file/b", "cannot write"),
+    ):
+        with pytest.raises(UserError, match=said), bundle.writing(tmp_path / name):
+            pytest.fail("nothing may be written")
+    assert (tmp_path / "photos" / "a.jpg").read_text() == "a"
+
+
+def test_card_holds_every_field_but_the_folder(tmp_path):
+    make(tmp_path).write_card()
+    names = {field.name for field in dataclasses.fields(Bundle)}
+    assert json.loads((tmp_path / "model.json").read_text()).keys() == names - {"folder"}
