@@ -2,7 +2,6 @@
 
 import io
 import os
-import pathlib
 import warnings
 from collections.abc import Callable
 
@@ -15,19 +14,19 @@ from seaformer_jax import errors
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # `decode` or `decode_pillow`.
-Decode = Callable[[bytes | os.PathLike, str], np.ndarray | Image.Image]
+Decode = Callable[[bytes | str | os.PathLike, str], np.ndarray | Image.Image]
 
 # Pillow warns anew for every file with odd metadata, and a data set may hold thousands. A filter for the
 # process, not `catch_warnings` around each call: files are read in threads, and that is not thread-safe.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(data: bytes | os.PathLike, name: str) -> np.ndarray:
+def decode(data: bytes | str | os.PathLike, name: str) -> np.ndarray:
     """What `decode_pillow` decodes, as an array uint8 [height, width, 3], RGB; read-only."""
     return np.asarray(decode_pillow(data, name))
 
 
-def decode_pillow(data: bytes | os.PathLike, name: str) -> Image.Image:
+def decode_pillow(data: bytes | str | os.PathLike, name: str) -> Image.Image:
     """Decodes an image file of any mode that Pillow reads.
 
     Alpha is dropped, and palettes, CMYK and grey are converted as `PIL.Image.convert("RGB")` does. 16-bit
@@ -47,7 +46,7 @@ def decode_pillow(data: bytes | os.PathLike, name: str) -> Image.Image:
         CorruptImageError: the content is no image, is truncated or otherwise broken.
         UserError: the file cannot be read (absent, no permission, a failing disk); never skipped.
     """
-    content = data if isinstance(data, bytes) else _read(pathlib.Path(data), name)
+    content = data if isinstance(data, bytes) else _read(data, name)
     try:
         with Image.open(io.BytesIO(content)) as image:
             return _to_rgb(image)
@@ -61,9 +60,10 @@ def decode_pillow(data: bytes | os.PathLike, name: str) -> Image.Image:
         raise errors.CorruptImageError(f"{name}: {error or type(error).__name__}") from error
 
 
-def _read(path: pathlib.Path, name: str) -> bytes:
+def _read(path: str | os.PathLike, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            return file.read()
     except OSError as error:
         raise errors.UserError(f"{name}: cannot be read: {error.strerror}") from error
 

@@ -195,8 +195,11 @@ class RandAugment:
         return image
 
     def _draw(self, rng: np.random.Generator) -> list[Op]:
-        weights = _WEIGHTS if self.weighted else None
-        return [_OPS[i] for i in rng.choice(len(_OPS), self.layers, replace=not self.weighted, p=weights)]
+        if self.weighted:
+            drawn = rng.choice(len(_OPS), self.layers, replace=False, p=_WEIGHTS)
+        else:
+            drawn = rng.integers(len(_OPS), size=self.layers)  # `choice` takes 2 % of an image's time.
+        return [_OPS[i] for i in drawn]
 
     def _magnitude(self, rng: np.random.Generator) -> float:
         uniform = self.std > _UNIFORM_ABOVE

@@ -101,8 +101,8 @@ class ImageFolder:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> dict:
-        path = self._folder / os.fsdecode(self._paths[index])
-        return {"image": self._decode(path, str(path)), "label": int(self._labels[index])}
+        path = os.path.join(self._folder, os.fsdecode(self._paths[index]))
+        return {"image": self._decode(path, path), "label": int(self._labels[index])}
 
 
 class ReadGuard:
