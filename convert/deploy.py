@@ -104,7 +104,12 @@ def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:
 
 
 def rearrange_head(model: nn.Module, input_size: Size) -> None:
-    """The depthwise 1x1 convolution behind the last product becomes part of a factor, and a bias."""
+    """The depthwise 1x1 convolution behind the last product becomes part of a factor, and a bias.
+
+    Not behind an up-sampling module, which is no product.
+    """
+    if getattr(model, "upsample", None) is not None:
+        return
     for head in _parts(model, LightHead):
         block = head.get_submodule(f"fuse{head.depth}")
         if block.method == "multiply":

@@ -22,12 +22,15 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
       UserError: the file cannot be read, or is of another model or another number of classes than `config`.
     """
     state_dict = files.read_state_dict(path)
-    count = weights.class_count(state_dict, config.task.name)
+    problem = tasks.problem(config)
+    count = weights.class_count(state_dict, problem)
     if config.task.num_classes not in (0, count):
         raise UserError(
             f"{path} has {count} classes, but task.num_classes is {config.task.num_classes}; leave it at 0, or "
             "train a new head on these weights with --config.init_from"
         )
+    if not config.model.get("upsample_width", 1):  # Of a student, whose teacher need not be there.
+        config.model.upsample_width = weights.head_width(state_dict, problem)
     class_names = _class_names(config, count)
     task = tasks.create(config, class_names)
     model = task.create_model()
@@ -38,6 +41,7 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
 def load_into(model: nnx.Module, source: str) -> None:
     """Puts the weights of `source` into `model`; only the head may differ, and then keeps its fresh values.
 
+    A SeaFormer++ takes an ICLR model's weights: what makes its adaptive weights stays 0, and so it computes the same.
     The log lists the names that matched, those that are missing in `source` and those that it has besides.
 
     Args:
@@ -53,7 +57,8 @@ def load_into(model: nnx.Module, source: str) -> None:
     state_dict = weights.to_torch(trained.load(path).model) if path.is_dir() else files.read_state_dict(path)
     state_dict = weights.with_backbone_of(model, state_dict)
     matching = weights.match(model, state_dict)
-    others = [name for name in matching.missing + matching.misshaped if weights.in_backbone(name)]
+    missing = [name for name in matching.missing if not weights.is_adaptive(name)]
+    others = [name for name in missing + matching.misshaped if weights.in_backbone(name)]
     if others:
         raise UserError(
             f"init_from: {source} has another backbone than the model; choose its size: {matching}"

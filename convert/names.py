@@ -23,7 +23,10 @@ _SEA = {
     "attention/column/encode": "attn.proj_encode_column.1",
     "attention/column/query_position": "attn.pos_emb_columnq",
     "attention/column/key_position": "attn.pos_emb_columnk",
-    "attention/to_detail": "attn.to_detail",  # The official code has no such ablation; the name is ours.
+    # The official code has neither SeaFormer++ nor the ablation of detail enhancement; these names are ours.
+    "attention/squeeze/map": "attn.squeeze_map",
+    "attention/expand/map": "attn.expand_map",
+    "attention/to_detail": "attn.to_detail",
     "attention/detail_depthwise": "attn.dwconv",
     "attention/detail_pointwise": "attn.pwconv",
     "ffn/expand": "mlp.fc1",
@@ -81,6 +84,9 @@ def _name(path: tuple, shapes: Mapping, first_sea: int, backbone: str) -> str:
     module = path[: -1 - leaf.count("/")]
     if module == ("head",):
         return f"linear.{_LEAVES[leaf]}"
+    if module[0] == "upsample":  # The official code has none; the names are ours.
+        inner = f"block.{_block(module, shapes)}" if module[1] == "block" else module[1]
+        return f"upsample.{inner}.{_LEAVES[leaf]}"
     if module[0] == "head":
         return f"decode_head.{_head_module(module)}.{_HEAD_LEAVES[leaf]}"
     return f"{backbone}{_module(module, shapes, first_sea)}.{_LEAVES[leaf]}"
@@ -92,15 +98,19 @@ def _head_module(module: tuple) -> str:
     return _HEAD[module[1]]
 
 
+def _block(module: tuple, shapes: Mapping) -> str:
+    """The convolution of an inverted residual, e.g. ("backbone", "stages", 0, "mobile", 0, "project")."""
+    # Convolutions and activations alternate in one nn.Sequential; without expansion it starts one layer later.
+    has_expansion = (*module[:-1], "expand", "conv", "kernel") in shapes
+    return f"conv.{2 * (_MOBILE.index(module[-1]) - (not has_expansion))}"
+
+
 def _module(module: tuple, shapes: Mapping, first_sea: int) -> str:
     if module[1] == "stem":
         return "smb1.stem_block.0"
     stage, kind, index = module[2:5]
     if kind == "mobile":
-        # Convolutions and activations alternate in one nn.Sequential; without expansion it starts one layer later.
-        has_expansion = (*module[:5], "expand", "conv", "kernel") in shapes
-        position = 2 * (_MOBILE.index(module[5]) - (not has_expansion))
-        return f"smb{stage + 1}.layer{index + 1}.conv.{position}"
+        return f"smb{stage + 1}.layer{index + 1}.{_block(module, shapes)}"
     return f"trans{stage - first_sea + 1}.transformer_blocks.{index}.{_SEA['/'.join(module[5:])]}"
 
 

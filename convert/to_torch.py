@@ -3,6 +3,7 @@
 python -m convert.to_torch --workdir runs/tiny --out tiny.pth
 """
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -13,11 +14,24 @@ from ml_collections import ConfigDict
 
 from convert import files, weights
 from seaformer_jax import command
+from seaformer_jax.errors import UserError
 from seaformer_jax.models.variants import VARIANTS
 from seaformer_jax.training import trained
 
 _MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
-_OPTIONS = ("detail_input", "detail_combine", "position_embedding", "fusion_widths", "fusion")
+_OPTIONS = (
+    "detail_input",
+    "detail_combine",
+    "position_embedding",
+    "adaptive",
+    "adaptive_source",
+    "adaptive_shared",
+    "adaptive_expansion",
+    "fusion_widths",
+    "fusion",
+    "upsample_ratio",
+    "upsample_width",
+)
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
 _OUT = flags.DEFINE_string(
@@ -45,12 +59,13 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
     return {
         "model": config.model.name,
         "options": _options(config),
-        "task": config.task.name,
+        "task": run.task.problem,
         "num_classes": len(run.class_names),
         "class_names": list(run.class_names),
         "mean": config.data.mean,
         "std": config.data.std,
-        **_input(config),
+        **_input(run),
+        **_labels(run),
         "step": run.step,
         "weights": _which(run),
         "workdir": workdir.resolve().name,
@@ -62,16 +77,28 @@ def _options(config: ConfigDict) -> dict[str, Any]:
     """The ablations in which the model differs from the published one."""
     chosen = {option: config.model[option] for option in _OPTIONS if option in config.model}
     published = VARIANTS[config.model.name]
-    return {k: value for k, value in chosen.items() if value not in ((), getattr(published, k))}
+    return {k: value for k, value in chosen.items() if value not in ("", (), getattr(published, k))}
 
 
-def _input(config: ConfigDict) -> dict[str, Any]:
-    """How the images are prepared that the model was evaluated with."""
-    if config.task.name == "segmentation":
+def _input(run: trained.Trained) -> dict[str, Any]:
+    """How the images are prepared that the model was evaluated with, and then made smaller by `upsample_ratio`."""
+    config = run.config
+    if run.task.problem == "segmentation":
         evaluation = {key: config.eval[key] for key in ("scale", "size_divisor", "mode")}
         return {"crop_size": config.data.crop_size, **evaluation}
     evaluation = {key: config.eval[key] for key in ("crop_fraction", "interpolation")}
     return {"image_size": config.data.image_size, **evaluation}
+
+
+def _labels(run: trained.Trained) -> dict[str, Any]:
+    """The colours of the classes and how masks are encoded, where there are masks and the data is there."""
+    if run.task.problem != "segmentation":
+        return {}
+    try:
+        spec = dataclasses.asdict(run.task.train_source.labels)
+    except UserError:  # The weights are of use without the data.
+        return {}
+    return {"labels": {name: value for name, value in spec.items() if name != "class_names"}}
 
 
 def _which(run: trained.Trained) -> str:
@@ -88,7 +115,8 @@ def _version(package: str) -> str | None:
 
 def _usage(run: trained.Trained, out: pathlib.Path) -> str:
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
-    task, size = run.config.task.name, run.config.data.image_size
+    task, size = run.task.problem, run.config.data.image_size
+    size = round(size / (run.config.model.get("upsample_ratio") or 1))
     options = "".join(f", {option}={value!r}" for option, value in _options(run.config).items())
     sides = "H, W" if task == "segmentation" else f"{size}, {size}"
     return (

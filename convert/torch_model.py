@@ -53,6 +53,12 @@ class Variant(NamedTuple):
     detail_input: str = "qkv"
     detail_combine: str = "multiply"
     position_embedding: bool = True
+    adaptive: str = "none"
+    adaptive_source: str = "x"
+    adaptive_shared: bool = False
+    adaptive_expansion: str = "linear"
+    upsample_ratio: float = 0.0
+    upsample_width: int = 0
 
 
 # fmt: off
@@ -91,6 +97,9 @@ VARIANTS = {
         fusion_widths=(128, 160, 192)),
 }
 # fmt: on
+VARIANTS |= {
+    name.replace("_", "_plus_"): variant._replace(adaptive="both") for name, variant in VARIANTS.items()
+}
 
 
 class ConvBN(nn.Sequential):
@@ -161,6 +170,13 @@ class SqueezeAxialPositionalEmbedding(nn.Module):
         return x + F.interpolate(self.pos_embed, size=x.shape[2], mode="linear", align_corners=False)
 
 
+def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """1x1 convolution without bias that starts at 0."""
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    nn.init.zeros_(conv.weight)
+    return conv
+
+
 class SeaAttention(nn.Module):
     """Squeeze-enhanced axial attention: [B, C, H, W] -> [B, C, H, W] (paper eq. 4 and 5).
 
@@ -169,11 +185,19 @@ class SeaAttention(nn.Module):
     first gates the second. The gate is 0.5 everywhere at initialisation, since `proj` ends in a BatchNorm
     that starts with scale 0.
 
+    In SeaFormer++ weights that depend on the input replace the means ("squeeze") and give the broadcast a gain at
+    every position ("expand"). The paper's formulas are not public, these are ours; the 1x1 convolutions that make
+    the weights start at 0, where both steps are those of the ICLR model.
+
     Args:
         detail_input: What detail enhancement convolves: "qkv"; "conv", a 1x1 convolution of the input to its
             own width; "upconv", one to the width of qkv; "none": the attention alone is the output, ungated.
         detail_combine: "multiply", or "add": attention without its hard sigmoid plus detail.
         position_embedding: Whether positions are told apart.
+        adaptive: "none", "both", "squeeze" or "expand".
+        adaptive_source: What the weights are made from, "x" or "q".
+        adaptive_shared: Whether all heads have the same weights.
+        adaptive_expansion: Of the convolution's value a, "linear": 1 + a; "sigmoid": 2 sigmoid(a).
     """
 
     def __init__(
@@ -184,10 +208,15 @@ class SeaAttention(nn.Module):
         detail_input: str = "qkv",
         detail_combine: str = "multiply",
         position_embedding: bool = True,
+        adaptive: str = "none",
+        adaptive_source: str = "x",
+        adaptive_shared: bool = False,
+        adaptive_expansion: str = "linear",
     ):
         super().__init__()
         self.heads = heads
         self.detail_input, self.detail_combine = detail_input, detail_combine
+        self.adaptive_source, self.adaptive_expansion = adaptive_source, adaptive_expansion
         self.scale = key_dim**-0.5
         qk = heads * key_dim
         value = heads * key_dim * VALUE_RATIO
@@ -207,6 +236,9 @@ class SeaAttention(nn.Module):
         self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
         self.pos_emb_columnq = position()
         self.pos_emb_columnk = position()
+        weights = qk if adaptive_source == "q" else channels, 1 if adaptive_shared else heads
+        self.squeeze_map = zero_conv(*weights) if adaptive in ("both", "squeeze") else None
+        self.expand_map = zero_conv(*weights) if adaptive in ("both", "expand") else None
         if detail_input == "none":
             return
         detail = channels if detail_input == "conv" else qkv
@@ -218,7 +250,7 @@ class SeaAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k = self.to_q(x), self.to_k(x)  # [B, heads * key, H, W] each
         v = self.to_v(x)  # [B, heads * value, H, W]
-        attended = self.axial(q, k, v)
+        attended = self.axial(q, k, v, q if self.adaptive_source == "q" else x)
         if self.detail_input == "none":
             return attended
         detail = self.detail(torch.cat([q, k, v], dim=1) if self.detail_input == "qkv" else x)
@@ -228,14 +260,35 @@ class SeaAttention(nn.Module):
         """Detail enhancement kernel: q, k and v side by side, or the input -> [B, C, H, W]."""
         return self.pwconv(self.act(self.dwconv(self.to_detail(x))))
 
-    def axial(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Squeeze axial attention -> [B, C, H, W]."""
-        rows = self.attend(self.pos_emb_rowq(q.mean(3)), self.pos_emb_rowk(k.mean(3)), v.mean(3))
-        columns = self.attend(self.pos_emb_columnq(q.mean(2)), self.pos_emb_columnk(k.mean(2)), v.mean(2))
+    def axial(self, q: Tensor, k: Tensor, v: Tensor, source: Tensor | None = None) -> Tensor:
+        """Squeeze axial attention -> [B, C, H, W]; `source` [B, C_source, H, W] is for the adaptive weights."""
+        (row_q, row_k, row_v), (column_q, column_k, column_v) = self.squeeze([q, k, v], source)
+        rows = self.attend(self.pos_emb_rowq(row_q), self.pos_emb_rowk(row_k), row_v)
+        columns = self.attend(self.pos_emb_columnq(column_q), self.pos_emb_columnk(column_k), column_v)
         rows = self.proj_encode_row(rows.unsqueeze(3))  # [B, heads * value, H, 1]
         columns = self.proj_encode_column(columns.unsqueeze(2))  # [B, heads * value, 1, W]
         # The shortcut from the unsqueezed v is in the official code only, not in the paper.
-        return self.proj(v + (rows + columns))
+        return self.proj(v + self.expand(rows, columns, source))
+
+    def squeeze(self, maps: list[Tensor], source: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps [B, C, H, W] -> their row tokens [B, C, H] and their column tokens [B, C, W]."""
+        if self.squeeze_map is None:
+            return [t.mean(3) for t in maps], [t.mean(2) for t in maps]
+        scores = self.squeeze_map(source)  # [B, heads or 1, H, W]
+        heads = [t.unflatten(1, (scores.shape[1], -1)) for t in maps]
+        by_row, by_column = scores.softmax(3), scores.softmax(2)
+        rows = [torch.einsum("bgij,bgcij->bgci", by_row, t).flatten(1, 2) for t in heads]
+        columns = [torch.einsum("bgij,bgcij->bgcj", by_column, t).flatten(1, 2) for t in heads]
+        return rows, columns
+
+    def expand(self, rows: Tensor, columns: Tensor, source: Tensor | None) -> Tensor:
+        """[B, C, H, 1] and [B, C, 1, W] -> [B, C, H, W]."""
+        if self.expand_map is None:
+            return rows + columns
+        gain = self.expand_map(source)  # [B, heads or 1, H, W]
+        gain = 2 * gain.sigmoid() if self.adaptive_expansion == "sigmoid" else 1 + gain
+        gain = gain.repeat_interleave(rows.shape[1] // gain.shape[1], dim=1)
+        return gain * rows + gain * columns
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Multi-head attention among N tokens: [B, heads * key, N] twice, [B, heads * value, N] -> like v."""
@@ -291,7 +344,15 @@ class AttentionStage(nn.Sequential):
 
     def __init__(self, variant: Variant, index: int, channels: int, drop_path_rate: float):
         super().__init__()
-        options = variant.detail_input, variant.detail_combine, variant.position_embedding
+        options = (
+            variant.detail_input,
+            variant.detail_combine,
+            variant.position_embedding,
+            variant.adaptive,
+            variant.adaptive_source,
+            variant.adaptive_shared,
+            variant.adaptive_expansion,
+        )
         hidden = channels * variant.ffn_ratios[index]
         self.transformer_blocks = nn.Sequential(
             *(
@@ -333,6 +394,25 @@ class Backbone(nn.Module):
         return features
 
 
+class Upsampling(nn.Module):
+    """Bilinear interpolation, an inverted residual and, where the widths differ, a 1x1 convolution.
+
+    Of a model that was distilled: the map [B, C_in, h, w] of an image of H x W pixels becomes
+    [B, C_out, ceil(r*H / stride), ceil(r*W / stride)], r*H and r*W rounded. Its names are not official.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, ratio: float, stride: int):
+        super().__init__()
+        self.block = InvertedResidual(in_channels, in_channels, kernel=5, expansion=4, stride=1)
+        nn.init.zeros_(self.block.conv[-1].bn.weight)
+        self.project = nn.Identity() if in_channels == out_channels else ConvBN(in_channels, out_channels)
+        self.ratio, self.stride = ratio, stride
+
+    def forward(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
+        size = [-(-round(side * self.ratio) // self.stride) for side in image_size]
+        return self.project(self.block(F.interpolate(x, size=size, mode="bilinear", align_corners=False)))
+
+
 class SeaFormer(Backbone):
     """Classifier: images [B, 3, H, W] -> logits [B, num_classes].
 
@@ -342,10 +422,18 @@ class SeaFormer(Backbone):
 
     def __init__(self, variant: Variant, num_classes: int = 1000, drop_path_rate: float = 0.1):
         super().__init__(variant, drop_path_rate)
-        self.linear = nn.Linear(self.channels[-1], num_classes)
+        width = variant.upsample_width or self.channels[-1]
+        self.upsample = None
+        if variant.upsample_ratio:
+            stride = 2 << len(self.channels)
+            self.upsample = Upsampling(self.channels[-1], width, variant.upsample_ratio, stride)
+        self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.forward_features(x)[-1].mean(dim=(2, 3)))
+        features = self.forward_features(x)[-1]
+        if self.upsample is not None:
+            features = self.upsample(features, x.shape[2:])
+        return self.linear(features.mean(dim=(2, 3)))
 
 
 def create_model(
@@ -354,7 +442,7 @@ def create_model(
     """Returns a SeaFormer classifier with random weights, in training mode.
 
     Args:
-        name: "seaformer_tiny", "seaformer_small", "seaformer_base" or "seaformer_large".
+        name: A key of `VARIANTS`, such as "seaformer_tiny" or "seaformer_plus_tiny".
         num_classes: Width of the logits (the official code fixes 1000).
         drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
         **options: Fields of `Variant` to change.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convert.torch_model import Backbone, Variant, find, h_sigmoid
+from convert.torch_model import Backbone, Upsampling, Variant, find, h_sigmoid
 
 DROPOUT = 0.1  # Of whole channels, before the last layer (official `dropout_ratio`).
 
@@ -48,12 +48,15 @@ class FusionBlock(nn.Module):
 
 
 class LightHead(nn.Module):
-    """Feature maps of the five stages -> logits at 1/8 of the image, [B, num_classes, H / 8, W / 8]."""
+    """Feature maps of the five stages -> logits at 1/8 of the image, [B, num_classes, H / 8, W / 8].
 
-    def __init__(self, variant: Variant, num_classes: int):
+    Between `fuse` and `classify` a model may have an up-sampling module, whose output channels are `width`.
+    """
+
+    def __init__(self, variant: Variant, width: int, num_classes: int):
         super().__init__()
         channels = [rows[-1][2] for rows in variant.stages]
-        width, self.depth = variant.fusion_widths[-1], len(variant.fusion_widths)
+        self.depth = len(variant.fusion_widths)
         self.conv_seg = nn.Conv2d(width, num_classes, 1)
         self.dropout = nn.Dropout2d(DROPOUT)
         self.linear_fuse = ConvModule(width, width, groups=width)
@@ -65,15 +68,22 @@ class LightHead(nn.Module):
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def fuse(self, features: list[Tensor]) -> Tensor:
+        """The five maps -> [B, fusion_widths[-1], ceil(H / 8), ceil(W / 8)]."""
         x = features[1]
         for i in range(self.depth):
             x = self.get_submodule(f"fuse{i + 1}")(x, features[i - self.depth])
+        return x
+
+    def classify(self, x: Tensor) -> Tensor:
+        """[B, width, h, w] -> logits [B, num_classes, h, w]."""
         return self.conv_seg(self.dropout(torch.relu(self.linear_fuse(x))))
 
 
 class Segmenter(nn.Module):
     """Images [B, 3, H, W] -> logits [B, num_classes, ceil(H / 8), ceil(W / 8)].
+
+    With an up-sampling module (`upsample_ratio` r): r*H and r*W instead of H and W.
 
     Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. For labels
     of the image's size the logits are resized bilinearly (`align_corners=False`) before the argmax.
@@ -82,10 +92,18 @@ class Segmenter(nn.Module):
     def __init__(self, variant: Variant, num_classes: int = 150, drop_path_rate: float = 0.1):
         super().__init__()
         self.backbone = Backbone(variant, drop_path_rate)
-        self.decode_head = LightHead(variant, num_classes)
+        fused = variant.fusion_widths[-1]
+        width = variant.upsample_width or fused
+        self.decode_head = LightHead(variant, width, num_classes)
+        self.upsample = (
+            Upsampling(fused, width, variant.upsample_ratio, 8) if variant.upsample_ratio else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.decode_head(self.backbone.forward_features(x))
+        fused = self.decode_head.fuse(self.backbone.forward_features(x))
+        return self.decode_head.classify(
+            fused if self.upsample is None else self.upsample(fused, x.shape[2:])
+        )
 
 
 def create_model(
@@ -97,7 +115,7 @@ def create_model(
     """Returns a SeaFormer segmentation model with random weights, in training mode.
 
     Args:
-        name: "seaformer_tiny", "seaformer_small", "seaformer_base" or "seaformer_large".
+        name: A key of `torch_model.VARIANTS`, such as "seaformer_tiny" or "seaformer_plus_tiny".
         num_classes: Channels of the logits.
         drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
         **options: Fields of `torch_model.Variant` to change, such as `fusion="add"`.

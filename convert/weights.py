@@ -13,7 +13,7 @@ from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "decode_head.")
+_HEADS = ("linear.", "decode_head.", "upsample.")  # Whatever is not the backbone's.
 _CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
 
 
@@ -103,9 +103,19 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     )
 
 
+def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
+    """Returns the channels that the last layer reads of a state dict that `class_count` takes."""
+    return np.shape(state_dict[_CLASSIFIERS[task]])[1]
+
+
 def in_backbone(name: str) -> bool:
     """Whether `name` is a weight of the backbone: neither of the head nor one of BatchNorm's counters."""
     return not name.startswith(_HEADS) and not name.endswith(_COUNTER)
+
+
+def is_adaptive(name: str) -> bool:
+    """Whether `name` makes the weights of SeaFormer++'s squeezing and expanding: at 0 the model is the ICLR one."""
+    return name.endswith((".squeeze_map.weight", ".expand_map.weight"))
 
 
 def with_backbone_of(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

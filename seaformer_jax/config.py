@@ -1,6 +1,7 @@
 """The configuration record: every key of every recipe, with its default.
 
-A recipe in `configs/` starts from `default()` or `segmentation()` and changes what it means to change; the command
+A recipe in `configs/` starts from `default()` or `segmentation()` and changes what it means to change;
+`distillation()` adds what the student of another model needs. The command
 line changes single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
 """
 
@@ -64,6 +65,33 @@ def segmentation() -> ConfigDict:
     return c
 
 
+def distillation(record: ConfigDict) -> ConfigDict:
+    """Returns `record`, of segmentation or classification, with what distillation needs besides.
+
+    Its data, schedule and evaluation are those of the teacher's resolution; the student sees the images smaller.
+    """
+    record.task.name = f"distilled_{record.task.name}"
+    record.model.upsample_ratio = 2.0  # Side of the teacher's image / side of the student's, at least 1.
+    record.model.upsample_width = 0  # Channels of the features that both compare; found with the teacher.
+    record.teacher = ConfigDict(
+        {
+            "source": "",  # A workdir, or a checkpoint file with the official names; see convert/teacher.py.
+            "model": "",  # Of a file, which does not tell it: "seaformer_base", for example.
+            "sha256": "",  # Of the weights; found when they are read. A run keeps it and refuses another teacher.
+        }
+    )
+    # Factors of the terms in distillation_losses.py; a term of weight 0 is left out.
+    record.distillation = ConfigDict(
+        {"cross_weight": 1.0, "feature_weight": 1.0, "output_weight": 1.0, "temperature": 1.0}
+    )
+    # The up-sampling module starts anew, as the head does.
+    record.optim.lr_multipliers = tuple(
+        (r"(head|upsample)/.*" if pattern == r"head/.*" else pattern, factor)
+        for pattern, factor in record.optim.lr_multipliers
+    )
+    return record
+
+
 def _common() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
@@ -92,6 +120,11 @@ def _model() -> ConfigDict:
             "detail_input": "qkv",  # qkv | conv | upconv | none: what detail enhancement reads
             "detail_combine": "multiply",  # multiply | add
             "position_embedding": True,
+            # Of the seaformer_plus models; explained in models/attention.py.
+            "adaptive": "",  # none | both | squeeze | expand; "" leaves the model's own.
+            "adaptive_source": "x",  # x | q
+            "adaptive_shared": False,  # over the heads
+            "adaptive_expansion": "linear",  # linear | sigmoid
         }
     )
 

@@ -19,7 +19,7 @@ def check(config: ConfigDict) -> None:
     for keys, (holds, expected) in _RANGES.items():
         for key in keys.split():
             *sections, name = key.split(".")
-            section = functools.reduce(ConfigDict.__getitem__, sections, config)
+            section = functools.reduce(lambda record, key: record.get(key, {}), sections, config)
             # A key that is not there belongs to the record of another task.
             if name in section and not holds(section[name]):
                 raise UserError(f"{key} is {section[name]!r}; expected {expected}")
@@ -30,11 +30,28 @@ def check(config: ConfigDict) -> None:
             f"eval.slide_stride is {config.eval.slide_stride!r}; expected at most eval.slide_crop, "
             f"{config.eval.slide_crop!r}, so that no pixel is left out"
         )
+    if "distillation" in config:
+        _check_ratio(config)
     images = config.batch_size // config.optim.accumulate
     if images % config.model.bn_groups:
         raise UserError(
             f"model.bn_groups is {config.model.bn_groups}; expected a divisor of {images}, the images that the "
             "model sees at once (batch_size / optim.accumulate)"
+        )
+
+
+def _check_ratio(config: ConfigDict) -> None:
+    """The student's images have whole pixels and, where pixels have labels, whole cells of 8 x 8."""
+    segments = "crop_size" in config.data
+    key, sides = (
+        ("crop_size", config.data.crop_size) if segments else ("image_size", (config.data.image_size,))
+    )
+    ratio, multiple = config.model.upsample_ratio, 8 if segments else 1
+    if ratio < 1 or any(side / ratio % multiple or side / ratio < _SMALLEST for side in sides):
+        raise UserError(
+            f"model.upsample_ratio is {ratio!r}; expected a number of at least 1 that divides data.{key}, "
+            f"{config.data[key]!r}, into {f'multiples of {multiple}' if segments else 'whole numbers'} of at least "
+            f"{_SMALLEST} pixels"
         )
 
 
@@ -50,6 +67,8 @@ def _two_lengths(value: tuple) -> bool:
     return len(value) == 2 and min(value) >= 1
 
 
+_SMALLEST = 32  # Pixels along a side of an image: a single position is left at 1/32 and 1/64.
+
 _RANGES: dict[str, Range] = {
     # First: recipes compute other values from these.
     "batch_size optim.accumulate": _at_least(1),
@@ -58,7 +77,9 @@ _RANGES: dict[str, Range] = {
     "eval.every checkpoint.every data.workers task.num_classes": _at_least(0),
     "augment.mixup augment.cutmix": _at_least(0),
     "optim.weight_decay optim.clip_norm optim.schedule.warmup_steps": _at_least(0),
-    "data.image_size": _at_least(32),  # A single position is left at 1/32 and 1/64 of that.
+    "data.image_size": _at_least(_SMALLEST),
+    "distillation.cross_weight distillation.feature_weight distillation.output_weight": _at_least(0),
+    "distillation.temperature": (lambda v: v > 0, "a number above 0"),
     "augment.flip augment.erasing": (lambda v: 0 <= v <= 1, "a number in [0, 1]"),
     "model.drop_path_rate task.label_smoothing": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
     "optim.ema_decay optim.momentum": (lambda v: 0 <= v < 1, "a number in [0, 1)"),
@@ -69,7 +90,7 @@ _RANGES: dict[str, Range] = {
     "data.base_scale eval.scale": (_two_lengths, "the long and the short side, such as (2048, 512)"),
     "data.crop_size": (
         # Logits are at 1/8, and the loss upsamples them by exactly 8.
-        lambda v: _two_lengths(v) and min(v) >= 32 and not any(side % 8 for side in v),
+        lambda v: _two_lengths(v) and min(v) >= _SMALLEST and not any(side % 8 for side in v),
         "height and width, multiples of 8 and at least 32, such as (512, 512)",
     ),
     "eval.slide_crop eval.slide_stride": (_two_lengths, "two lengths in pixels, such as (512, 512)"),

@@ -34,6 +34,10 @@ class PixelSums(NamedTuple):
     right: jax.Array  # pixels whose label has the largest logit
     pixels: jax.Array
 
+    def accuracy(self) -> jax.Array:
+        """Share of the pixels that are right; 0 where there are none."""
+        return self.right / jnp.maximum(self.pixels, 1)
+
 
 def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> PixelSums:
     """Cross-entropy of logits that are upsampled bilinearly to the labels, as mmseg's `BaseDecodeHead.losses`.

@@ -23,9 +23,13 @@ def main() -> int:
     task = tasks.create(config)
     for batches in (task.train_batches(0), task.eval_batches()):
         batches.close()  # Opened once, so that wrong data is an error now and not after compiling.
+    if "teacher" in config:
+        # Here and not below: only commands may reach for the room that knows PyTorch.
+        from convert import teacher
+
+        task.use_teacher(teacher.load(config, task.class_names))
     model = task.create_model()
     if config.init_from and not checkpoint.saved_steps(folder):
-        # Here and not below: only commands may reach for the room that knows PyTorch.
         from convert import initial
 
         initial.load_into(model, config.init_from)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seaformer_jax.models import adaptive_squeeze
 from seaformer_jax.models.layers import ConvBN, Depthwise, Pointwise
 from seaformer_jax.resize import resize_linear
 
@@ -75,6 +76,13 @@ class SeaAttention(nnx.Module):
       detail branch, and the projected attention is the output.
     - `detail_combine`: "multiply": the attention's hard sigmoid times the detail; "add": the sum of both,
       where nothing is gated and thus no sigmoid stands.
+
+    SeaFormer++ squeezes and expands by weights that depend on the input, see `adaptive_squeeze`:
+
+    - `adaptive`: "none", "both", "squeeze" or "expand".
+    - `adaptive_source`: what the weights are computed from, "x" or the queries, "q".
+    - `adaptive_shared`: whether all heads have the same weights.
+    - `adaptive_expansion`: "linear" or "sigmoid".
     """
 
     def __init__(
@@ -89,6 +97,10 @@ class SeaAttention(nnx.Module):
         detail_input: str = "qkv",
         detail_combine: str = "multiply",
         position_embedding: bool = True,
+        adaptive: str = "none",
+        adaptive_source: str = "x",
+        adaptive_shared: bool = False,
+        adaptive_expansion: str = "linear",
     ):
         keys, values = heads * key_dim, heads * key_dim * value_ratio
 
@@ -109,6 +121,9 @@ class SeaAttention(nnx.Module):
         )
         self.row, self.column = axis(), axis()
         self.project = pointwise(values, width, initial_scale=0.0)
+        inputs, groups = (keys if adaptive_source == "q" else width), (1 if adaptive_shared else heads)
+        self.squeeze, self.expand = adaptive_squeeze.create(adaptive, inputs, groups, adaptive_expansion)
+        self.adaptive_source = adaptive_source
         self.detail_input, self.detail_combine = detail_input, detail_combine
         if detail_input == "none":
             return
@@ -120,14 +135,21 @@ class SeaAttention(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """x [B, H, W, C] -> [B, H, W, C]."""
         q, k, v = self.to_q(x, train), self.to_k(x, train), self.to_v(x, train)  # [B, H, W, h * d]
-        row = self.row(q.mean(2), k.mean(2), v.mean(2), train)  # squeezed over W: [B, H, h * d]
-        column = self.column(q.mean(1), k.mean(1), v.mean(1), train)  # squeezed over H: [B, W, h * d]
-        attended = v + (row[:, :, None] + column[:, None])
+        attended = v + self._axial(q if self.adaptive_source == "q" else x, q, k, v, train)
         attended = self.project(jax.nn.relu6(attended), train)
         if self.detail_input == "none":
             return attended
         detail = self._detail(x, q, k, v, train)
         return attended + detail if self.detail_combine == "add" else jax.nn.hard_sigmoid(attended) * detail
+
+    def _axial(self, source: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
+        """Both branches of equation 5 -> [B, H, W, h * d]; `source` is for the adaptive weights."""
+        if self.squeeze is None:
+            rows, columns = ([t.mean(axis) for t in (q, k, v)] for axis in (2, 1))
+        else:
+            rows, columns = self.squeeze(source, q, k, v)
+        row, column = self.row(*rows, train), self.column(*columns, train)  # [B, H, h * d], [B, W, h * d]
+        return row[:, :, None] + column[:, None] if self.expand is None else self.expand(source, row, column)
 
     def _detail(self, x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
         qkv = self.detail_input == "qkv"

@@ -12,6 +12,8 @@ from seaformer_jax.models.variants import VARIANTS, SeaFormerConfig
 
 _TASKS = {"classification": Classifier, "segmentation": Segmenter}
 _HEAD_OPTIONS = {"classification": (), "segmentation": ("fusion_widths", "fusion")}
+# Options in which the models differ; where they are empty, a model keeps its own value.
+_OF_THE_MODEL = ("fusion_widths", "adaptive")
 
 
 def list_models() -> list[str]:
@@ -31,8 +33,8 @@ def create_model(
       num_classes: outputs of the head.
       seed: of the initial parameters.
       **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
-        `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` leaves the
-        variant's own.
+        `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` and `adaptive=""` leave the
+        model's own.
     Returns:
       An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` gives the maps of all stages.
     Raises:
@@ -58,6 +60,5 @@ def model_config(name: str, task: str = "classification", **options) -> SeaForme
         if option not in fields:
             known = suggest(option, fields) or f" Known: {', '.join(fields)}."
             raise UserError(f"unknown model option {option!r} for {task}.{known}")
-    if not options.get("fusion_widths", True):
-        del options["fusion_widths"]
+    options = {key: value for key, value in options.items() if value or key not in _OF_THE_MODEL}
     return dataclasses.replace(VARIANTS[name], **options)

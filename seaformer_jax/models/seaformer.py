@@ -150,6 +150,10 @@ def _sea_layers(
             detail_input=config.detail_input,
             detail_combine=config.detail_combine,
             position_embedding=config.position_embedding,
+            adaptive=config.adaptive,
+            adaptive_source=config.adaptive_source,
+            adaptive_shared=config.adaptive_shared,
+            adaptive_expansion=config.adaptive_expansion,
         )
 
     def ffn() -> FFN:

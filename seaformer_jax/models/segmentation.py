@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seaformer_jax.models import upsampling
 from seaformer_jax.models.layers import ConvBN, Depthwise, Pointwise
 from seaformer_jax.models.seaformer import SeaFormer
 from seaformer_jax.models.variants import SeaFormerConfig
@@ -16,6 +17,7 @@ from seaformer_jax.resize import resize_linear
 DROPOUT = 0.1  # Of whole channels (seaformer-seg/local_configs/seaformer/*.py: dropout_ratio).
 _CLASSIFIER_STD = 0.01  # Of the last layer's initial weights (mmseg's BaseDecodeHead).
 _EIGHTH = 1  # Stage of the feature map that the head starts from.
+_STRIDE = 8  # Pixels along one side of a cell of that map.
 
 
 class FusionBlock(nnx.Module):
@@ -58,10 +60,16 @@ class LightHead(nnx.Module):
     """Fuses the maps of all attention stages into the one at 1/8, finest first, and classifies its positions.
 
     Its initial values are those of mmcv's `ConvModule` and mmseg's `BaseDecodeHead`.
+
+    Args:
+      config: of the whole model.
+      width: channels of the map to classify: the fused one, or what an up-sampling module makes of it.
+      num_classes: of the logits.
+      rng: of the initial values.
     """
 
-    def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
-        groups, width = config.bn_groups, config.fusion_widths[-1]
+    def __init__(self, config: SeaFormerConfig, width: int, num_classes: int, rng: np.random.Generator):
+        groups = config.bn_groups
         contexts = [specs[-1].channels for specs in config.stages[-len(config.depths) :]]
         locals_ = [config.stages[_EIGHTH][-1].channels, *config.fusion_widths]
         self.fuse = nnx.List(
@@ -77,38 +85,57 @@ class LightHead(nnx.Module):
         self.classify.kernel[...] = _normal(rng, self.classify.kernel.shape, _CLASSIFIER_STD)
         self.classify.bias[...] = jnp.zeros(num_classes)
 
-    def __call__(self, features: tuple[jax.Array, ...], train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes].
+    def fused(self, features: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        """Returns the map of the last fusion block, [B, ceil(H/8), ceil(W/8), C].
 
         Args:
           features: [B, ceil(H/s), ceil(W/s), C_s] of the backbone's stages, s = 4, 8, 16, 32, 64.
           train: normalise by batch statistics and update the running ones.
-          rngs: with a `dropout` stream; None keeps every channel.
         """
         x = features[_EIGHTH]
         for fuse, context in zip(self.fuse, features[-len(self.fuse) :], strict=True):
             x = fuse(x, context, train)
+        return x
+
+    def logits(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """x [B, h, w, width] -> float32 logits [B, h, w, num_classes].
+
+        Args:
+          x: the fused map.
+          train: normalise by batch statistics and update the running ones.
+          rngs: with a `dropout` stream; None keeps every channel.
+        """
         x = jax.nn.relu(self.linear_fuse(x, train))
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         return self.classify(x.astype(jnp.float32))
 
 
 class Segmenter(nnx.Module):
-    """Backbone and light head."""
+    """Backbone and light head, with an up-sampling module between the fused map and its classification if wanted."""
 
     def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
         self.backbone = SeaFormer(config, rng)
-        self.head = LightHead(config, num_classes, rng)
+        self.upsample, self.width = upsampling.create(config, config.fusion_widths[-1], _STRIDE, rng)
+        self.head = LightHead(config, self.width, num_classes, rng)
 
     def __call__(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes].
+        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes]; upsampled, r*H and r*W for H and W.
 
         Args:
           images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
           train: normalise by batch statistics and update the running ones.
           rngs: with a `dropout` stream for stochastic depth and the head's dropout; None keeps everything.
         """
-        return self.head(self.backbone(images, train, rngs), train, rngs)
+        return self.classify(self.features(images, train, rngs), train, rngs)
+
+    def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns the fused map, upsampled if need be: the logits' shape with `width` channels."""
+        x = self.head.fused(self.backbone(images, train, rngs), train)
+        return x if self.upsample is None else self.upsample(x, images.shape[1:3], train)
+
+    def classify(self, features: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """features [B, h, w, width] -> float32 logits [B, h, w, num_classes]."""
+        return self.head.logits(features, train, rngs)
 
 
 def _kaiming(conv: nnx.Module, outputs: int, rng: np.random.Generator) -> nnx.Module:

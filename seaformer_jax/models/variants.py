@@ -1,5 +1,7 @@
 """The four published sizes: the backbones of seaformer-cls/seaformer.py and the fusion blocks of
 seaformer-seg/local_configs/seaformer/ (the paper, Table "architecture variants").
+
+SeaFormer++ has the same four, with adaptive squeezing and expanding; the paper's own could not be read.
 """
 
 import dataclasses
@@ -10,7 +12,18 @@ from seaformer_jax.errors import UserError, suggest
 _CHOICES = {
     "detail_input": ("qkv", "conv", "upconv", "none"),
     "detail_combine": ("multiply", "add"),
+    "adaptive": ("none", "both", "squeeze", "expand"),
+    "adaptive_source": ("x", "q"),
+    "adaptive_expansion": ("linear", "sigmoid"),
     "fusion": ("sigmoid_multiply", "multiply", "add", "sigmoid_add"),
+}
+
+
+# Options of the adaptive weights -> the values of `adaptive` under which they mean something.
+_ADAPTIVE = {
+    "adaptive_source": ("both", "squeeze", "expand"),
+    "adaptive_shared": ("both", "squeeze", "expand"),
+    "adaptive_expansion": ("both", "expand"),
 }
 
 
@@ -34,7 +47,8 @@ class SeaFormerConfig:
     others in `attention.SeaAttention`.
 
     Raises:
-      UserError: an option is none of the known values, or there are not as many fusion widths as depths.
+      UserError: an option is none of the known values, shapes adaptive weights that the model does not have, or there
+        are not as many fusion widths as depths.
     """
 
     stem: int  # channels of the first convolution
@@ -50,14 +64,26 @@ class SeaFormerConfig:
     detail_input: str = "qkv"  # qkv | conv | upconv | none
     detail_combine: str = "multiply"  # multiply | add
     position_embedding: bool = True
+    adaptive: str = "none"  # none | both | squeeze | expand
+    adaptive_source: str = "x"  # x | q
+    adaptive_shared: bool = False  # over the heads
+    adaptive_expansion: str = "linear"  # linear | sigmoid
     fusion_widths: tuple[int, ...] = ()  # of the fusion blocks, one behind each of the last stages
     fusion: str = "sigmoid_multiply"  # sigmoid_multiply | multiply | add | sigmoid_add
+    upsample_ratio: float = 0.0  # `upsampling.Upsampling` before the head; 0: none
+    upsample_width: int = 0  # its output channels; 0: as many as come in
 
     def __post_init__(self):
         for option, known in _CHOICES.items():
             if (value := getattr(self, option)) not in known:
                 raise UserError(
                     f"model option {option} is {value!r}; expected one of {', '.join(known)}.{suggest(value, known)}"
+                )
+        for option, users in _ADAPTIVE.items():
+            if (value := getattr(self, option)) != getattr(type(self), option) and self.adaptive not in users:
+                raise UserError(
+                    f"model option {option} is {value!r}, but adaptive is {self.adaptive!r}; expected "
+                    f"{' or '.join(users)}, as in the seaformer_plus models"
                 )
         if self.fusion_widths and len(self.fusion_widths) != len(self.depths):
             raise UserError(
@@ -130,9 +156,7 @@ LARGE = SeaFormerConfig(
     fusion_widths=(128, 160, 192),
 )
 
-VARIANTS = {
-    "seaformer_tiny": TINY,
-    "seaformer_small": SMALL,
-    "seaformer_base": BASE,
-    "seaformer_large": LARGE,
+_SIZES = {"tiny": TINY, "small": SMALL, "base": BASE, "large": LARGE}
+VARIANTS = {f"seaformer_{size}": config for size, config in _SIZES.items()} | {
+    f"seaformer_plus_{size}": dataclasses.replace(config, adaptive="both") for size, config in _SIZES.items()
 }

@@ -7,9 +7,16 @@ from ml_collections import ConfigDict
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.tasks.classification import Classification
+from seaformer_jax.tasks.distilled_classification import DistilledClassification
+from seaformer_jax.tasks.distilled_segmentation import DistilledSegmentation
 from seaformer_jax.tasks.segmentation import Segmentation
 
-_TASKS = {"classification": Classification, "segmentation": Segmentation}
+_TASKS = {
+    "classification": Classification,
+    "segmentation": Segmentation,
+    "distilled_classification": DistilledClassification,
+    "distilled_segmentation": DistilledSegmentation,
+}
 
 
 def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:
@@ -21,7 +28,16 @@ def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:
     Raises:
       UserError: an unknown task.
     """
+    return _find(config)(config, class_names)
+
+
+def problem(config: ConfigDict) -> str:
+    """Returns `Task.problem` of the task that `config` names; UserError where it is unknown."""
+    return _find(config).problem
+
+
+def _find(config: ConfigDict) -> type[Task]:
     name = config.task.name
     if name not in _TASKS:
         raise UserError(f"task.name is {name!r}; expected one of {', '.join(_TASKS)}.{suggest(name, _TASKS)}")
-    return _TASKS[name](config, class_names)
+    return _TASKS[name]

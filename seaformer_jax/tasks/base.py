@@ -15,6 +15,7 @@ class Task(Protocol):
 
     best_metric: str  # Of `summarize`; larger is better.
     class_names: Sequence[str]
+    problem: str  # What the model answers: a task that `create_model` knows.
 
     def create_model(self) -> nnx.Module:
         """A model with fresh parameters."""
@@ -24,6 +25,9 @@ class Task(Protocol):
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """This process's rows of the training batches from number `start_step` on."""
+
+    def constants(self) -> Batch:
+        """Arrays that every training batch has besides, the same in each and in no checkpoint: a frozen model."""
 
     def eval_batches(self) -> Iterator[Batch]:
         """This process's rows of the validation batches, with `mask`."""

@@ -24,6 +24,7 @@ class Classification(ImageTask):
     """See `tasks.base.Task`."""
 
     best_metric = "top1"
+    problem = "classification"
 
     def open_source(self, split: str) -> sources.Source:
         return sources.create(self.config.data, split, decode_pillow)
@@ -54,6 +55,13 @@ class Classification(ImageTask):
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Mean cross-entropy against smoothed, possibly mixed targets; accuracy against the batch's labels."""
+        images, targets, dropout_key = self.training_images(batch, key)
+        logits = model(images, train=True, rngs=nnx.Rngs(dropout=dropout_key))
+        accuracy = (logits.argmax(-1) == batch["label"]).mean()
+        return soft_cross_entropy(logits, targets).mean(), {"accuracy": accuracy}
+
+    def training_images(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns images [B, S, S, 3], normalised and augmented, targets [B, num_classes], and a key that is left."""
         augment = self.config.augment
         mix_key, erase_key, dropout_key = jax.random.split(key, 3)
         smoothing = self.config.task.label_smoothing
@@ -67,12 +75,10 @@ class Classification(ImageTask):
             group=augment.mix_group,
         )
         images = device_augment.random_erasing(self.normalize(images), erase_key, augment.erasing)
-        logits = model(images, train=True, rngs=nnx.Rngs(dropout=dropout_key))
-        accuracy = (logits.argmax(-1) == batch["label"]).mean()
-        return soft_cross_entropy(logits, targets).mean(), {"accuracy": accuracy}
+        return images, targets, dropout_key
 
     def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
-        logits = model(self.normalize(batch["image"]), train=False)
+        logits = model(self.prepare(batch["image"]), train=False)
         labels, mask = batch["label"], batch["mask"]
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
         predictions = logits.argmax(-1)
@@ -103,6 +109,4 @@ class Classification(ImageTask):
     ) -> None:
         if heatmap:
             raise UserError("--heatmap is drawn over class maps, and this task has none; leave it out")
-        prediction.classify(
-            model, paths, folder, self._eval_transform().map, self.normalize, self.class_names
-        )
+        prediction.classify(model, paths, folder, self._eval_transform().map, self.prepare, self.class_names)

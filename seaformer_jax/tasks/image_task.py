@@ -23,6 +23,8 @@ class ImageTask:
     Data sets are opened when they are first needed. A subclass has `open_source(split)` and `train_transform()`.
     """
 
+    problem: str
+
     def __init__(self, config: ConfigDict, class_names: Sequence[str] = ()):
         self.config = config
         self._class_names = class_names
@@ -59,7 +61,7 @@ class ImageTask:
         options = {key: value for key, value in self.config.model.items() if key != "name"}
         return create_model(
             self.config.model.name,
-            self.config.task.name,
+            self.problem,
             num_classes=self.num_classes,
             seed=self.config.seed,
             dtype=self.config.dtype,
@@ -78,6 +80,9 @@ class ImageTask:
             **self.reading(),
         )
 
+    def constants(self) -> Batch:
+        return {}
+
     def reading(self) -> dict[str, int]:
         """Who reads the data: arguments of the functions that make batches."""
         return {
@@ -87,6 +92,10 @@ class ImageTask:
         }
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """uint8 [B, H, W, 3] -> what the model takes."""
+        """[B, H, W, 3] in 0..255 -> normalised, in the dtype of the computation."""
         data = self.config.data
         return device_augment.normalize(images, data.mean, data.std, jnp.dtype(self.config.dtype))
+
+    def prepare(self, images: jax.Array) -> jax.Array:
+        """uint8 [B, H, W, 3], as the evaluation transform gives them -> what the model takes in evaluation."""
+        return self.normalize(images)

@@ -17,7 +17,7 @@ from seaformer_jax.data.segmentation_transforms import (
 )
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import class_maps, inference, report
-from seaformer_jax.losses import pixel_cross_entropy
+from seaformer_jax.losses import PixelSums, pixel_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
 from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.image_task import ImageTask
@@ -27,6 +27,7 @@ class Segmentation(ImageTask):
     """See `tasks.base.Task`."""
 
     best_metric = "mIoU"
+    problem = "segmentation"
 
     def open_source(self, split: str) -> segmentation_sources.Source:
         return segmentation_sources.create(self.config.data, split)
@@ -61,12 +62,17 @@ class Segmentation(ImageTask):
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Cross-entropy per pixel; the share of labelled pixels that are right."""
-        images = _without_padding(self.normalize(batch["image"]), batch["size"])
-        logits = model(images, train=True, rngs=nnx.Rngs(dropout=key))
+        logits = model(self.training_images(batch), train=True, rngs=nnx.Rngs(dropout=key))
         sums = pixel_cross_entropy(logits, batch["label"])
-        labelled = jnp.maximum(sums.pixels, 1)
-        divisor = batch["label"].size if self.config.task.loss_divisor == "all" else labelled
-        return sums.loss / divisor, {"accuracy": sums.right / labelled}
+        return sums.loss / self.divisor(sums, batch), {"accuracy": sums.accuracy()}
+
+    def training_images(self, batch: Batch) -> jax.Array:
+        """Returns the normalised images [B, H, W, 3], 0 where they are padded."""
+        return _without_padding(self.normalize(batch["image"]), batch["size"])
+
+    def divisor(self, sums: PixelSums, batch: Batch) -> jax.Array | int:
+        """What sums over the labelled pixels are divided by (`task.loss_divisor`)."""
+        return batch["label"].size if self.config.task.loss_divisor == "all" else jnp.maximum(sums.pixels, 1)
 
     def predict_classes(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
@@ -116,7 +122,7 @@ class Segmentation(ImageTask):
     def _artist(self, model: nnx.Module) -> class_maps.Artist:
         transform = SegmentationEvalTransform(self.config.eval)
         return class_maps.Artist(
-            model, transform.map, self.normalize, self.predict_classes, self.class_names, self.palette
+            model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
         )
 
 

@@ -133,8 +133,9 @@ def _compile(
         accumulate=config.optim.accumulate,
     )
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    jitted = jax.jit(step, in_shardings=(whole, rows), out_shardings=whole, donate_argnums=0)
+    jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
+    constants = jax.device_put(task.constants(), whole)
     began = time.monotonic()
-    compiled = jitted.lower(state, task.example_batch(config.batch_size)).compile()
+    compiled = jitted.lower(state, task.example_batch(config.batch_size), constants).compile()
     reporting.log_compiled(compiled, time.monotonic() - began)
-    return compiled
+    return lambda state, batch: compiled(state, batch, constants)

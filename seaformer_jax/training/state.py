@@ -39,7 +39,10 @@ def create(model: nnx.Module, optimizer: optax.GradientTransformation, use_ema: 
     params, batch_stats = split_model(model)
     # Copies: the step donates its state, and one buffer cannot be donated twice.
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if use_ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, ema, optimizer.init(params))
+    state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, ema, optimizer.init(params))
+    # No weak types (`jnp.full(shape, 1.0)` has one): a checkpoint does not keep them, and the step of a resumed run
+    # would be another program, to be compiled anew.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
 def weights(state: TrainState, use_ema: bool) -> tuple[Tree, Tree]:

@@ -22,7 +22,9 @@ def make_train_step(
     ema_decay: float,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns `step(state, batch) -> (state, metrics)`.
+    """Returns `step(state, batch, constants) -> (state, metrics)`.
+
+    `constants` (nothing, if left out) are entries that the batch and all its microbatches have besides.
 
     Args:
       graphdef: of the model, as `nnx.graphdef` gives it.
@@ -34,19 +36,19 @@ def make_train_step(
       accumulate: microbatches whose mean gradient makes one update; BatchNorm sees them one after another.
     """
 
-    def gradients(params: Tree, batch_stats: Tree, batch: Batch, key: jax.Array):
+    def gradients(params: Tree, batch_stats: Tree, batch: Batch, constants: Batch, key: jax.Array):
         def compute(params):
             model = nnx.merge(graphdef, params, batch_stats)
-            loss, metrics = loss_fn(model, batch, key)
+            loss, metrics = loss_fn(model, batch | constants, key)
             return loss, (nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), metrics)
 
         (loss, (batch_stats, metrics)), grads = jax.value_and_grad(compute, has_aux=True)(params)
         return grads, batch_stats, {"loss": loss, **metrics}
 
-    def accumulated(params: Tree, batch_stats: Tree, batch: Batch, key: jax.Array):
+    def accumulated(params: Tree, batch_stats: Tree, batch: Batch, constants: Batch, key: jax.Array):
         def add(carry, inputs):
             total, stats = carry
-            grads, stats, metrics = gradients(params, stats, *inputs)
+            grads, stats, metrics = gradients(params, stats, inputs[0], constants, inputs[1])
             return (jax.tree.map(jnp.add, total, grads), stats), metrics
 
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -55,10 +57,12 @@ def make_train_step(
         mean = jax.tree.map(lambda g: g / accumulate, total)
         return mean, batch_stats, jax.tree.map(lambda m: m.mean(0), metrics)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    def step(
+        state: TrainState, batch: Batch, constants: Batch | None = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         compute = gradients if accumulate == 1 else accumulated
-        grads, batch_stats, metrics = compute(state.params, state.batch_stats, batch, key)
+        grads, batch_stats, metrics = compute(state.params, state.batch_stats, batch, constants or {}, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = {"params": params, "batch_stats": batch_stats}

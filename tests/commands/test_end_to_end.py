@@ -20,6 +20,10 @@ from configs import (
     camvid,
     cityscapes,
     coco_stuff,
+    distill_ade20k,
+    distill_camvid,
+    distill_cityscapes,
+    distill_imagenet,
     imagenet,
     pascal_context,
     quickstart,
@@ -31,10 +35,11 @@ from seaformer_jax import config_check, create_model, list_models, tasks
 from seaformer_jax.data import images
 from seaformer_jax.training import loop, optim, trained
 from seaformer_jax.training import state as states
-from tests.training import nano
+from tests.training import distilled, nano
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
-SIZES = [name.removeprefix("seaformer_") for name in list_models()]
+# Recipes choose a size; its SeaFormer++ is `model.name`.
+SIZES = [name.removeprefix("seaformer_") for name in list_models() if "_plus_" not in name]
 RECIPES = {
     "imagenet": (imagenet, [size + optimizer for size in SIZES for optimizer in ("", ",lamb", ",lars")]),
     "quickstart": (quickstart, SIZES),
@@ -44,6 +49,10 @@ RECIPES = {
     "pascal_context": (pascal_context, [f"{size}_{classes}" for size in SIZES for classes in (59, 60)]),
     "coco_stuff": (coco_stuff, SIZES),
     "camvid": (camvid, SIZES),
+    "distill_ade20k": (distill_ade20k, ["tiny", "large_4x8"]),
+    "distill_camvid": (distill_camvid, SIZES),
+    "distill_cityscapes": (distill_cityscapes, ["tiny_1024x512", "base_1024x1024"]),
+    "distill_imagenet": (distill_imagenet, ["tiny", "base,lamb"]),
 }
 SHRUNK = {
     "total_steps": 3,
@@ -62,6 +71,8 @@ SMALL_SCENES = {
     "eval.scale": (48, 48),
     "model.name": "nano_segmentation",
 }
+# Students see half of that.
+TAUGHT = {"data.image_size": 64}
 
 
 def run(module: str, *arguments: object) -> str:
@@ -147,10 +158,10 @@ def test_every_variant_builds(recipe, variant):
     config_check.check(config)
     task = tasks.create(config, [f"class {index}" for index in range(10)])
     model = nnx.eval_shape(task.create_model)
-    images = jax.ShapeDtypeStruct((*task.example_batch(2)["image"].shape[:3], 3), jnp.float32)
+    images = task.example_batch(2)["image"]
     graphdef, state = nnx.split(model)
-    logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(x), state, images)
-    sides = [side // 8 for side in images.shape[1:3]] if config.task.name == "segmentation" else []
+    logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(task.prepare(x)), state, images)
+    sides = [side // 8 for side in images.shape[1:3]] if task.problem == "segmentation" else []
     assert logits.shape == (2, *sides, 10)
     optim.create(config.optim, config.total_steps, states.split_model(model)[0])  # Its patterns match.
 
@@ -166,9 +177,14 @@ def test_every_recipe_trains(recipe, tmp_path):
     get_config, variants = RECIPES[recipe][0].get_config, RECIPES[recipe][1]
     config = get_config(next(variant for variant in variants if variant.startswith("tiny")))
     nano.get_segmentation_config()  # Registers the model.
-    config.update_from_flattened_dict(SHRUNK | (SMALL_SCENES if config.task.name == "segmentation" else {}))
+    shrunk = SHRUNK | (SMALL_SCENES if tasks.problem(config) == "segmentation" else {})
+    config.update_from_flattened_dict(shrunk | (TAUGHT if "teacher" in config else {}))
+    if "crop_size" in config.data and "teacher" in config:
+        config.data.crop_size = (64, 80)
     config_check.check(config)
     task = tasks.create(config)
+    if "teacher" in config:
+        task.use_teacher(distilled.teacher(task.problem))
     results = loop.train(config, task, task.create_model(), tmp_path)
     assert results["images"] == 24
     assert np.isfinite(results[task.best_metric])
@@ -226,3 +242,41 @@ def test_segmentation_from_a_classifier_to_pictures(frames, tmp_path):
         *(f"{index}_{kind}.png" for index in range(2) for kind in kinds),
         "legend.png",
     }
+
+
+@pytest.mark.slow
+def test_distillation_from_a_run_to_pytorch(frames, tmp_path):
+    """A student of half resolution, by the real commands; another teacher is refused when it is resumed."""
+    workdir, weights, back = tmp_path / "run", tmp_path / "student.safetensors", tmp_path / "back"
+    teacher = tmp_path / "teacher.safetensors"
+    files.write_state_dict(teacher, to_torch(create_model("seaformer_small", "segmentation", 11, seed=5)))
+    options = ["--config=configs/distill_camvid.py:tiny", f"--config.compilation_cache={tmp_path / 'xla'}"]
+    options += [f"--config.data.root={frames}", "--config.batch_size=2", "--config.total_steps=2"]
+    options += ["--config.data.crop_size=(64,64)", "--config.data.base_scale=(96,64)"]
+    options += ["--config.eval.scale=(96,64)", "--config.eval.batch_size=2"]
+    teaching = [f"--config.teacher.source={teacher}", "--config.teacher.model=seaformer_small"]
+
+    said = run("seaformer_jax.train", *options, *teaching, f"--workdir={workdir}")
+    assert "step 2/2 (100.0%) loss " in said and "features of 128 channels" in said
+    row = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    parts = sum(row[f"train/{name}"] for name in ("ce", "cross", "feature", "output"))
+    assert row["train/loss"] == pytest.approx(parts, rel=1e-5)
+    run("seaformer_jax.evaluate", f"--workdir={workdir}")
+    results = json.loads((workdir / "results.json").read_text())
+    photos = f"--images={frames}/images/val/0.png"
+    run("seaformer_jax.predict", f"--workdir={workdir}", photos, f"--out={tmp_path / 'out'}", "--heatmap")
+    assert Image.open(tmp_path / "out/0_mask.png").size == Image.open(tmp_path / "out/0_heatmap.png").size
+
+    run("convert.to_torch", f"--workdir={workdir}", f"--out={weights}")
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert card["task"] == "segmentation"
+    assert card["options"] == {"upsample_ratio": 2.0, "upsample_width": 128}
+    run("convert.from_torch", f"--checkpoint={weights}", *options, f"--workdir={back}")
+    run("seaformer_jax.evaluate", f"--workdir={back}")
+    again = json.loads((back / "results.json").read_text())
+    assert again == results | {"step": 0, "weights": str(back)}
+
+    files.write_state_dict(teacher, to_torch(create_model("seaformer_small", "segmentation", 11, seed=6)))
+    command = [sys.executable, "-m", "seaformer_jax.train", *options, *teaching, f"--workdir={workdir}"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 2 and "teacher.sha256 was " in done.stderr.splitlines()[-1], done.stderr

@@ -61,7 +61,28 @@ OTHER_MODEL = (
     f"1 misshaped ({PATCH}: found (3,), expected (16, 1",
 )
 
+DISTILL = "--config=configs/distill_camvid.py"
 CASES = {
+    # Distillation; what may be a teacher is in tests/convert/test_distilled_students.py.
+    "ratio_that_does_not_divide": train(
+        "--config.model.upsample_ratio=3",
+        "model.upsample_ratio is 3.0",
+        "data.crop_size",
+        "multiples of 8",
+        recipe=DISTILL,
+    ),
+    "negative_weight": train(
+        "--config.distillation.cross_weight=-1", "distillation.cross_weight is -1.0", recipe=DISTILL
+    ),
+    "no_teacher": train(
+        "--config.data.source=shapes", "teacher.source is not set", "workdir", recipe=DISTILL
+    ),
+    "lost_teacher": train(
+        "--config.data.source=shapes --config.teacher.source={place}/gone",
+        "/gone does not exist",
+        "expected a workdir or a file of weights",
+        recipe=DISTILL,
+    ),
     # The command line itself.
     "stray_argument": train("tiny", "unexpected argument 'tiny'", "--name=value"),
     "unknown_flag": train("--workdirs=x", "'workdirs'", "workdir"),

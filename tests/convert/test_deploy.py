@@ -12,11 +12,13 @@ KINDS = [(task, size) for task in (torch_model, torch_segmentation) for size in 
 NAMES = [f"{'seg' if task is torch_segmentation else 'cls'}-{size}" for task, size in KINDS]
 
 
-def random_model(task, size: str) -> nn.Module:
+def random_model(task, size: str, **options) -> nn.Module:
     """With statistics and scales as after training: the fresh ones hide mistakes behind zeros and ones."""
     torch.manual_seed(0)
-    model = task.create_model(f"seaformer_{size}", num_classes=12).eval()
-    for module in model.modules():
+    model = task.create_model(f"seaformer_{size}", num_classes=12, **options).eval()
+    for name, module in model.named_modules():
+        if name.endswith(("squeeze_map", "expand_map")):
+            nn.init.normal_(module.weight, std=0.5)
         if isinstance(module, nn.BatchNorm2d):
             for value, low, high in (
                 (module.running_mean, -0.5, 0.5),
@@ -41,6 +43,27 @@ def test_each_rewrite_keeps_the_function(task, size, last):
         after = deploy.rewritten(model, shape, deploy.REWRITES[: last + 1])
         expected = model(x)
         torch.testing.assert_close(after(x), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("last", range(len(deploy.REWRITES)), ids=[f.__name__ for f in deploy.REWRITES])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"adaptive_source": "q", "adaptive_expansion": "sigmoid"},
+        {"adaptive": "squeeze", "adaptive_shared": True},
+        {"adaptive": "expand", "adaptive_shared": True},
+        {"upsample_ratio": 2.0, "upsample_width": 24},
+    ],
+    ids=str,
+)
+def test_each_rewrite_keeps_seaformer_plus(options, last):
+    model, shape = random_model(torch_segmentation, "plus_tiny", **options).double(), (97, 160)
+    x = image(shape, torch.float64)
+    with torch.no_grad():
+        expected = model(x)
+        after = deploy.rewritten(model, shape, deploy.REWRITES[: last + 1])(x)
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (130, 97)])

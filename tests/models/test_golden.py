@@ -18,6 +18,9 @@ from convert import torch_model, weights
 from seaformer_jax import create_model, list_models
 from tests import golden
 
+# The other sizes of SeaFormer++ have no block that these do not have.
+MODELS = [*(name for name in list_models() if "plus" not in name), "seaformer_plus_tiny"]
+
 
 class Step(NamedTuple):
     loss: float
@@ -124,7 +127,7 @@ def filled(name: str, num_classes: int) -> tuple[torch_model.SeaFormer, dict[str
     return model, arrays
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_eval_logits_equal_pytorch(name):
     reference, state_dict = filled(name, num_classes=11)
     images = golden.images((2, 3, 65, 90), seed=5)  # odd and even sides at every stage
@@ -136,7 +139,7 @@ def test_eval_logits_equal_pytorch(name):
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-5 * np.abs(expected[1]).max())
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", MODELS)
 def test_train_step_equals_pytorch(name):
     reference, state_dict = filled(name, num_classes=11)
     images, labels = golden.images((4, 3, 95, 66), seed=6), np.array([0, 3, 10, 3])

@@ -99,7 +99,7 @@ def test_dropout_takes_whole_channels_and_keeps_the_mean(mini):
     features = tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
 
     def logits(head: LightHead, rngs: nnx.Rngs | None) -> np.ndarray:
-        return np.asarray(head(features, False, rngs))
+        return np.asarray(head.logits(head.fused(features, False), False, rngs))
 
     whole, dropped = logits(head, None), logits(head, nnx.Rngs(dropout=0))
     present = whole.any((1, 2))  # ReLU leaves a few channels of a few images at 0.

@@ -19,20 +19,24 @@ from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import checkpoint, loop
 from seaformer_jax.training import state as states
-from tests.training import nano, small
+from tests.training import distilled, nano, small
 
 STEPS = 20
-VARIANTS = ("mixed", "grouped", "segmentation")
+VARIANTS = ("mixed", "grouped", "segmentation", "distilled")
 
 
 def create(variant: str, **changes) -> Task:
-    """The task of a variant: with mixed images, with microbatches of BatchNorm groups, for segmentation."""
+    """The task of a variant: mixed images, microbatches of BatchNorm groups, segmentation, a taught student."""
     config = nano.get_segmentation_config() if variant == "segmentation" else nano.get_config()
     changes |= {"batch_size": 32, "total_steps": STEPS, "eval__every": 0, "checkpoint__every": 0}
     if variant == "mixed":
         changes |= {"augment__cutmix": 1.0, "augment__mix_group": 16}
     if variant == "grouped":
         changes |= {"optim__accumulate": 2, "model__bn_groups": 8}
+    if variant == "distilled":
+        return distilled.make_task(
+            "segmentation", distillation__feature_weight=0.01, **changes
+        )  # A loss near 1.
     config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return small.StandIn(config) if variant == "grouped" else tasks.create(config)
 

@@ -75,6 +75,9 @@ class StandIn:
             rows = self.before_batch(number, batch(number, self.config.batch_size))
             yield {"skipped": np.zeros(len(rows["label"]), np.int64), **rows}
 
+    def constants(self) -> dict:
+        return {}
+
     def eval_batches(self) -> Iterator[dict]:
         size = self.config.eval.batch_size
         for number in range(3):

@@ -1,0 +1,34 @@
+"""Classification by a student on a smaller image, taught by a frozen model on the whole one."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seaformer_jax.distillation_losses import feature_distance, output_divergence
+from seaformer_jax.losses import soft_cross_entropy
+from seaformer_jax.tasks.base import Batch
+from seaformer_jax.tasks.classification import Classification
+from seaformer_jax.tasks.distillation import Distillation
+
+
+class DistilledClassification(Distillation, Classification):
+    """See `tasks.base.Task`. The features are those of the last stage."""
+
+    def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The four terms of `distillation_losses`, means over the images; accuracy against the batch's labels.
+
+        Teacher and student see the same mixed and erased images, and both cross-entropies the mixed targets.
+        """
+        images, targets, dropout_key = self.training_images(batch, key)
+        views = self.views(model, batch, images, dropout_key)
+        divergence = output_divergence(
+            views.logits, views.teacher_logits, self.config.distillation.temperature
+        )
+        everywhere = jnp.ones(views.features.shape[:3])
+        loss, terms = self.total(
+            ce=soft_cross_entropy(views.logits, targets).mean(),
+            cross=soft_cross_entropy(views.crossed, targets).mean(),
+            feature=feature_distance(views.features, views.teacher_features, everywhere),
+            output=divergence.mean(),
+        )
+        return loss, {"accuracy": (views.logits.argmax(-1) == batch["label"]).mean(), **terms}
