@@ -82,7 +82,12 @@ def bake_positions(model: nn.Module, input_size: Size) -> None:
 
 def rearrange_attention(model: nn.Module, input_size: Size) -> None:
     """One mean per axis for q, k and v, one addition for the positions of q and k."""
-    _replace(model, SplitAxialAttention, lambda layer: AxialAttention(layer.attention, layer.widths))
+    for stage, size in _attention_stages(model, input_size):
+        _replace(
+            stage,
+            SplitAxialAttention,
+            lambda split, size=size: AxialAttention(split.attention, split.widths, size),
+        )
 
 
 def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:

@@ -3,6 +3,9 @@
 Shapes: C channels (`widths`: of q, k and v), H height, W width, N tokens along one axis.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -84,39 +87,51 @@ class SplitAxialAttention(nn.Module):
 
 
 class Gain(nn.Module):
-    """Every group of channels times a map of its own, in three axes, as runtimes broadcast best.
+    """Every channel times what the map of its group gives: [1, C, H, W] times [1, G, H, W] -> [1, C, H, W].
 
-    [1, C, H, W] times [1, G, H, W]: channels 0..C/G-1 times the first map, and so on.
+    A convolution brings the maps to all channels, so that these stay in the layout in which runtimes convolve.
+
+    Args:
+        groups: G, the maps.
+        widths: Channels of the tensors that lie side by side; the channels of each belong to the groups in order.
+        factor, shift: The gain is factor * map + shift.
     """
 
+    def __init__(self, groups: int, widths: Sequence[int], factor: float = 1.0, shift: float = 0.0):
+        super().__init__()
+        owners = torch.cat([torch.arange(groups).repeat_interleave(width // groups) for width in widths])
+        self.spread = nn.Conv2d(groups, len(owners), 1)
+        self.spread.weight.data = factor * nn.functional.one_hot(owners, groups).float().reshape(
+            -1, groups, 1, 1
+        )
+        self.spread.bias.data.fill_(shift)
+
     def forward(self, x: Tensor, maps: Tensor) -> Tensor:
-        groups = maps.shape[1]
-        return (x.reshape(groups, x.shape[1] // groups, -1) * maps.reshape(groups, 1, -1)).reshape(x.shape)
+        return x * self.spread(maps)
 
 
 class Squeeze(nn.Module):
     """What makes the mean over an axis that of SeaFormer++: q, k and v times softmax times length of the axis.
 
-    In the ICLR model, where there is no map, it hands q, k and v on: [1, C_qkv, H, W] -> the same, twice.
+    [1, C_qkv, H, W] -> the same, weighted for the rows and for the columns; unchanged in the ICLR model.
     """
 
-    def __init__(self, attention: SeaAttention, widths: Widths):
+    def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
         super().__init__()
-        self.map, self.gain, self.widths = attention.squeeze_map, Gain(), widths
+        self.map = attention.squeeze_map
+        if self.map is not None:
+            height, width = size
+            groups = self.map.out_channels
+            self.row_gain = Gain(groups, widths, width).to(self.map.weight)
+            self.column_gain = Gain(groups, widths, height).to(self.map.weight)
 
     def forward(self, qkv: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
         if self.map is None:
             return qkv, qkv
-        scores = self.map(source)
-        _, _, height, width = scores.shape
-        by_row = width * scores.softmax(-1)
-        by_column = height * scores.transpose(-1, -2).softmax(-1).transpose(
-            -1, -2
-        )  # Delegates take the last axis.
-        return self.weighted(qkv, by_row), self.weighted(qkv, by_column)
-
-    def weighted(self, qkv: Tensor, weights: Tensor) -> Tensor:
-        return torch.cat([self.gain(t, weights) for t in qkv.split(self.widths, dim=1)], dim=1)
+        maps = self.map(source)
+        by_row = _softmax(maps)
+        by_column = _softmax(maps.transpose(-1, -2)).transpose(-1, -2)
+        return self.row_gain(qkv, by_row), self.column_gain(qkv, by_column)
 
 
 class Expand(nn.Module):
@@ -125,17 +140,19 @@ class Expand(nn.Module):
     [1, C, H, 1] and [1, C, 1, W] -> [1, C, H, W].
     """
 
-    def __init__(self, attention: SeaAttention):
+    def __init__(self, attention: SeaAttention, width: int):
         super().__init__()
-        self.map, self.gain = attention.expand_map, Gain()
-        self.sigmoid = attention.adaptive_expansion == "sigmoid"
+        self.map, self.sigmoid = attention.expand_map, attention.adaptive_expansion == "sigmoid"
+        if self.map is not None:
+            constants = (2.0, 0.0) if self.sigmoid else (1.0, 1.0)
+            self.gain = Gain(self.map.out_channels, [width], *constants).to(self.map.weight)
 
     def forward(self, rows: Tensor, columns: Tensor, source: Tensor) -> Tensor:
         both = rows + columns
         if self.map is None:
             return both
         maps = self.map(source)
-        return self.gain(both, 2 * maps.sigmoid() if self.sigmoid else 1 + maps)
+        return self.gain(both, maps.sigmoid() if self.sigmoid else maps)
 
 
 class AxialAttention(nn.Module):
@@ -147,14 +164,19 @@ class AxialAttention(nn.Module):
         row_positions, column_positions: [1, C_q + C_k, N] -> the same.
         lead: leading axes of q, k and v, apart by heads.
         product: of two matrices behind these axes.
+
+    Args:
+        attention: as it was trained, with `Shift` for its positions.
+        widths: channels of q, k and v.
+        size: H and W of the map.
     """
 
-    def __init__(self, attention: SeaAttention, widths: Widths):
+    def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
         super().__init__()
         self.widths, self.scale = widths, attention.scale
         self.lead, self.product = (1, attention.heads), torch.matmul
         self.adaptive_source = attention.adaptive_source
-        self.squeeze, self.expand = Squeeze(attention, widths), Expand(attention)
+        self.squeeze, self.expand = Squeeze(attention, widths, size), Expand(attention, widths[2])
         self.row_mean, self.column_mean = Mean(3), Mean(2)
         self.row_positions = _joined(attention.pos_emb_rowq, attention.pos_emb_rowk)
         self.column_positions = _joined(attention.pos_emb_columnq, attention.pos_emb_columnk)
@@ -165,20 +187,36 @@ class AxialAttention(nn.Module):
     def forward(self, qkv: Tensor, x: Tensor) -> Tensor:
         source = qkv[:, : self.widths[0]] if self.adaptive_source == "q" else x
         by_row, by_column = self.squeeze(qkv, source)
-        rows = self.attend(self.row_mean(by_row).squeeze(3), self.row_positions)
-        columns = self.attend(self.column_mean(by_column).squeeze(2), self.column_positions)
-        rows = self.proj_encode_row(rows.unsqueeze(3))  # [1, C_v, H, 1]
-        columns = self.proj_encode_column(columns.unsqueeze(2))  # [1, C_v, 1, W]
+        # Reshapes and slices: XNNPACK takes neither squeeze nor unsqueeze nor split.
+        rows = self.attend(self.row_mean(by_row).flatten(2), self.row_positions)
+        columns = self.attend(self.column_mean(by_column).flatten(2), self.column_positions)
+        rows = self.proj_encode_row(rows.reshape(*rows.shape, 1))  # [1, C_v, H, 1]
+        columns = self.proj_encode_column(columns.reshape(1, -1, 1, columns.shape[2]))  # [1, C_v, 1, W]
         return self.proj(qkv[:, -self.widths[2] :] + self.expand(rows, columns, source))
 
     def attend(self, qkv: Tensor, positions: nn.Module) -> Tensor:
         """Multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
-        qk, v = qkv.split((self.widths[0] + self.widths[1], self.widths[2]), dim=1)
-        q, k = positions(qk).split(self.widths[:2], dim=1)
+        qk, v = _split(qkv, (self.widths[0] + self.widths[1], self.widths[2]))
+        q, k = _split(positions(qk), self.widths[:2])
         q, k, v = (t.reshape(*self.lead, -1, t.shape[2]) for t in (q, k, v))  # [..., key or value, N]
         scores = self.product(q.transpose(-1, -2), k) * self.scale  # [..., N queries, N keys]
         attended = self.product(v, scores.softmax(dim=-1).transpose(-1, -2))
         return attended.reshape(1, self.widths[2], -1)
+
+
+def _split(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
+    """[1, C, ...] -> slices of its channels."""
+    ends = list(itertools.accumulate(widths))
+    return [x[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
+
+
+def _softmax(maps: Tensor) -> Tensor:
+    """Over the last of four axes; brought to three, since ExecuTorch takes the channels of four for the last one.
+
+    The first stays 1: LiteRT's exporter mistakes [8, 8, 8] for a map with its channels last.
+    """
+    groups, height, width = maps.shape[1:]
+    return maps.reshape(1, groups * height, width).softmax(-1).reshape(maps.shape)
 
 
 def _joined(q: nn.Module, k: nn.Module) -> nn.Module:

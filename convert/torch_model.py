@@ -433,7 +433,7 @@ class SeaFormer(Backbone):
         features = self.forward_features(x)[-1]
         if self.upsample is not None:
             features = self.upsample(features, x.shape[2:])
-        return self.linear(features.mean(dim=(2, 3)))
+        return self.linear(features.mean(dim=(2, 3), keepdim=True).flatten(1))  # Delegates take it so.
 
 
 def create_model(
