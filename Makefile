@@ -39,14 +39,14 @@ lock:
 arm-setup: .venv/installed
 	$(BIN)/python -m convert.arm.setup
 
-# Counts LiteRT, ExecuTorch and ncnn and compares with convert/arm/baselines.json; takes another 4 GB for the exporters.
+# Counts LiteRT, ExecuTorch and ncnn and compares with convert/arm/baselines.json; takes another 3 GB for the exporters.
 arm-check: arm-setup build/arm/venv/installed
 	build/arm/venv/bin/python -m convert.arm.check
 
 build/arm/venv/installed: requirements.lock setup.cfg
 	$(PYTHON) -m venv build/arm/venv
 	build/arm/venv/bin/python -m pip install --quiet --requirement requirements.lock
-	build/arm/venv/bin/python -m pip install --quiet --editable '.[litert,executorch,ncnn]'
+	build/arm/venv/bin/python -m pip install --quiet --editable '.[onnx,litert,executorch,ncnn]'
 	touch $@
 
 clean:

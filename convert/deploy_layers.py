@@ -173,7 +173,9 @@ class AxialAttention(nn.Module):
 
     def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
         super().__init__()
-        self.widths, self.scale = widths, attention.scale
+        self.widths = widths
+        # A number would be cast in the graph of a model in half precision.
+        self.register_buffer("scale", torch.tensor(attention.scale, dtype=attention.proj[-1].weight.dtype))
         self.lead, self.product = (1, attention.heads), torch.matmul
         self.adaptive_source = attention.adaptive_source
         self.squeeze, self.expand = Squeeze(attention, widths, size), Expand(attention, widths[2])

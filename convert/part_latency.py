@@ -16,7 +16,7 @@ from absl import flags
 
 from convert import device_command, latency_report, parts
 from convert.arm import models
-from convert.bundle import FORMATS
+from convert.bundle import FORMATS, Bundle
 from convert.devices import find
 from convert.measure import measure
 from convert.torch_model import VARIANTS
@@ -32,22 +32,24 @@ _OUT = flags.DEFINE_string("out", "parts", "OUT.json and OUT.md are written.")
 _RUNS = 50
 
 
+def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int, int]) -> list[Bundle]:
+    """Writes a bundle for the network as far as each part, into a folder of its name below `folder`."""
+    model, bundles = models.seeded(task, name, size), []
+    for part, module in parts.up_to(model).items():
+        # What ends inside has no labels: its output is taken as it is, as that of a classifier.
+        given = task if module is model else "classification"
+        bundles.append(models.write_bundle(module, folder / part, given, name, kind, size))
+    return bundles
+
+
 def main(rest: Sequence[str]) -> int:
     size = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
     if rest or not size:
         raise UserError(f"found {' '.join(rest) or _SIZE.value!r}; expected --input-size=HEIGHTxWIDTH")
     out, device = device_command.output(_OUT.value), find(_DEVICE.value, _THREADS.value)
     height, width = map(int, size.groups())
-    model = models.seeded(_TASK.value, _MODEL.value, (height, width))
     with tempfile.TemporaryDirectory() as folder:
-        bundles = []
-        for name, module in parts.up_to(model).items():
-            # What ends inside has no labels: its output is taken as it is, as that of a classifier.
-            task = _TASK.value if module is model else "classification"
-            place = pathlib.Path(folder) / name
-            bundles.append(
-                models.write_bundle(module, place, task, _MODEL.value, _FORMAT.value, (height, width))
-            )
+        bundles = write(pathlib.Path(folder), _TASK.value, _MODEL.value, _FORMAT.value, (height, width))
         report = measure(device, bundles, _RUNS)
     latency_report.write(report, out)
     title = f"{_MODEL.value}, {_TASK.value}, {height}x{width}, {_FORMAT.value}, {report['unit']}"

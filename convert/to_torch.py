@@ -96,7 +96,10 @@ def _labels(run: trained.Trained) -> dict[str, Any]:
         return {}
     try:
         spec = dataclasses.asdict(run.task.train_source.labels)
-    except UserError:  # The weights are of use without the data.
+    except UserError as error:  # The weights are of use without the data.
+        logging.warning(
+            "%s has no colours and no encoding of masks, which convert.export needs: %s", _OUT.value, error
+        )
         return {}
     return {"labels": {name: value for name, value in spec.items() if name != "class_names"}}
 

@@ -1,11 +1,11 @@
 """The runtimes: a module each, that writes a model in the runtime's format and runs it.
 
-| format | module | how it is written | how it is run |
-| --- | --- | --- | --- |
-| onnx | `runtimes.onnx` | PyTorch's exporter | ONNX Runtime |
-| litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK |
-| executorch | `runtimes.executorch` | torch.export, lowered to XNNPACK | ExecuTorch |
-| ncnn | `runtimes.ncnn` | pnnx | ncnn |
+| format | module | how it is written | how it is run | fp16 is | int8 |
+| --- | --- | --- | --- | --- | --- |
+| onnx | `runtimes.onnx` | PyTorch's exporter | ONNX Runtime | weights | yes |
+| litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
+| executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, two casts apart | yes |
+| ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
 
 Each has the constants and functions of `Runtime`. A runtime is imported inside functions, and PyTorch in `export`
 alone: who only runs bundles needs neither PyTorch nor the other runtimes.

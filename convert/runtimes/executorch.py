@@ -29,7 +29,8 @@ _CAST = "dim_order_ops::_to_dim_order_copy"  # XNNPACK takes neither end of fp16
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
     """See `Runtime`.
 
-    fp16: weights and arithmetic, float32 at both ends. int8: weights by channel, activations by tensor.
+    fp16: weights and arithmetic, float32 at both ends, whose two casts are the only operators outside the delegate.
+    int8: weights by channel, activations by tensor.
 
     Raises:
         UserError: an operator is left outside the one delegate, where ExecuTorch's portable kernels take many times

@@ -16,8 +16,9 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # Its ArgMax is scalar: 0.2 s for 150 classes at 512x512.
 
 _DELEGATE = "DELEGATE"
-# In float32: both ends, and the few small operators of attention that XNNPACK does not take in 8 bits.
-_FLOAT = ("INPUT", "OUTPUT", "BATCH_MATMUL", "SOFTMAX", "AVERAGE_POOL_2D")
+# In float32: both ends, and the few small operators of attention that XNNPACK does not take in 8 bits; the last three
+# are the softmax of a single token.
+_FLOAT = ("INPUT", "OUTPUT", "BATCH_MATMUL", "SOFTMAX", "AVERAGE_POOL_2D", "MAXIMUM", "SUB", "DIV")
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
@@ -31,7 +32,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
         if precision == "fp32":
             (folder / file).write_bytes(model)
         else:
-            _quantized(model, precision, calibration).export_model(folder / file)
+            _quantized(model, precision, calibration).export_model(folder / file, overwrite=True)
 
 
 def _float_model(graph: Graph, path: Path) -> bytes:
@@ -60,8 +61,20 @@ def _quantized(model: bytes, precision: str, calibration: Sequence[np.ndarray]):
         kept, algorithm = qtyping.TFLOperationName[name], algorithm_manager.AlgorithmName.NO_QUANTIZE
         quantize.update_quantization_recipe(".*", kept, algorithm_key=algorithm)
     signature, name = _signature(model)
-    ranges = quantize.calibrate({signature: [{name: image} for image in calibration]}, num_threads=1)
-    return quantize.quantize(ranges)
+    # One by one: of several images ai-edge-quantizer keeps a moving average, in which the first counts most.
+    found = [quantize.calibrate({signature: [{name: image}]}, num_threads=1) for image in calibration]
+    return quantize.quantize(_widest(found))
+
+
+def _widest(found: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
+    """Tensor -> least and largest value over all calibrations of one image."""
+    return {
+        tensor: {
+            "min": np.min([ranges[tensor]["min"] for ranges in found], axis=0),
+            "max": np.max([ranges[tensor]["max"] for ranges in found], axis=0),
+        }
+        for tensor in found[0]
+    }
 
 
 def _signature(model: bytes) -> tuple[str, str]:

@@ -1,5 +1,9 @@
-"""ncnn, written by pnnx: the fewest instructions on ARM, and half precision arithmetic there."""
+"""ncnn, written by pnnx: the fewest instructions on ARM, and half precision arithmetic there.
 
+int8 is not offered: ncnn quantises with programs of its own, which its Python package does not have.
+"""
+
+import copy
 import re
 import subprocess
 import tempfile
@@ -27,7 +31,10 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
-    model = runtimes.upsampled(graph)
+    from convert.deploy import products_of_four_axes
+
+    model = copy.deepcopy(runtimes.upsampled(graph))
+    products_of_four_axes(model)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         traced = Path(scratch) / "traced.pt"
         torch.jit.trace(model, torch.zeros(1, 3, *graph.input_size)).save(traced)

@@ -1,11 +1,13 @@
-"""Of the ARM set-up what needs no emulator: the drift of counts, the plugin's source, the pinned versions."""
+"""Of the ARM set-up what needs no emulator: counts and their ratios, the plugin's source, the pinned versions."""
 
+import json
 import subprocess
 
 import numpy as np
 import pytest
 
-from convert.arm import check, cpu, setup
+from convert import runtimes
+from convert.arm import check, cpu, models, setup
 from seaformer_jax.errors import UserError
 
 
@@ -19,6 +21,38 @@ def test_drift_by_hand():
     assert check.drift({"a": {"network": 98.9}}, {"a": {"network": 100.0}}) == [
         "a, network: 98.9 M instructions, -1.1% off 100.0"
     ]
+
+
+def test_every_case_has_a_baseline():
+    baselines = json.loads((setup.SOURCES / "baselines.json").read_text())
+    assert baselines.keys() == {case.folder for case in check.CASES} | {check.PLAIN}
+    assert all(steps["together"] > steps["network"] > 1 for steps in baselines.values())
+    assert not [ratio for ratio in check.ratios(baselines) if ratio.found > ratio.target]
+
+
+def test_ratios_by_hand():
+    base = "segmentation_seaformer_base"
+    found = {f"{base}_{kind}": {"together": 20.0, "network": 10.0} for kind in check.FORMATS}
+    found |= {f"{base}_{kind}_int8": {"together": 9.0, "network": 4.5} for kind in check.INT8_FORMATS}
+    found[f"{base}_onnx_plain"] = {"together": 200.0, "network": 199.0}
+    ratios = check.ratios(found)
+    assert [ratio.found for ratio in ratios] == [0.1, 0.1, 0.1, 0.45, 0.45]
+    assert [ratio.found > ratio.target for ratio in ratios] == [False, False, False, True, True]
+    assert "| logits8, litert, int8 against fp32 | 0.450 | 0.40 |" in check.ratio_table(ratios)
+
+
+def test_the_plain_graph(tmp_path):
+    """Labels as PyTorch's, from a graph that has the resize, the softmax and the argmax in it."""
+    onnx = pytest.importorskip("onnx", reason="pip install 'seaformer-jax[onnx]'")
+    made = models.write_plain_bundle(tmp_path / "b", "seaformer_tiny", (64, 96))
+    image, expected = made.reference()
+    assert expected.shape == (1, 64, 96) and len(np.unique(expected)) > 1
+    found = runtimes.find("onnx").load(made)(image)
+    assert np.mean(found == expected) > 0.999
+    model = onnx.load(made.model)
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds[-4:] == ["Transpose", "Softmax", "Transpose", "ArgMax"] and "Resize" in kinds
+    assert model.opset_import[0].version == 11
 
 
 def test_the_plugin_compiles(tmp_path):

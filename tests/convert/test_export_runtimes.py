@@ -30,7 +30,7 @@ def alive(model: torch.nn.Module) -> torch.nn.Module:
     """Statistics of BatchNorm that keep the signal of random weights alive, and classes that are far apart."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.7, 1.3)
+            torch.nn.init.uniform_(module.weight, 0.3, 0.7)
             module.momentum = None
     with torch.no_grad():
         model.train()(torch.randn(4, 3, *SIZE))
@@ -92,7 +92,8 @@ def test_precisions_of_a_classifier(tmp_path, installed):
     assert made.reference()[1].shape == (1, 2) and np.isfinite(made.reference()[1]).all()
     rows = {row["precision"]: row for row in report["precisions"]}
     # The casts at both ends, where the arithmetic is in half precision, too.
-    assert all(sum(row["outside_delegate"].values()) <= 2 * (name == "fp16") for name, row in rows.items())
+    outside = {name: sum(row["outside_delegate"].values()) for name, row in rows.items()}
+    assert all(count <= 2 * (name == "fp16") for name, count in outside.items()), str(rows)
     if smallest == "int8":  # Random weights lose their meaning in 8 bits; the next test looks at values.
         assert rows["int8"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
 
@@ -106,7 +107,8 @@ def test_precisions_of_a_small_network(tmp_path, installed):
     folders = {precision: tmp_path / precision for precision in runtimes.find(installed).PRECISIONS}
     for folder in folders.values():
         folder.mkdir()
-    images = list(np.random.default_rng(0).random((8, 1, *SIZE, 3), np.float32))
+    rng = np.random.default_rng(0)
+    images = list(rng.random((8, 1, *SIZE, 3), np.float32) * rng.random((8, 1, 1, 1, 3), np.float32))
     with torch.no_grad():
         expected = np.stack([model(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy() for image in images])
     runtime = runtimes.find(installed)
