@@ -71,7 +71,9 @@ def _row(record: dict[str, Any], first: dict[str, Any], step: str) -> str:
     figures, base = record["summary"][step], first["summary"][step]["median"]
     cells = [record["bundle"], step_name(record, step)]
     cells += [f"{figures[key]:.4g}" for key in ("min", "median", "p90")]
-    cells += [f"{100 * figures['spread']:.1f}", f"{figures['median'] / base:.3f}" if base else "-"]
+    # Where one has the labels in its graph and the other behind it, neither step is the other's.
+    comparable = base and (step in ("pre", "together") or record["output"] == first["output"])
+    cells += [f"{100 * figures['spread']:.1f}", f"{figures['median'] / base:.3f}" if comparable else "-"]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -38,10 +38,9 @@ def main() -> None:
 
 
 def train(run: pathlib.Path, root: str, *more: str) -> pathlib.Path:
-    runs.call(
-        "seaformer_jax.train", f"--config={CONFIG}", f"--workdir={run}", f"--config.data.root={root}", *more
-    )
-    runs.call("seaformer_jax.evaluate", f"--workdir={run}", f"--show-dir={run}/frames")
+    runs.train(run, CONFIG, f"--config.data.root={root}", *more)
+    if not (run / "frames").exists():
+        runs.call("seaformer_jax.evaluate", f"--workdir={run}", f"--show-dir={run}/frames")
     return run
 
 

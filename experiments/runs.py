@@ -13,6 +13,14 @@ def call(module: str, *arguments: str) -> None:
         sys.exit(status)
 
 
+def train(run: pathlib.Path, config: str, *flags: str) -> pathlib.Path:
+    """Trains with a recipe, or goes on with that, and evaluates; of a finished run nothing is done again."""
+    call("seaformer_jax.train", f"--config={config}", f"--workdir={run}", *flags)
+    if not (run / "results.json").exists():
+        call("seaformer_jax.evaluate", f"--workdir={run}")
+    return run
+
+
 def curve(run: pathlib.Path) -> list[dict]:
     """The rows of metrics.jsonl; none before the first."""
     path = run / "metrics.jsonl"

@@ -163,11 +163,16 @@ def test_the_markdown_table():
         "facts": {"cpu": "x", "cores": [7]},
         "schedule": {"rounds": 10, "runs": 5, "warmup": 5},
         "condition": {"before": before, "after": {}},
-        "bundles": [_record("tiny", slow), _record("half", fast)],
+        "bundles": [
+            _record("tiny", slow),
+            _record("half", fast),
+            _record("whole", fast) | {"output": "labels"},
+        ],
     }
     text = latency_report.markdown(report)
     assert "| tiny | network: `logits8` | 1 | 2 | 3 | 25.0 | 1.000 |" in text
     assert "| half | together: `labels` | 1 | 1 | 1 | 0.0 | 0.500 |" in text
+    assert "| whole | network: `labels` | 1 | 1 | 1 | 0.0 | - |" in text
     assert "Before: governor schedutil, frequency limited: throttled, hottest zone 41.5 C." in text
     assert "After: no governor or temperature to read." in text
     assert "peak memory 3 MiB" in text

@@ -1,0 +1,56 @@
+"""What each part of SeaFormer-Base costs in every runtime, from an image of 512x512 to its labels.
+
+    python -m experiments.deployment_parts [--runs 50]
+
+Does for all runtimes what `python -m convert.part_latency` does for one. Prints the table and writes
+experiments/results/deployment_parts_cpu.json and .md. Needs the environment of `experiments.deployment`.
+"""
+
+import argparse
+import pathlib
+import tempfile
+from typing import Any
+
+from convert import part_latency, parts
+from convert.bundle import FORMATS
+from convert.devices import find
+from convert.measure import measure
+from experiments import deployment_report as reporting
+
+NAME, SIZE = "seaformer_base", (512, 512)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=50)
+    options = parser.parse_args()
+    reports = {}
+    for kind in FORMATS:
+        with tempfile.TemporaryDirectory() as folder:
+            bundles = part_latency.write(pathlib.Path(folder), "segmentation", NAME, kind, SIZE)
+            reports[kind] = measure(find("host", 1), bundles, options.runs)
+    figures = {"reports": [reporting.rounded(report) for report in reports.values()]}
+    reporting.write("deployment_parts_cpu", markdown(reports), figures)
+
+
+def markdown(reports: dict[str, dict[str, Any]]) -> str:
+    costs = {kind: parts.costs(report) for kind, report in reports.items()}
+    rows = []
+    for part in [*next(iter(costs.values())), "whole"]:
+        row: dict[str, Any] = {"part": part}
+        for kind, found in costs.items():
+            whole = sum(found.values())
+            cost = found.get(part, whole)
+            row |= {f"{kind} ms": cost, f"{kind} %": 100 * cost / whole}
+        rows.append(row)
+    first = next(iter(reports.values()))
+    return (
+        f"# The parts of {NAME}, segmentation, {SIZE[0]}x{SIZE[1]}\n\n`python -m experiments.deployment_parts` on "
+        f"{first['facts']['cpu']}, one thread pinned to a core, {first['date']}. A part costs what it adds to the "
+        "median of the network that ends before it. Post-processing is `argmax_upsample.c`, which depends on "
+        f"the logits: those of seeded weights are its hard case.\n\n{reporting.table(rows)}\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The sides of the deployment tables: bundles of ours and of what people have, and PyTorch's eager mode.
+
+All sides of a table have the same weights, and go from float32 images [1, H, W, 3] to NumPy arrays.
+"""
+
+import copy
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convert import deploy, runtimes
+from convert.arm import models
+from convert.bundle import FORMATS, Bundle
+from convert.devices.base import STEPS, Samples, Schedule, timed_schedule
+from convert.devices.host import Host, HostJob
+from convert.runtimes import Graph
+
+EAGER, PLAIN, PLAIN_LABELS, ONNX_LABELS = "eager", "plain onnx", "plain onnx labels", "onnx labels"
+INT8 = ("onnx", "litert", "executorch")  # The runtimes that have it.
+
+
+class EagerJob:
+    """A PyTorch module in this process, with one thread on the device's core; see `convert.devices.base.Job`."""
+
+    def __init__(self, model: nn.Module, bundle: Bundle, cores: Sequence[int]):
+        self._model, self._cores = model, cores
+        self._path = models.LabelsPath(bundle.input_size)
+        self._image, _ = bundle.reference()
+
+    @torch.no_grad()
+    def measure(self, warmup: int, runs: int) -> Samples:
+        samples: Samples = {step: [] for step in STEPS}
+        before = os.sched_getaffinity(0), torch.get_num_threads()
+        os.sched_setaffinity(0, self._cores)
+        torch.set_num_threads(1)
+        for number in range(warmup + runs):
+            began = time.perf_counter_ns()
+            logits = self._network()
+            done = time.perf_counter_ns()
+            (self._path(logits) if logits.ndim == 4 else logits.argmax(1)).numpy()
+            ended = time.perf_counter_ns()
+            if number >= warmup:
+                for step, span in zip(STEPS, (0, done - began, ended - done, ended - began), strict=True):
+                    samples[step].append(span / 1e6)
+        os.sched_setaffinity(0, before[0])
+        torch.set_num_threads(before[1])
+        return samples
+
+    @torch.no_grad()
+    def output(self) -> np.ndarray:
+        logits = self._network()
+        return (logits.permute(0, 2, 3, 1) if logits.ndim == 4 else logits).numpy()
+
+    def peak_bytes(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def _network(self) -> Tensor:
+        return self._model(torch.from_numpy(self._image).permute(0, 3, 1, 2).contiguous())
+
+
+class HostWithEager(Host):
+    """This machine with one thread, and for some bundles, by the names of their folders, a module in their place."""
+
+    def __init__(self, eager: Mapping[str, nn.Module]):
+        super().__init__(threads=1)
+        self._eager = eager
+
+    def schedule(self, runs: int) -> Schedule:
+        return timed_schedule(runs, warmup=2)
+
+    def job(self, bundle: Bundle) -> HostJob | EagerJob:
+        module = self._eager.get(bundle.folder.name)
+        return HostJob(bundle, self.cores) if module is None else EagerJob(module, bundle, self.cores)
+
+
+def write(
+    folder: pathlib.Path, original: nn.Module, task: str, name: str, size: tuple[int, int], int8: bool
+) -> list[Bundle]:
+    """Writes every side of `original`, of `models.trained`, into a folder of its own below `folder`.
+
+    int8 is good for its latency alone: 8 bits leave nothing of random weights.
+    """
+    ours = deploy.deploy(original, size)
+    made = {kind: models.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS}
+    onnx = made["onnx"]
+    sides = [sibling(onnx, EAGER, format="eager"), plain(sibling(onnx, PLAIN), original)]
+    if task == "segmentation":
+        path = nn.Sequential(original, models.LabelsPath(size)).eval()
+        labels = plain(sibling(onnx, PLAIN_LABELS, output="labels", tail="", output_layout=""), path)
+        _expect(labels, path)
+        sides += [labels, export(sibling(labels, ONNX_LABELS), ours)]
+    sides += made.values()
+    for kind in INT8 if int8 else ():
+        sides.append(models.write_bundle(ours, folder / f"{kind} int8", task, name, kind, size, "int8"))
+    return sides
+
+
+def sibling(bundle: Bundle, name: str, **changes: object) -> Bundle:
+    """A bundle beside another one with the same reference, other fields and no model yet."""
+    new = dataclasses.replace(bundle, folder=bundle.folder.with_name(name), **changes)
+    new.folder.mkdir()
+    new.write_card()
+    new.write_reference(*bundle.reference())
+    return new
+
+
+def plain(bundle: Bundle, model: nn.Module) -> Bundle:
+    """Writes the graph of a module as the official conversion to ONNX does."""
+    models.write_plain_graph(model, bundle.model, bundle.input_size)
+    return bundle
+
+
+@torch.no_grad()
+def _expect(bundle: Bundle, path: nn.Module) -> None:
+    """Makes the labels of PyTorch what is expected of a bundle."""
+    image, _ = bundle.reference()
+    labels = path(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy()
+    bundle.write_reference(image, labels.astype(np.uint8))
+
+
+def export(bundle: Bundle, model: nn.Module) -> Bundle:
+    """Writes the model of a bundle, images [1, 3, H, W] -> logits, with our exporter."""
+    graph = Graph(copy.deepcopy(model), bundle.task, bundle.output, bundle.input_size)
+    runtimes.find(bundle.format).export(graph, {bundle.precision: bundle.folder}, [])
+    return bundle

@@ -1,0 +1,156 @@
+"""Accuracy, size and latency of trained models in every runtime and precision.
+
+    python -m experiments.exports --classifier runs/trashnet --classifier-root PATH/TO/trashnet \
+        --segmentation runs/camvid --segmentation-root PATH/TO/camvid [--formats onnx,litert] [--out runs/exports]
+
+Runs the documented commands for both workdirs: `convert.to_torch`, then `convert.export` in every format, int8
+calibrated with 100 images of the training split and gated on the whole validation split, on which all precisions are
+scored. A bundle that is there already is not made again. Writes experiments/results/exports.json and .md.
+"""
+
+import argparse
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from convert.bundle import FORMATS
+from experiments import measure, runs
+from seaformer_jax.training import workdir
+
+MAX_DROP = 2.0  # Points: one image of TrashNet's 329 is 0.3 of them.
+# int8 is exported with fp32 and fp16 beside it; ncnn has no int8.
+PRECISIONS = {"ncnn": ("fp32", "fp16")}
+COLUMNS = (
+    "format",
+    "precision",
+    "MB",
+    "{metric} %",
+    "drop",
+    "relative RMS",
+    "classes agree %",
+    "outside",
+    "ms",
+)
+
+
+class Trained(NamedTuple):
+    """A workdir with the data it was trained on."""
+
+    run: pathlib.Path
+    size: tuple[int, int]
+    train: pathlib.Path  # folder of images
+    val: pathlib.Path  # likewise, as --validation takes it
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for task in ("classifier", "segmentation"):
+        parser.add_argument(f"--{task}", type=pathlib.Path, required=True, help="workdir")
+        parser.add_argument(f"--{task}-root", type=pathlib.Path, required=True, help="its data set")
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/exports"))
+    options = parser.parse_args()
+    models = {
+        "classifier": classifier(options.classifier, options.classifier_root),
+        "segmentation": segmentation(options.segmentation, options.segmentation_root),
+    }
+    reports = [
+        report
+        for name, model in models.items()
+        for kind in options.formats.split(",")
+        for report in export(model, options.out / name, kind)
+    ]
+    measure.write("exports", {"reports": reports})
+    text = markdown(reports)
+    (measure.RESULTS / "exports.md").write_text(text)
+    print(text)
+
+
+def classifier(run: pathlib.Path, root: pathlib.Path) -> Trained:
+    data = workdir.read(run)[0].data
+    return Trained(run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split)
+
+
+def segmentation(run: pathlib.Path, root: pathlib.Path) -> Trained:
+    config = workdir.read(run)[0]
+    long, short = config.eval.scale
+    images = root / "images"
+    return Trained(run, (short, long), images / config.data.train_split, images / config.data.val_split)
+
+
+def export(model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]:
+    """Makes the bundles of one format; returns their reports."""
+    weights = out / "model.pth"
+    if not weights.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        runs.call("convert.to_torch", f"--workdir={model.run}", f"--out={weights}")
+    reports = []
+    for precision in PRECISIONS.get(kind, ("int8",)):
+        bundle = out / f"{kind}_{precision}"
+        if not bundle.exists():
+            runs.call(
+                "convert.export",
+                f"--weights={weights}",
+                f"--format={kind}",
+                f"--input-size={model.size[0]}x{model.size[1]}",
+                f"--precision={precision}",
+                f"--calibration={model.train}",
+                f"--validation={model.val}",
+                f"--max-drop={MAX_DROP}",
+                f"--out={bundle}",
+            )
+        report = json.loads((bundle / "report.json").read_text())
+        # Where the data lay is of no interest to a reader.
+        reports.append({k: v for k, v in report.items() if k not in ("calibration", "validation")})
+    return reports
+
+
+def markdown(reports: list[dict[str, Any]]) -> str:
+    """One table for each task, a row for each format and precision."""
+    texts = [
+        "# Trained models in every runtime",
+        "`python -m experiments.exports`: bundles of `python -m convert.export` from the weights of "
+        "[`trashnet`](trashnet.md) and [`camvid`](camvid.md), each verified against the model in JAX. Scores are of "
+        "whole validation splits, one image of the fixed input size at a time; int8 is calibrated with 100 training "
+        f"images, and refused where it drops more than {MAX_DROP:g} points. Relative RMS: of the differences of "
+        "logits, over that of the logits. Outside: operators that the runtime's fast path does not take. ms: the "
+        "network alone, median of 30 runs, one thread; see [`deployment_cpu`](deployment_cpu.md) for careful ones.",
+    ]
+    for task in dict.fromkeys(report["task"] for report in reports):
+        texts += _section([report for report in reports if report["task"] == task])
+    return "\n\n".join(texts) + "\n"
+
+
+def _section(reports: list[dict[str, Any]]) -> list[str]:
+    first = reports[0]
+    height, width = first["input_size"]
+    versions = {name: version for report in reports for name, version in report["versions"].items()}
+    header = [column.format(metric=first["metric"]) for column in COLUMNS]
+    rows = [f"| {' | '.join(header)} |", "|---|---|" + "---:|" * 5 + "---|---:|"]
+    rows += [_row(report, row) for report in reports for row in report["precisions"]]
+    return [
+        f"## {first['name']}, {first['task']}, {height}x{width}",
+        f"Trained, in JAX: **{first['trained_score']:.2f} %** {first['metric']} on {first['validation_images']} "
+        "images. Made with " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+        "\n".join(rows),
+    ]
+
+
+def _row(report: dict[str, Any], row: dict[str, Any]) -> str:
+    outside = ", ".join(f"{count} {name}" for name, count in row["outside_delegate"].items()) or "none"
+    cells = [
+        report["format"],
+        row["precision"],
+        f"{row['bytes'] / 1e6:.2f}",
+        f"{row['score']:.2f}",
+        f"{report['trained_score'] - row['score']:.2f}",
+        f"{row['relative_rms']:.1e}",
+        f"{100 * row['agreement']:.3f}",
+        outside,
+        f"{row['milliseconds_here']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()
