@@ -17,9 +17,10 @@ import tempfile
 from typing import Any
 
 from convert.arm import models
-from convert.measure import measure
+from convert.measure import measure as measure_bundles
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
+from experiments import measure
 
 INPUTS = {"classification": (224, 224), "segmentation": (512, 512)}
 INT8_SIZE = "base"
@@ -49,7 +50,7 @@ def compare(task: str, size: str, runs: int) -> dict[str, Any]:
     model = models.trained(task, name)
     with tempfile.TemporaryDirectory() as folder:
         bundles = sides.write(pathlib.Path(folder), model, task, name, INPUTS[task], int8=size == INT8_SIZE)
-        return measure(sides.HostWithEager({sides.EAGER: model}), bundles, runs)
+        return measure_bundles(sides.HostWithEager({sides.EAGER: model}), bundles, runs)
 
 
 def markdown(reports: dict[tuple[str, str], dict[str, Any]]) -> str:
@@ -74,13 +75,13 @@ def markdown(reports: dict[tuple[str, str], dict[str, Any]]) -> str:
         if wrong
         else "All but int8 gave PyTorch's output.",
         "## Targets",
-        reporting.table(reporting.against_targets(reports)),
+        measure.table(reporting.against_targets(reports)),
     ]
     for task, (height, width) in INPUTS.items():
         rows = [
             row for (t, size), report in reports.items() if t == task for row in reporting.rows(size, report)
         ]
-        texts += [f"## {task.capitalize()}, {height}x{width}", reporting.table(rows)]
+        texts += [f"## {task.capitalize()}, {height}x{width}", measure.table(rows)]
     return "\n\n".join(texts) + "\n"
 
 

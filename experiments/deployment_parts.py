@@ -14,8 +14,9 @@ from typing import Any
 from convert import part_latency, parts
 from convert.bundle import FORMATS
 from convert.devices import find
-from convert.measure import measure
+from convert.measure import measure as measure_bundles
 from experiments import deployment_report as reporting
+from experiments import measure
 
 NAME, SIZE = "seaformer_base", (512, 512)
 
@@ -28,7 +29,7 @@ def main() -> None:
     for kind in FORMATS:
         with tempfile.TemporaryDirectory() as folder:
             bundles = part_latency.write(pathlib.Path(folder), "segmentation", NAME, kind, SIZE)
-            reports[kind] = measure(find("host", 1), bundles, options.runs)
+            reports[kind] = measure_bundles(find("host", 1), bundles, options.runs)
     figures = {"reports": [reporting.rounded(report) for report in reports.values()]}
     reporting.write("deployment_parts_cpu", markdown(reports), figures)
 
@@ -48,7 +49,7 @@ def markdown(reports: dict[str, dict[str, Any]]) -> str:
         f"# The parts of {NAME}, segmentation, {SIZE[0]}x{SIZE[1]}\n\n`python -m experiments.deployment_parts` on "
         f"{first['facts']['cpu']}, one thread pinned to a core, {first['date']}. A part costs what it adds to the "
         "median of the network that ends before it. Post-processing is `argmax_upsample.c`, which depends on "
-        f"the logits: those of seeded weights are its hard case.\n\n{reporting.table(rows)}\n"
+        f"the logits: those of seeded weights are its hard case.\n\n{measure.table(rows)}\n"
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from convert.bundle import FORMATS
@@ -111,15 +111,6 @@ def against_targets(reports: Mapping[tuple[str, str], Mapping[str, Any]]) -> lis
                 }
             )
     return results
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of the same keys as Markdown; numbers with three digits."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    for row in rows:
-        cells = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def write(name: str, text: str, figures: dict[str, Any]) -> None:

@@ -18,9 +18,10 @@ from torch import nn
 from convert import deploy, runtimes
 from convert.arm import models
 from convert.bundle import FORMATS, Bundle
-from convert.measure import measure
+from convert.measure import measure as measure_bundles
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
+from experiments import measure
 from seaformer_jax.errors import UserError
 
 NAME, SIZE = "seaformer_base", (512, 512)
@@ -39,7 +40,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bundles = write(pathlib.Path(folder), forms, kind)
             modules = forms if kind == sides.EAGER else {}
-            reports[kind] = measure(sides.HostWithEager(modules), bundles, options.runs)
+            reports[kind] = measure_bundles(sides.HostWithEager(modules), bundles, options.runs)
             if kind == "executorch":
                 outside = {made.folder.name: runtimes.find(kind).outside(made) for made in bundles}
     figures = {
@@ -79,7 +80,7 @@ def markdown(reports: dict[str, dict[str, Any]], outside: dict[str, dict[str, in
         f"`python -m experiments.deployment_rewrites` on {first['facts']['cpu']}, one thread pinned to a core, "
         f"{first['date']}: median ms with one more rewrite of `convert/deploy.py` from row to row, and the "
         "difference from the first row. Forms take turns, runtimes do not: compare within a column. Exporters fold "
-        f"BatchNorm and constants by themselves.\n\n{reporting.table(rows)}\n"
+        f"BatchNorm and constants by themselves.\n\n{measure.table(rows)}\n"
     )
 
 

@@ -9,7 +9,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -111,12 +111,17 @@ def _installed(name: str) -> bool:
         return False
 
 
-def print_table(rows: list[dict]) -> None:
-    """Prints rows of the same keys as a Markdown table."""
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
+def table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows of the same keys as Markdown; numbers with three digits."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     for row in rows:
         cells = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
-        print("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    print(table(rows))
 
 
 def write(name: str, figures: dict) -> None:
