@@ -38,7 +38,7 @@ def main() -> None:
     reports, outside = {}, {}
     for kind in (sides.EAGER, *FORMATS):
         with tempfile.TemporaryDirectory() as folder:
-            bundles = write(pathlib.Path(folder), forms, kind)
+            bundles = [made for made in write(pathlib.Path(folder), forms, kind) if runs(made, kind)]
             modules = forms if kind == sides.EAGER else {}
             reports[kind] = measure_bundles(sides.HostWithEager(modules), bundles, options.runs)
             if kind == "executorch":
@@ -65,21 +65,35 @@ def write(folder: pathlib.Path, forms: dict[str, nn.Module], kind: str) -> list[
     return bundles
 
 
+def runs(made: Bundle, kind: str) -> bool:
+    """Whether the runtime takes a form: those between the trained one and the last were not made for all of them."""
+    if kind == sides.EAGER:
+        return True
+    try:
+        runtimes.find(kind).load(made)
+    except UserError:
+        print(f"{kind} does not take {made.folder.name}", flush=True)
+        return False
+    return True
+
+
 def markdown(reports: dict[str, dict[str, Any]], outside: dict[str, dict[str, int]]) -> str:
     medians = {kind: reporting.medians(report) for kind, report in reports.items()}
     rows = []
     for form in outside:
         row: dict[str, Any] = {"form": form}
         for kind, found in medians.items():
-            row[f"{kind} ms"] = found[form]["network"]
-            row[f"{kind} %"] = 100 * (found[form]["network"] / found["as trained"]["network"] - 1)
+            taken = found.get(form, {}).get("network")
+            row[f"{kind} ms"] = "" if taken is None else taken
+            row[f"{kind} %"] = "" if taken is None else 100 * (taken / found["as trained"]["network"] - 1)
         rows.append(row | {"operators outside ExecuTorch's delegate": sum(outside[form].values())})
     first = next(iter(reports.values()))
     return (
         f"# The rewrites of {NAME}, segmentation, {SIZE[0]}x{SIZE[1]}, to `logits8`\n\n"
         f"`python -m experiments.deployment_rewrites` on {first['facts']['cpu']}, one thread pinned to a core, "
         f"{first['date']}: median ms with one more rewrite of `convert/deploy.py` from row to row, and the "
-        "difference from the first row. Forms take turns, runtimes do not: compare within a column. Exporters fold "
+        "difference from the first row; empty where a runtime does not take a form. Forms take turns, runtimes do "
+        "not: compare within a column. Exporters fold "
         f"BatchNorm and constants by themselves.\n\n{measure.table(rows)}\n"
     )
 

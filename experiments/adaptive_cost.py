@@ -1,0 +1,116 @@
+"""What adaptive squeezing and expanding cost over the ICLR block: parameters, MACs, training step, exported latency.
+
+    python -m experiments.adaptive_cost [--formats onnx,litert] [--rounds 9] [--runs 50]
+
+Parameters and MACs of all sizes; step and latency of `base`, ICLR and ++ taking turns. A step is that of
+`experiments.train_speed`, on the cores of this process; the latency is that of the network to its logits on one
+pinned thread, in every runtime that is named. On a CPU run it, like a training, with
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment. Prints the tables and writes
+experiments/results/adaptive_cost.json and .md.
+"""
+
+import argparse
+import functools
+import pathlib
+import statistics
+import tempfile
+
+import jax
+from flax import nnx
+
+from convert import devices
+from convert.arm import models
+from convert.bundle import FORMATS
+from convert.measure import measure as measure_bundles
+from experiments import measure, sides
+from seaformer_jax.models.macs import count_macs
+from seaformer_jax.models.registry import create_model
+
+INPUTS = {"classification": (224, 224), "segmentation": (512, 512)}
+BATCH = {"classification": 16, "segmentation": 2}
+PAIR = ("seaformer_base", "seaformer_plus_base")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--runs", type=int, default=50)
+    options = parser.parse_args()
+    # Latencies first: what the training steps leave behind in memory is no part of them.
+    latencies = [latency(task, kind, options.runs) for task in INPUTS for kind in options.formats.split(",")]
+    counts = [count(task, size) for task in INPUTS for size in ("tiny", "small", "base", "large")]
+    steps = [step(task, options.rounds) for task in INPUTS]
+    measure.write("adaptive_cost", {"counts": counts, "latencies": latencies, "steps": steps})
+    text = "\n\n".join(
+        [
+            "# What the adaptive block costs",
+            "`python -m experiments.adaptive_cost`. Shares are those of SeaFormer++ over the ICLR model.",
+            "## Parameters and MACs",
+            measure.table(counts),
+            "## Latency of `base`, one x86 thread, medians of turns",
+            measure.table(latencies),
+            "## Training step of `base`, medians of turns",
+            measure.table(steps),
+        ]
+    )
+    (measure.RESULTS / "adaptive_cost.md").write_text(text + "\n")
+    print(text)
+
+
+def count(task: str, size: str) -> dict:
+    found = {}
+    for name in (f"seaformer_{size}", f"seaformer_plus_{size}"):
+        model = nnx.eval_shape(functools.partial(create_model, name, task, num_classes=sides.CLASSES[task]))
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+        found[name] = parameters, count_macs(model, *INPUTS[task]).total
+    (parameters, macs), (more_parameters, more_macs) = found.values()
+    return {
+        "task": task,
+        "model": f"seaformer_plus_{size}",
+        "parameters": more_parameters,
+        "parameters over ICLR": percent(more_parameters / parameters),
+        "GMACs": round(more_macs / 1e9, 3),
+        "MACs over ICLR": percent(more_macs / macs),
+    }
+
+
+def latency(task: str, kind: str, runs: int) -> dict:
+    size = INPUTS[task]
+    with tempfile.TemporaryDirectory() as folder:
+        bundles = [
+            models.write_bundle(
+                models.seeded(task, name, size), pathlib.Path(folder) / name, task, name, kind, size
+            )
+            for name in PAIR
+        ]
+        report = measure_bundles(devices.find("host", 1), bundles, runs)
+    plain, plus = (statistics.median(record["samples"]["network"]) for record in report["bundles"])
+    return {
+        "task": task,
+        "format": kind,
+        "ICLR ms": round(plain, 2),
+        "++ ms": round(plus, 2),
+        "over ICLR": percent(plus / plain),
+    }
+
+
+def step(task: str, rounds: int) -> dict:
+    (side, _), batch = INPUTS[task], BATCH[task]
+    both = {name: functools.partial(sides.our_step, name, task, batch, side) for name in PAIR}
+    plain, plus = (found.seconds for found in measure.in_turn(both, rounds).values())
+    return {
+        "task": task,
+        "images": batch,
+        "ICLR ms": round(1e3 * plain, 1),
+        "++ ms": round(1e3 * plus, 1),
+        "over ICLR": percent(plus / plain),
+    }
+
+
+def percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
+
+
+if __name__ == "__main__":
+    main()

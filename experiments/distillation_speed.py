@@ -1,0 +1,108 @@
+"""A step of distillation against its parts: the teacher's forward pass and the student's own training step.
+
+    python -m experiments.distillation_speed [--batch 8] [--rounds 15]
+
+The recipe is `configs/distill_camvid.py:tiny`, with a teacher of the same size with fresh weights; the student's own
+step is the same with the weights of all terms of distillation at 0. Processes of their own take turns. The target is
+teacher + 1.15 x student. On a CPU run it, like a training, with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the
+environment. Prints a table and writes experiments/results/distillation_speed_<backend>.json.
+"""
+
+import argparse
+import functools
+
+import jax
+import numpy as np
+from flax import nnx
+
+from configs import distill_camvid
+from experiments import measure
+from seaformer_jax import create_model, tasks
+from seaformer_jax.data import segmentation_labels
+from seaformer_jax.training import optim
+from seaformer_jax.training import state as states
+from seaformer_jax.training.step import make_train_step
+
+SHARE = 1.15  # Of the student's own step that it may take beside its teacher.
+TERMS = ("cross", "feature", "output")
+
+
+def task(batch: int, *, distil: bool):
+    """The recipe's task with a teacher, and a batch of noise for it."""
+    config = distill_camvid.get_config("tiny")
+    config.batch_size = batch
+    if not distil:
+        for term in TERMS:
+            config.distillation[f"{term}_weight"] = 0.0
+    made = tasks.create(config, segmentation_labels.camvid().class_names)
+    made.use_teacher(create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes))
+    rng = np.random.default_rng(0)
+    height, width = config.data.crop_size
+    images = rng.integers(0, 256, (batch, height, width, 3), np.uint8)
+    labels = rng.integers(0, made.num_classes, (batch, height, width), np.uint8)
+    size = np.tile(np.int32([height, width]), (batch, 1))
+    return made, jax.device_put({"image": images, "label": labels, "size": size})
+
+
+def training(batch: int, *, distil: bool):
+    """Runs a training step."""
+    made, data = task(batch, distil=distil)
+    model = made.create_model()
+    config = made.config
+    params, _ = states.split_model(model)
+    optimizer, _ = optim.create(config.optim, config.total_steps, params)
+    state = states.create(model, optimizer, use_ema=config.optim.ema_decay > 0)
+    step = make_train_step(
+        nnx.graphdef(model), made.loss, optimizer, seed=0, ema_decay=config.optim.ema_decay
+    )
+    constants = made.constants()
+    compiled = jax.jit(step, donate_argnums=0).lower(state, data, constants).compile()
+
+    def run():
+        nonlocal state
+        state, metrics = compiled(state, data, constants)
+        return float(metrics["loss"])
+
+    return run, {"temporary_mb": compiled.memory_analysis().temp_size_in_bytes / 1e6}
+
+
+def teaching(batch: int):
+    """Runs the teacher on the same images, to its features and logits."""
+    made, data = task(batch, distil=True)
+    graphdef, weights = nnx.split(
+        create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes)
+    )
+
+    def forward(weights, batch):
+        model = nnx.merge(graphdef, weights)
+        features = model.features(made.training_images(batch))
+        return features, model.classify(features)
+
+    compiled = jax.jit(forward).lower(weights, data).compile()
+    return lambda: jax.block_until_ready(compiled(weights, data)), {}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    sides = {
+        "teacher, forward": functools.partial(teaching, options.batch),
+        "student, training step": functools.partial(training, options.batch, distil=False),
+        "distillation step": functools.partial(training, options.batch, distil=True),
+    }
+    found = measure.in_turn(sides, options.rounds)
+    teacher, student, both = (found[name].seconds for name in sides)
+    rows = [{"what": name, "ms": 1e3 * side.seconds, **side.facts} for name, side in found.items()]
+    share = (both - teacher) / student
+    measure.print_table([{"what": row["what"], "ms": row["ms"]} for row in rows])
+    print(f"beside its teacher the student takes {share:.2f} of its own step; target at most {SHARE}")
+    measure.write(
+        f"distillation_speed_{jax.default_backend()}",
+        {"batch": options.batch, "rows": rows, "student_share": share, "target": SHARE},
+    )
+
+
+if __name__ == "__main__":
+    main()
