@@ -26,6 +26,11 @@ def runtime(tmp_path, monkeypatch):
     standins.write_onnxruntime(tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.syspath_prepend(tmp_path / "site")
+    # The real one may have been imported by another test of this process, or be imported by one to come.
+    real = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "onnxruntime"}
+    yield
+    sys.modules.pop("onnxruntime", None)
+    sys.modules.update(real)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
