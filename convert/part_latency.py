@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from convert import device_command, latency_report, parts
-from convert.arm import models
+from convert import device_command, latency_report, parts, samples
 from convert.bundle import FORMATS, Bundle
 from convert.devices import find
 from convert.measure import measure
@@ -34,11 +33,11 @@ _RUNS = 50
 
 def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int, int]) -> list[Bundle]:
     """Writes a bundle for the network as far as each part, into a folder of its name below `folder`."""
-    model, bundles = models.seeded(task, name, size), []
+    model, bundles = samples.seeded(task, name, size), []
     for part, module in parts.up_to(model).items():
         # What ends inside has no labels: its output is taken as it is, as that of a classifier.
         given = task if module is model else "classification"
-        bundles.append(models.write_bundle(module, folder / part, given, name, kind, size))
+        bundles.append(samples.write_bundle(module, folder / part, given, name, kind, size))
     return bundles
 
 

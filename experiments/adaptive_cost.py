@@ -18,8 +18,7 @@ import tempfile
 import jax
 from flax import nnx
 
-from convert import devices
-from convert.arm import models
+from convert import devices, samples
 from convert.bundle import FORMATS
 from convert.measure import measure as measure_bundles
 from experiments import measure, sides
@@ -79,8 +78,8 @@ def latency(task: str, kind: str, runs: int) -> dict:
     size = INPUTS[task]
     with tempfile.TemporaryDirectory() as folder:
         bundles = [
-            models.write_bundle(
-                models.seeded(task, name, size), pathlib.Path(folder) / name, task, name, kind, size
+            samples.write_bundle(
+                samples.seeded(task, name, size), pathlib.Path(folder) / name, task, name, kind, size
             )
             for name in PAIR
         ]

@@ -16,7 +16,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from convert.arm import models
+from convert import samples
 from convert.measure import measure as measure_bundles
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
@@ -47,7 +47,7 @@ def compare(task: str, size: str, runs: int) -> dict[str, Any]:
     """Measures all sides of one model in turns."""
     print(f"{task}, {size}", flush=True)
     name = f"seaformer_{size}"
-    model = models.trained(task, name)
+    model = samples.trained(task, name)
     with tempfile.TemporaryDirectory() as folder:
         bundles = sides.write(pathlib.Path(folder), model, task, name, INPUTS[task], int8=size == INT8_SIZE)
         return measure_bundles(sides.HostWithEager({sides.EAGER: model}), bundles, runs)

@@ -15,8 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from convert import deploy, runtimes
-from convert.arm import models
+from convert import deploy, runtimes, samples
 from convert.bundle import FORMATS, Bundle
 from convert.measure import measure as measure_bundles
 from experiments import deployment_report as reporting
@@ -31,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
     options = parser.parse_args()
-    trained = models.trained("segmentation", NAME)
+    trained = samples.trained("segmentation", NAME)
     forms = {"as trained": trained}
     for number, rewrite in enumerate(deploy.REWRITES):
         forms[rewrite.__name__] = deploy.rewritten(trained, SIZE, deploy.REWRITES[: number + 1])
@@ -54,7 +53,7 @@ def write(folder: pathlib.Path, forms: dict[str, nn.Module], kind: str) -> list[
     """Writes every form for a runtime, or for eager mode."""
     *_, last = forms.values()
     exported = "onnx" if kind == sides.EAGER else kind
-    whole = models.write_bundle(last, folder / "whole", "segmentation", NAME, exported, SIZE)
+    whole = samples.write_bundle(last, folder / "whole", "segmentation", NAME, exported, SIZE)
     bundles = [sides.sibling(whole, name, format=kind) for name in forms]
     for made, model in zip(bundles, forms.values(), strict=True):
         if kind == sides.EAGER:

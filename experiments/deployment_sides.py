@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convert import deploy, runtimes
-from convert.arm import models
+from convert import deploy, runtimes, samples
 from convert.bundle import FORMATS, Bundle
 from convert.devices.base import STEPS, Samples, Schedule, timed_schedule
 from convert.devices.host import Host, HostJob
@@ -30,7 +29,7 @@ class EagerJob:
 
     def __init__(self, model: nn.Module, bundle: Bundle, cores: Sequence[int]):
         self._model, self._cores = model, cores
-        self._path = models.LabelsPath(bundle.input_size)
+        self._path = samples.LabelsPath(bundle.input_size)
         self._image, _ = bundle.reference()
 
     @torch.no_grad()
@@ -85,22 +84,22 @@ class HostWithEager(Host):
 def write(
     folder: pathlib.Path, original: nn.Module, task: str, name: str, size: tuple[int, int], int8: bool
 ) -> list[Bundle]:
-    """Writes every side of `original`, of `models.trained`, into a folder of its own below `folder`.
+    """Writes every side of `original`, of `samples.trained`, into a folder of its own below `folder`.
 
     int8 is good for its latency alone: 8 bits leave nothing of random weights.
     """
     ours = deploy.deploy(original, size)
-    made = {kind: models.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS}
+    made = {kind: samples.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS}
     onnx = made["onnx"]
     sides = [sibling(onnx, EAGER, format="eager"), plain(sibling(onnx, PLAIN), original)]
     if task == "segmentation":
-        path = nn.Sequential(original, models.LabelsPath(size)).eval()
+        path = nn.Sequential(original, samples.LabelsPath(size)).eval()
         labels = plain(sibling(onnx, PLAIN_LABELS, output="labels", tail="", output_layout=""), path)
         _expect(labels, path)
         sides += [labels, export(sibling(labels, ONNX_LABELS), ours)]
     sides += made.values()
     for kind in INT8 if int8 else ():
-        sides.append(models.write_bundle(ours, folder / f"{kind} int8", task, name, kind, size, "int8"))
+        sides.append(samples.write_bundle(ours, folder / f"{kind} int8", task, name, kind, size, "int8"))
     return sides
 
 
@@ -115,7 +114,7 @@ def sibling(bundle: Bundle, name: str, **changes: object) -> Bundle:
 
 def plain(bundle: Bundle, model: nn.Module) -> Bundle:
     """Writes the graph of a module as the official conversion to ONNX does."""
-    models.write_plain_graph(model, bundle.model, bundle.input_size)
+    samples.write_plain_graph(model, bundle.model, bundle.input_size)
     return bundle
 
 

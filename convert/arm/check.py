@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from convert import latency_report
-from convert.arm import models, setup
+from convert import latency_report, samples
+from convert.arm import setup
 from convert.bundle import Bundle
 from convert.devices.qemu import Qemu
 from convert.measure import measure
@@ -89,17 +89,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def export() -> list[Bundle]:
     """Writes all bundles to build/arm/bundles."""
-    seeded, bundles = functools.cache(models.seeded), []
+    seeded, bundles = functools.cache(samples.seeded), []
     for case in CASES:
         print(f"export {case.folder} ...", flush=True)
         task, name, size, kind, precision = case
         folder = setup.BUILD / "bundles" / case.folder
         bundles.append(
-            models.write_bundle(seeded(task, name, size), folder, task, name, kind, size, precision)
+            samples.write_bundle(seeded(task, name, size), folder, task, name, kind, size, precision)
         )
     print(f"export {PLAIN} ...", flush=True)
     _, name, size = COMPARED
-    return [*bundles, models.write_plain_bundle(setup.BUILD / "bundles" / PLAIN, name, size)]
+    return [*bundles, samples.write_plain_bundle(setup.BUILD / "bundles" / PLAIN, name, size)]
 
 
 def ratios(found: Counts) -> list[Ratio]:

@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from convert import runtimes
-from convert.arm import check, cpu, models, setup
+from convert import runtimes, samples
+from convert.arm import check, cpu, setup
 from seaformer_jax.errors import UserError
 
 
@@ -44,7 +44,7 @@ def test_ratios_by_hand():
 def test_the_plain_graph(tmp_path):
     """Labels as PyTorch's, from a graph that has the resize, the softmax and the argmax in it."""
     onnx = pytest.importorskip("onnx", reason="pip install 'seaformer-jax[onnx]'")
-    made = models.write_plain_bundle(tmp_path / "b", "seaformer_tiny", (64, 96))
+    made = samples.write_plain_bundle(tmp_path / "b", "seaformer_tiny", (64, 96))
     image, expected = made.reference()
     assert expected.shape == (1, 64, 96) and len(np.unique(expected)) > 1
     found = runtimes.find("onnx").load(made)(image)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from convert import parts
-from convert.arm import models
+from convert import parts, samples
 from convert.measure import STEPS
 
 SIZE = (64, 128)
@@ -13,7 +12,7 @@ IMAGES = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def segmenter() -> torch.nn.Module:
-    return models.seeded("segmentation", "seaformer_tiny", SIZE)
+    return samples.seeded("segmentation", "seaformer_tiny", SIZE)
 
 
 @torch.no_grad()
@@ -45,7 +44,7 @@ def test_layers_lose_attention_or_everything(segmenter):
 
 @torch.no_grad()
 def test_classifiers_have_no_fusion():
-    model = models.seeded("classification", "seaformer_tiny", (64, 64))
+    model = samples.seeded("classification", "seaformer_tiny", (64, 64))
     networks = parts.up_to(model)
     assert list(networks) == ["stem", "context branch", "FFN", "SEA attention", "head"]
     features = networks["SEA attention"](IMAGES[..., :64])
@@ -53,10 +52,10 @@ def test_classifiers_have_no_fusion():
 
 
 def test_seeded_models_are_the_same_every_time(segmenter):
-    again = models.seeded("segmentation", "seaformer_tiny", SIZE)
+    again = samples.seeded("segmentation", "seaformer_tiny", SIZE)
     for name, value in segmenter.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
-    logits = segmenter(torch.from_numpy(models.picture(SIZE)).permute(0, 3, 1, 2))
+    logits = segmenter(torch.from_numpy(samples.picture(SIZE)).permute(0, 3, 1, 2))
     assert logits.std() > 0.1 and len(logits.argmax(1).unique()) > 1  # No silent network.
 
 

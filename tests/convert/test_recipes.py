@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from convert import torch_segmentation
-from convert.arm import models
+from convert import samples, torch_segmentation
 
-RECIPES = pathlib.Path(models.__file__).parents[1] / "RECIPES.md"
+RECIPES = pathlib.Path(samples.__file__).with_name("RECIPES.md")
 
 
 def code(heading: str) -> str:
@@ -31,13 +30,13 @@ def test_runtimes_give_the_logits_of_the_bundle(heading, module, tmp_path, monke
     need(module, "onnx", "onnxscript")
     monkeypatch.chdir(tmp_path)
     size = (64, 96)
-    model = models.seeded("segmentation", "seaformer_tiny", size)
-    models.write_bundle(model, pathlib.Path("camvid_onnx"), "segmentation", "seaformer_tiny", "onnx", size)
+    model = samples.seeded("segmentation", "seaformer_tiny", size)
+    samples.write_bundle(model, pathlib.Path("camvid_onnx"), "segmentation", "seaformer_tiny", "onnx", size)
     names = {}
     exec(code(heading), names)
     with torch.no_grad():
         expected = (
-            model(torch.from_numpy(models.picture(size)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+            model(torch.from_numpy(samples.picture(size)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
         )
     np.testing.assert_allclose(names["found"], expected, rtol=0, atol=5e-5 * np.abs(expected).max())
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from convert.arm import models
+from convert import samples
 from convert.bundle import FORMATS, Bundle
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
@@ -62,7 +62,7 @@ def test_targets_take_the_fastest_side(report):
 def test_the_labels_path_is_resize_and_argmax():
     logits = torch.randn(1, 5, 3, 5, generator=torch.Generator().manual_seed(0))
     resized = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(models.LabelsPath(SIZE)(logits), resized.argmax(1))
+    torch.testing.assert_close(samples.LabelsPath(SIZE)(logits), resized.argmax(1))
 
 
 def test_eager_runs_as_a_job_and_leaves_the_process_as_it_was(tmp_path):
