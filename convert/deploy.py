@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from convert.deploy_layers import AxialAttention, MergedAttention, Shift, SplitAxialAttention
-from convert.torch_model import AttentionStage, ConvBN, SeaAttention, SqueezeAxialPositionalEmbedding
+from convert.torch_model import (
+    AdaptiveMap,
+    AttentionStage,
+    ConvBN,
+    SeaAttention,
+    SqueezeAxialPositionalEmbedding,
+)
 from convert.torch_segmentation import ConvModule, FusionBlock, LightHead, Segmenter
 from seaformer_jax.errors import UserError
 
@@ -58,9 +64,10 @@ def rewritten(model: nn.Module, input_size: Size, rewrites: Sequence["Rewrite"])
 
 
 def fold_batch_norm(model: nn.Module, input_size: Size) -> None:
-    """Every BatchNorm becomes part of the convolution before it."""
+    """Every BatchNorm, and the constant factor of SeaFormer++'s maps, becomes part of the convolution before it."""
     _replace(model, ConvBN, lambda layer: _folded(layer.c, layer.bn))
     _replace(model, ConvModule, lambda layer: _folded(layer.conv, layer.bn))
+    _replace(model, AdaptiveMap, _scaled)
 
 
 def merge_qkv(model: nn.Module, input_size: Size) -> None:
@@ -164,6 +171,10 @@ def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = bn.bias.double() - bn.running_mean.double() * scale
     return _like(conv, conv.weight.double() * scale.reshape(-1, 1, 1, 1), bias)
+
+
+def _scaled(conv: AdaptiveMap) -> nn.Conv2d:
+    return _like(conv, conv.weight.double() * conv.scale, conv.weight.new_zeros(conv.out_channels))
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:

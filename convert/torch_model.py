@@ -170,11 +170,16 @@ class SqueezeAxialPositionalEmbedding(nn.Module):
         return x + F.interpolate(self.pos_embed, size=x.shape[2], mode="linear", align_corners=False)
 
 
-def zero_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """1x1 convolution without bias that starts at 0."""
-    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    nn.init.zeros_(conv.weight)
-    return conv
+class AdaptiveMap(nn.Conv2d):
+    """1x1 convolution without bias that starts at 0, divided by the square root of its input channels."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels, 1, bias=False)
+        self.scale = in_channels**-0.5
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.scale
 
 
 class SeaAttention(nn.Module):
@@ -187,7 +192,7 @@ class SeaAttention(nn.Module):
 
     In SeaFormer++ weights that depend on the input replace the means ("squeeze") and give the broadcast a gain at
     every position ("expand"). The paper's formulas are not public, these are ours; the 1x1 convolutions that make
-    the weights start at 0, where both steps are those of the ICLR model.
+    the weights start at 0, where both steps are those of the ICLR model (see `AdaptiveMap`).
 
     Args:
         detail_input: What detail enhancement convolves: "qkv"; "conv", a 1x1 convolution of the input to its
@@ -197,7 +202,7 @@ class SeaAttention(nn.Module):
         adaptive: "none", "both", "squeeze" or "expand".
         adaptive_source: What the weights are made from, "x" or "q".
         adaptive_shared: Whether all heads have the same weights.
-        adaptive_expansion: Of the convolution's value a, "linear": 1 + a; "sigmoid": 2 sigmoid(a).
+        adaptive_expansion: Of the map's value a, "linear": 1 + a; "sigmoid": 2 sigmoid(a).
     """
 
     def __init__(
@@ -237,8 +242,8 @@ class SeaAttention(nn.Module):
         self.pos_emb_columnq = position()
         self.pos_emb_columnk = position()
         weights = qk if adaptive_source == "q" else channels, 1 if adaptive_shared else heads
-        self.squeeze_map = zero_conv(*weights) if adaptive in ("both", "squeeze") else None
-        self.expand_map = zero_conv(*weights) if adaptive in ("both", "expand") else None
+        self.squeeze_map = AdaptiveMap(*weights) if adaptive in ("both", "squeeze") else None
+        self.expand_map = AdaptiveMap(*weights) if adaptive in ("both", "expand") else None
         if detail_input == "none":
             return
         detail = channels if detail_input == "conv" else qkv

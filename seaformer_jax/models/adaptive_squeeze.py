@@ -5,6 +5,9 @@ matrices that depend on the input. The formulas here are ours. They contain the 
 0, where they start, squeezing is the mean and expanding a plain broadcast.
 
 The convolutions make G channels, one for each head, or one for all of them; each weighs C / G channels of the tokens.
+What they give is divided by the square root of the channels that they sum over, as the scores of attention are.
+Without that, Adam at the learning rate of the other convolutions makes the weights one-hot and the gains as large as
+20 within a short training (configs/trashnet.py).
 """
 
 import jax
@@ -14,22 +17,28 @@ from flax import nnx
 from seaformer_jax.models.layers import Pointwise
 
 
-class ZeroPointwise(Pointwise):
-    """1x1 convolution without bias whose weights start at 0, and so leave the random numbers to the others."""
+class AdaptiveMap(Pointwise):
+    """conv1x1(x) / sqrt(inputs), without bias.
+
+    The weights start at 0, and so leave the random numbers to the others.
+    """
 
     def __init__(self, inputs: int, outputs: int):
         self.kernel, self.bias = nnx.Param(jnp.zeros((inputs, outputs))), None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x) * x.shape[-1] ** -0.5
 
 
 class AdaptiveSqueeze(nnx.Module):
     """Weighted means along each axis, in the place of means.
 
-    With a = conv1x1(source), the token of row i is sum_j softmax_j(a[i, j]) t[i, j], that of column j is
-    sum_i softmax_i(a[i, j]) t[i, j], for t each of queries, keys and values.
+    With a = conv1x1(source) / sqrt(inputs), the token of row i is sum_j softmax_j(a[i, j]) t[i, j], that of column j
+    is sum_i softmax_i(a[i, j]) t[i, j], for t each of queries, keys and values.
     """
 
     def __init__(self, inputs: int, groups: int):
-        self.map = ZeroPointwise(inputs, groups)
+        self.map = AdaptiveMap(inputs, groups)
 
     def __call__(self, source: jax.Array, *maps: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         """Squeezes each of the maps, of whatever width.
@@ -50,12 +59,12 @@ class AdaptiveSqueeze(nnx.Module):
 class AdaptiveExpand(nnx.Module):
     """What attention found for rows and columns, broadcast with a gain for every position, and summed.
 
-    With b = 1 + conv1x1(source) it is b[i, j] row[i] + b[i, j] column[j]. With `sigmoid`, b is
-    2 sigmoid(conv1x1(source)): between 0 and 2, and 1 at the start, too.
+    With a = conv1x1(source) / sqrt(inputs) and b = 1 + a it is b[i, j] row[i] + b[i, j] column[j]. With `sigmoid`,
+    b is 2 sigmoid(a): between 0 and 2, and 1 at the start, too.
     """
 
     def __init__(self, inputs: int, groups: int, *, sigmoid: bool):
-        self.map = ZeroPointwise(inputs, groups)
+        self.map = AdaptiveMap(inputs, groups)
         self.sigmoid = sigmoid
 
     def __call__(self, source: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
