@@ -69,7 +69,10 @@ def batch():
 
 
 def loss(task, model, batch, key=KEY):
-    return jax.jit(lambda batch: task.loss(model, batch, key))(batch | task.constants())
+    graphdef, state = nnx.split(model)
+    return jax.jit(lambda state, batch: task.loss(nnx.merge(graphdef, state), batch, key))(
+        state, batch | task.constants()
+    )
 
 
 @pytest.mark.parametrize("divisor", ["all", "valid"])
@@ -164,6 +167,19 @@ def test_one_term_alone_reaches_the_features(batch):
         gradient = jax.grad(one)(params)
         assert np.abs(gradient["layer"]["kernel"]).max() > 1e-6, name
         assert (np.abs(gradient["last"]["kernel"]).max() > 1e-6) == (name == "output"), name
+
+
+def test_bfloat16_is_near_float32(batch):
+    """Teacher and student compute in it; the terms stay float32."""
+    found = {}
+    for dtype in ("bfloat16", "float32"):
+        task = distilled.make_task("segmentation", dtype=dtype)
+        assert task.training_images(batch).dtype == dtype
+        found[dtype] = loss(task, task.create_model(), batch)[1]
+    for name, expected in found["float32"].items():
+        assert found["bfloat16"][name].dtype == jnp.float32, name
+        assert float(found["bfloat16"][name]) == pytest.approx(float(expected), rel=0.05), name
+    assert found["bfloat16"]["feature"] != found["float32"]["feature"]
 
 
 def test_ignored_pixels_count_nowhere(batch):
