@@ -17,6 +17,7 @@ from convert.bundle import Bundle
 from convert.exporting import Export, Request
 from seaformer_jax.data.augment import resize_and_center_crop
 from seaformer_jax.errors import UserError
+from tests.convert.alive import alive
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 SIZE = (64, 96)
@@ -58,18 +59,11 @@ class InTorch:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """Files of weights by task, with statistics of BatchNorm that keep the signal alive."""
+    """Files of weights by task."""
     folder, found = tmp_path_factory.mktemp("weights"), {}
     for task, mirror in (("classification", torch_model), ("segmentation", torch_segmentation)):
         torch.manual_seed(0)
-        model = mirror.create_model("seaformer_tiny", len(NAMES))
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                torch.nn.init.uniform_(module.weight, 0.7, 1.3)
-                module.momentum = None
-        with torch.no_grad():
-            model.train()(torch.randn(4, 3, *SIZE))
-            (model.linear if task == "classification" else model.decode_head.conv_seg).weight *= 20
+        model = alive(mirror.create_model("seaformer_tiny", len(NAMES)), SIZE)
         found[task] = folder / f"{task}.pth"
         torch.save(model.state_dict(), found[task])
     return found

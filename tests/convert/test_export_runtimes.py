@@ -13,6 +13,7 @@ from convert.class_map import argmax_upsample
 from convert.exporting import Export, Request
 from convert.runtimes import Graph
 from seaformer_jax.errors import UserError
+from tests.convert.alive import alive
 
 SIZE = (64, 96)
 
@@ -24,19 +25,6 @@ def installed(request) -> str:
     except UserError as error:
         pytest.skip(str(error))
     return request.param
-
-
-def alive(model: torch.nn.Module) -> torch.nn.Module:
-    """Statistics of BatchNorm that keep the signal of random weights alive, and classes that are far apart."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.3, 0.7)
-            module.momentum = None
-    with torch.no_grad():
-        model.train()(torch.randn(4, 3, *SIZE))
-        last = model.linear if hasattr(model, "linear") else model.decode_head.conv_seg
-        last.weight *= 20
-    return model.eval()
 
 
 def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[Bundle, dict]:
@@ -62,7 +50,7 @@ def normalized(made: Bundle, image: np.ndarray) -> torch.Tensor:
 @pytest.mark.slow
 def test_labels_of_a_segmentation_model(tmp_path, installed):
     torch.manual_seed(0)
-    model = alive(torch_segmentation.create_model("seaformer_tiny", 7))
+    model = alive(torch_segmentation.create_model("seaformer_tiny", 7), SIZE)
     made, report = export(tmp_path, model, installed, output="labels")
     assert report["precisions"][0]["outside_delegate"] == {}
 
@@ -78,7 +66,7 @@ def test_labels_of_a_segmentation_model(tmp_path, installed):
 @pytest.mark.slow
 def test_precisions_of_a_classifier(tmp_path, installed):
     torch.manual_seed(0)
-    model, rng = alive(torch_model.create_model("seaformer_tiny", 2)), np.random.default_rng(0)
+    model, rng = alive(torch_model.create_model("seaformer_tiny", 2), SIZE), np.random.default_rng(0)
     for name in ("class 0", "class 1"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(4):
