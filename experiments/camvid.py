@@ -71,7 +71,7 @@ def write_results(found: dict[str, pathlib.Path]) -> None:
         "# SeaFormer-Tiny on CamVid",
         f"`python -m experiments.camvid`: `{CONFIG}`, seed {config.seed}, {config.total_steps} steps of "
         f"{config.batch_size} crops of {crop[0]}x{crop[1]} on {measure.cores()} cores; "
-        "validation on whole frames of 360x480, averaged weights.",
+        "validation on whole frames of 360x480.",
         "| start | mIoU % | mAcc % | aAcc % | minutes |\n|---|---:|---:|---:|---:|\n"
         + "\n".join(
             f"| {name} | **{f['mIoU']}** | {f['mAcc']} | {f['aAcc']} | {f['minutes']} |"

@@ -148,7 +148,7 @@ def text(options: argparse.Namespace, rows: dict[str, dict]) -> str:
         [
             "# Multi-resolution distillation on CamVid",
             f"`python -m experiments.distillation`: SeaFormer-Tiny as teacher and as student, {options.steps} steps, "
-            f"seeds 0 to {options.seeds - 1}; validation on the labels of whole frames at 360x480, averaged weights. "
+            f"seeds 0 to {options.seeds - 1}; validation on the labels of whole frames at 360x480. "
             "The latencies are of one pinned x86 thread, in turns. Training minutes are those of a shared machine.",
             "\n".join(table),
             f"The teacher is worth {distilled['mean'] - alone['mean']:+.2f} points of mIoU to the same student at "

@@ -34,7 +34,7 @@ def main() -> None:
     text = (
         "# The terms of distillation on CamVid\n\n`python -m experiments.distillation_terms`: SeaFormer-Tiny at half "
         "resolution from the weights of its teacher, which is SeaFormer-Tiny at full resolution "
-        f"({runs.results(options.teacher)['mIoU']:.2f} % mIoU); {STEPS} steps, seed 0, averaged weights.\n\n"
+        f"({runs.results(options.teacher)['mIoU']:.2f} % mIoU); {STEPS} steps, seed 0.\n\n"
     )
     (measure.RESULTS / "distillation_terms.md").write_text(text + measure.table(rows) + "\n")
     measure.print_table(rows)
