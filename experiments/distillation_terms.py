@@ -17,6 +17,7 @@ SIDES = {
     "none": {"cross": 0, "feature": 0, "output": 0},
     "cross": {"cross": 1, "feature": 0, "output": 0},
     "feature": {"cross": 0, "feature": 1, "output": 0},
+    "feature5": {"cross": 0, "feature": 5, "output": 0},
     "output": {"cross": 0, "feature": 0, "output": 2},
     "all": {"cross": 1, "feature": 1, "output": 1},
 }

@@ -255,6 +255,7 @@ def test_distillation_from_a_run_to_pytorch(frames, tmp_path):
     options += ["--config.data.crop_size=(64,64)", "--config.data.base_scale=(96,64)"]
     options += ["--config.eval.scale=(96,64)", "--config.eval.batch_size=2"]
     teaching = [f"--config.teacher.source={teacher}", "--config.teacher.model=seaformer_small"]
+    options += [f"--config.distillation.{name}_weight=1" for name in ("cross", "output")]
 
     said = run("seaformer_jax.train", *options, *teaching, f"--workdir={workdir}")
     assert "step 2/2 (100.0%) loss " in said and "features of 128 channels" in said
