@@ -2,9 +2,9 @@
 
     python -m experiments.distillation_speed [--batch 8] [--rounds 15]
 
-The recipe is `configs/distill_camvid.py:tiny`, with a teacher of the same size with fresh weights; the student's own
-step is the same with the weights of all terms of distillation at 0. Processes of their own take turns. The target is
-teacher + 1.15 x student. On a CPU run it, like a training, with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the
+The recipe is `configs/distill_camvid.py:tiny` with all terms, and with a teacher of the same size with fresh weights;
+the student's own step is the same with the weights of all terms at 0. Processes of their own take turns. The target
+is teacher + 1.15 x student. On a CPU run it, like a training, with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the
 environment. Prints a table and writes experiments/results/distillation_speed_<backend>.json.
 """
 
@@ -31,9 +31,8 @@ def task(batch: int, *, distil: bool):
     """The recipe's task with a teacher, and a batch of noise for it."""
     config = distill_camvid.get_config("tiny")
     config.batch_size = batch
-    if not distil:
-        for term in TERMS:
-            config.distillation[f"{term}_weight"] = 0.0
+    for term in TERMS:
+        config.distillation[f"{term}_weight"] = float(distil)
     made = tasks.create(config, segmentation_labels.camvid().class_names)
     made.use_teacher(create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes))
     rng = np.random.default_rng(0)
