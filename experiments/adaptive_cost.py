@@ -1,6 +1,6 @@
 """What adaptive squeezing and expanding cost over the ICLR block: parameters, MACs, training step, exported latency.
 
-    python -m experiments.adaptive_cost [--formats onnx,litert] [--rounds 9] [--runs 50]
+    python -m experiments.adaptive_cost [--formats onnx,litert] [--rounds 9] [--runs 100]
 
 Parameters and MACs of all sizes; step and latency of `base`, ICLR and ++ taking turns. A step is that of
 `experiments.train_speed`, on the cores of this process; the latency is that of the network to its logits on one
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
     # Latencies first: what the training steps leave behind in memory is no part of them.
     latencies = [latency(task, kind, options.runs) for task in INPUTS for kind in options.formats.split(",")]

@@ -1,6 +1,6 @@
 """SeaFormer++ against SeaFormer on real data: the adaptive block and the ICLR block, same recipe, same seeds.
 
-    python -m experiments.adaptive_squeeze trashnet --root PATH/TO/trashnet [--seeds 4]
+    python -m experiments.adaptive_squeeze trashnet --root PATH/TO/trashnet [--seeds 3]
     python -m experiments.adaptive_squeeze camvid --root PATH/TO/camvid --init runs/trashnet [--seeds 2]
 
 Trains SeaFormer-Tiny and SeaFormer++-Tiny with the documented commands, one run after the other (a finished run is

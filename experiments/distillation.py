@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import matplotlib
 
-from convert import devices, latency_report
+from convert import devices
 from convert.bundle import Bundle
 from convert.measure import measure as measure_bundles
 from experiments import measure, runs
@@ -117,7 +117,7 @@ def latency(found: dict[str, pathlib.Path]) -> dict[str, float]:
     bundles = [export(folder, input_size(name)) for name, folder in found.items()]
     report = measure_bundles(devices.find("host", 1), bundles, LATENCY_RUNS)
     return {
-        name: latency_report.summary(record["samples"]["network"])["median"]
+        name: statistics.median(record["samples"]["network"])
         for name, record in zip(found, report["bundles"], strict=True)
     }
 

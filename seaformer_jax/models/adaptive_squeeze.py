@@ -5,9 +5,9 @@ matrices that depend on the input. The formulas here are ours. They contain the 
 0, where they start, squeezing is the mean and expanding a plain broadcast.
 
 The convolutions make G channels, one for each head, or one for all of them; each weighs C / G channels of the tokens.
-What they give is divided by the square root of the channels that they sum over, as the scores of attention are.
-Without that, Adam at the learning rate of the other convolutions makes the weights one-hot and the gains as large as
-20 within a short training (configs/trashnet.py).
+What they give is divided by the square root of the channels that they sum over, as the scores of attention are: Adam
+moves all channels' weights by the same amount whatever their gradients, and from their start at 0 the sum would grow
+with the channels, the softmax towards one position and the gains without bound.
 """
 
 import jax

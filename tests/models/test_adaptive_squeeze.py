@@ -51,9 +51,8 @@ def test_squeeze_equals_loops(groups, size):
     squeeze = AdaptiveSqueeze(INPUTS, groups)
     squeeze.map.kernel[...] = jnp.asarray(normal(INPUTS, groups, seed=1))
     source, narrow, wide = normal(2, *size, INPUTS), normal(2, *size, 6), normal(2, *size, 12, seed=3)
-    exponentials = np.exp(
-        source.astype(np.float64) @ np.asarray(squeeze.map.kernel[...], np.float64) / 5**0.5
-    )
+    kernel = np.asarray(squeeze.map.kernel[...], np.float64)
+    exponentials = np.exp(source.astype(np.float64) @ kernel / INPUTS**0.5)
     rows, columns = squeeze(jnp.asarray(source), jnp.asarray(narrow), jnp.asarray(wide))
     for found_rows, found_columns, t in zip(rows, columns, (narrow, wide), strict=True):
         expected_rows = np.zeros((2, size[0], t.shape[3]))
@@ -72,7 +71,7 @@ def test_expand_equals_loops(groups, sigmoid):
     expand = AdaptiveExpand(INPUTS, groups, sigmoid=sigmoid)
     expand.map.kernel[...] = jnp.asarray(normal(INPUTS, groups, seed=1))
     source, row, column = normal(2, 4, 7, INPUTS), normal(2, 4, 6, seed=2), normal(2, 7, 6, seed=3)
-    a = source.astype(np.float64) @ np.asarray(expand.map.kernel[...], np.float64) / 5**0.5
+    a = source.astype(np.float64) @ np.asarray(expand.map.kernel[...], np.float64) / INPUTS**0.5
     gain = 2 / (1 + np.exp(-a)) if sigmoid else 1 + a
     expected = np.zeros((2, 4, 7, 6))
     for image, i, j, c in np.ndindex(expected.shape):
