@@ -37,11 +37,11 @@ lock:
 # ARM without a phone: an emulator that counts instructions and the runner for phones and boards, in build/arm (0.7 GB).
 # Needs Debian 12 on x86-64 with gcc; nothing is installed into the system.
 arm-setup: .venv/installed
-	$(BIN)/python -m convert.arm.setup
+	$(BIN)/python -m convert.latency.devices.toolchain
 
 # Counts LiteRT, ExecuTorch and ncnn and compares with convert/arm/baselines.json; takes another 3 GB for the exporters.
 arm-check: arm-setup build/arm/venv/installed
-	build/arm/venv/bin/python -m convert.arm.check
+	build/arm/venv/bin/python -m convert.arm.counts
 
 build/arm/venv/installed: requirements.lock setup.cfg
 	$(PYTHON) -m venv build/arm/venv

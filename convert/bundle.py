@@ -11,7 +11,6 @@ Needs NumPy alone, so that bundles can be read on a device.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from seaformer_jax import json_files
 from seaformer_jax.errors import UserError
 
 MODEL_FILES = {
@@ -83,7 +83,7 @@ class Bundle:
         """Reads a bundle; UserError where `folder` is none, or one of another version."""
         folder = pathlib.Path(folder)
         try:
-            fields = dict(json.loads((folder / _CARD).read_text()))
+            fields = dict(json_files.read(folder / _CARD))
         except (OSError, TypeError, ValueError) as error:
             raise UserError(
                 f"{folder} is no bundle: {_CARD} is missing or damaged; make one with python -m convert.export"
@@ -94,7 +94,7 @@ class Bundle:
             raise UserError(
                 f"{folder / _CARD} is of another version of this project (fields {odd}); export the model again"
             )
-        return cls(folder, **{name: _tuples(value) for name, value in fields.items()})
+        return cls(folder, **fields)
 
     @property
     def model(self) -> pathlib.Path:
@@ -112,7 +112,7 @@ class Bundle:
 
     def write_card(self) -> None:
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
-        _write_json(self.folder / _CARD, fields)
+        json_files.write(self.folder / _CARD, fields)
 
     def write_reference(self, image: np.ndarray, expected: np.ndarray) -> None:
         """Stores an input, float32 [1, H, W, 3], and what the model made of it in its own runtime, channels last."""
@@ -130,13 +130,13 @@ class Bundle:
 
     def write_report(self, report: dict[str, Any], text: str) -> None:
         """Writes `report` as report.json, and `text`, the same for people, as report.md."""
-        _write_json(self.folder / "report.json", report)
+        json_files.write(self.folder / "report.json", report)
         (self.folder / "report.md").write_text(text)
 
     def copy_kernel(self) -> None:
         """Puts the C source of `argmax_upsample` beside the model."""
         for suffix in (".h", ".c"):
-            source = pathlib.Path(__file__).with_name(KERNEL + suffix)
+            source = pathlib.Path(__file__).parent / "labels" / (KERNEL + suffix)
             shutil.copyfile(source, self.folder / source.name)
 
 
@@ -170,12 +170,3 @@ def _check_replaceable(out: pathlib.Path) -> None:
         raise UserError(f"--out {out} is a file; expected a folder to make")
     if out.exists() and any(out.iterdir()) and not (out / _CARD).exists():
         raise UserError(f"--out {out} holds other things than a bundle; choose another folder")
-
-
-def _write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as tuples, inner ones too."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

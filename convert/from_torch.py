@@ -8,7 +8,7 @@ import pathlib
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from convert import initial
+from convert.checkpoints import starting_weights
 from seaformer_jax import command
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import optim, state, workdir
@@ -26,7 +26,7 @@ def main() -> int:
     config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
     if steps := saved_steps(folder):
         raise UserError(f"--workdir {folder} holds a run with checkpoints of steps {steps}; choose another")
-    loaded = initial.load(pathlib.Path(_CHECKPOINT.value), config)
+    loaded = starting_weights.load(pathlib.Path(_CHECKPOINT.value), config)
     workdir.claim(folder, config, loaded.class_names)
     _save(loaded, config, folder)
     logging.info("%s: %s, %d classes", folder, config.model.name, len(loaded.class_names))

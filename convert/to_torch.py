@@ -4,16 +4,15 @@ python -m convert.to_torch --workdir runs/tiny --out tiny.pth
 """
 
 import dataclasses
-import importlib.metadata
-import json
 import pathlib
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from convert import files, weights
-from seaformer_jax import command
+from convert import weights
+from convert.checkpoints import files
+from seaformer_jax import command, json_files, versions
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.variants import VARIANTS
 from seaformer_jax.training import trained
@@ -47,7 +46,7 @@ def main() -> int:
     card = files.beside(out, ".json")
     run = trained.load(workdir)
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
-    card.write_text(json.dumps(_describe(run, workdir), indent=2) + "\n")
+    json_files.write(card, _describe(run, workdir))
     logging.info("%s and %s: %s, %s", out, card.name, run.config.model.name, _which(run))
     logging.info("%s", _usage(run, out))
     return 0
@@ -69,7 +68,7 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
         "step": run.step,
         "weights": _which(run),
         "workdir": workdir.resolve().name,
-        "versions": {name: _version(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
+        "versions": {name: versions.installed(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
     }
 
 
@@ -107,13 +106,6 @@ def _labels(run: trained.Trained) -> dict[str, Any]:
 def _which(run: trained.Trained) -> str:
     averaged = run.config.eval.use_ema and run.config.optim.ema_decay > 0
     return f"{'averaged' if averaged else 'last'} weights of step {run.step}"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # A checkout that is not installed.
-        return None
 
 
 def _usage(run: trained.Trained, out: pathlib.Path) -> str:

@@ -18,9 +18,11 @@ import tempfile
 import jax
 from flax import nnx
 
-from convert import devices, samples
 from convert.bundle import FORMATS
-from convert.measure import measure as measure_bundles
+from convert.export import seeded_bundles
+from convert.graph import seeded_networks
+from convert.latency.devices import registry
+from convert.latency.turns import measure as measure_bundles
 from experiments import measure, sides
 from seaformer_jax.models.macs import count_macs
 from seaformer_jax.models.registry import create_model
@@ -78,12 +80,12 @@ def latency(task: str, kind: str, runs: int) -> dict:
     size = INPUTS[task]
     with tempfile.TemporaryDirectory() as folder:
         bundles = [
-            samples.write_bundle(
-                samples.seeded(task, name, size), pathlib.Path(folder) / name, task, name, kind, size
+            seeded_bundles.write_bundle(
+                seeded_networks.seeded(task, name, size), pathlib.Path(folder) / name, task, name, kind, size
             )
             for name in PAIR
         ]
-        report = measure_bundles(devices.find("host", 1), bundles, runs)
+        report = measure_bundles(registry.find("host", 1), bundles, runs)
     plain, plus = (statistics.median(record["samples"]["network"]) for record in report["bundles"])
     return {
         "task": task,

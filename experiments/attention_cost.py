@@ -5,7 +5,7 @@
 Feature maps at 1/16 of square inputs from 256 to 2048 pixels, 64 channels, 4 heads with keys of 16 and values of 32
 channels; forward pass, one image. All three project to queries, keys, values and back with the same 1x1 convolutions:
 
-- SEA: `models/attention.py`, the block of the models, detail enhancement included;
+- SEA: `models/attention/sea.py`, the block of the models, detail enhancement included;
 - axial: every position attends to those of its row, and every one to those of its column; the sum of both;
 - full: every position attends to all; up to 1024 pixels, beyond which its scores take more than 4 GB.
 
@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from experiments import measure
-from seaformer_jax.models.attention import SeaAttention
+from seaformer_jax.models.attention.sea import SeaAttention
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

@@ -16,8 +16,8 @@ import pathlib
 import tempfile
 from typing import Any
 
-from convert import samples
-from convert.measure import measure as measure_bundles
+from convert.graph import seeded_networks
+from convert.latency.turns import measure as measure_bundles
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
 from experiments import measure
@@ -47,7 +47,7 @@ def compare(task: str, size: str, runs: int) -> dict[str, Any]:
     """Measures all sides of one model in turns."""
     print(f"{task}, {size}", flush=True)
     name = f"seaformer_{size}"
-    model = samples.trained(task, name)
+    model = seeded_networks.trained(task, name)
     with tempfile.TemporaryDirectory() as folder:
         bundles = sides.write(pathlib.Path(folder), model, task, name, INPUTS[task], int8=size == INT8_SIZE)
         return measure_bundles(sides.HostWithEager({sides.EAGER: model}), bundles, runs)

@@ -2,7 +2,7 @@
 
     python -m experiments.deployment_parts [--runs 50]
 
-Does for all runtimes what `python -m convert.part_latency` does for one. Prints the table and writes
+Does for all runtimes what `python -m convert.latency.by_part` does for one. Prints the table and writes
 experiments/results/deployment_parts_cpu.json and .md. Needs the environment of `experiments.deployment`.
 """
 
@@ -11,10 +11,10 @@ import pathlib
 import tempfile
 from typing import Any
 
-from convert import part_latency, parts
 from convert.bundle import FORMATS
-from convert.devices import find
-from convert.measure import measure as measure_bundles
+from convert.latency import by_part, part_costs
+from convert.latency.devices.registry import find
+from convert.latency.turns import measure as measure_bundles
 from experiments import deployment_report as reporting
 from experiments import measure
 
@@ -28,14 +28,14 @@ def main() -> None:
     reports = {}
     for kind in FORMATS:
         with tempfile.TemporaryDirectory() as folder:
-            bundles = part_latency.write(pathlib.Path(folder), "segmentation", NAME, kind, SIZE)
+            bundles = by_part.write(pathlib.Path(folder), "segmentation", NAME, kind, SIZE)
             reports[kind] = measure_bundles(find("host", 1), bundles, options.runs)
     figures = {"reports": [reporting.rounded(report) for report in reports.values()]}
     reporting.write("deployment_parts_cpu", markdown(reports), figures)
 
 
 def markdown(reports: dict[str, dict[str, Any]]) -> str:
-    costs = {kind: parts.costs(report) for kind, report in reports.items()}
+    costs = {kind: part_costs.costs(report) for kind, report in reports.items()}
     rows = []
     for part in [*next(iter(costs.values())), "whole"]:
         row: dict[str, Any] = {"part": part}

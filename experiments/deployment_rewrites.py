@@ -15,9 +15,11 @@ from typing import Any
 
 from torch import nn
 
-from convert import deploy, runtimes, samples
 from convert.bundle import FORMATS, Bundle
-from convert.measure import measure as measure_bundles
+from convert.export import seeded_bundles
+from convert.graph import rewrites, seeded_networks
+from convert.latency.turns import measure as measure_bundles
+from convert.runtimes import registry
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
 from experiments import measure
@@ -30,10 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=50)
     options = parser.parse_args()
-    trained = samples.trained("segmentation", NAME)
+    trained = seeded_networks.trained("segmentation", NAME)
     forms = {"as trained": trained}
-    for number, rewrite in enumerate(deploy.REWRITES):
-        forms[rewrite.__name__] = deploy.rewritten(trained, SIZE, deploy.REWRITES[: number + 1])
+    for number, rewrite in enumerate(rewrites.REWRITES):
+        forms[rewrite.__name__] = rewrites.rewritten(trained, SIZE, rewrites.REWRITES[: number + 1])
     reports, outside = {}, {}
     for kind in (sides.EAGER, *FORMATS):
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +43,7 @@ def main() -> None:
             modules = forms if kind == sides.EAGER else {}
             reports[kind] = measure_bundles(sides.HostWithEager(modules), bundles, options.runs)
             if kind == "executorch":
-                outside = {made.folder.name: runtimes.find(kind).outside(made) for made in bundles}
+                outside = {made.folder.name: registry.find(kind).outside(made) for made in bundles}
     figures = {
         "outside": outside,
         "reports": [reporting.rounded(report) for report in reports.values()],
@@ -53,7 +55,7 @@ def write(folder: pathlib.Path, forms: dict[str, nn.Module], kind: str) -> list[
     """Writes every form for a runtime, or for eager mode."""
     *_, last = forms.values()
     exported = "onnx" if kind == sides.EAGER else kind
-    whole = samples.write_bundle(last, folder / "whole", "segmentation", NAME, exported, SIZE)
+    whole = seeded_bundles.write_bundle(last, folder / "whole", "segmentation", NAME, exported, SIZE)
     bundles = [sides.sibling(whole, name, format=kind) for name in forms]
     for made, model in zip(bundles, forms.values(), strict=True):
         if kind == sides.EAGER:
@@ -69,7 +71,7 @@ def runs(made: Bundle, kind: str) -> bool:
     if kind == sides.EAGER:
         return True
     try:
-        runtimes.find(kind).load(made)
+        registry.find(kind).load(made)
     except UserError:
         print(f"{kind} does not take {made.folder.name}", flush=True)
         return False
@@ -90,7 +92,7 @@ def markdown(reports: dict[str, dict[str, Any]], outside: dict[str, dict[str, in
     return (
         f"# The rewrites of {NAME}, segmentation, {SIZE[0]}x{SIZE[1]}, to `logits8`\n\n"
         f"`python -m experiments.deployment_rewrites` on {first['facts']['cpu']}, one thread pinned to a core, "
-        f"{first['date']}: median ms with one more rewrite of `convert/deploy.py` from row to row, and the "
+        f"{first['date']}: median ms with one more rewrite of `convert/graph/rewrites.py` from row to row, and the "
         "difference from the first row; empty where a runtime does not take a form. Forms take turns, runtimes do "
         "not: compare within a column. Exporters fold "
         f"BatchNorm and constants by themselves.\n\n{measure.table(rows)}\n"

@@ -14,22 +14,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convert import deploy, runtimes, samples
 from convert.bundle import FORMATS, Bundle
-from convert.devices.base import STEPS, Samples, Schedule, timed_schedule
-from convert.devices.host import Host, HostJob
-from convert.runtimes import Graph
+from convert.export import seeded_bundles
+from convert.graph import rewrites
+from convert.latency.devices.base import STEPS, Samples, Schedule, timed_schedule
+from convert.latency.devices.host import Host, HostJob
+from convert.runtimes import registry
+from convert.runtimes.base import Graph
 
 EAGER, PLAIN, PLAIN_LABELS, ONNX_LABELS = "eager", "plain onnx", "plain onnx labels", "onnx labels"
 INT8 = ("onnx", "litert", "executorch")  # The runtimes that have it.
 
 
 class EagerJob:
-    """A PyTorch module in this process, with one thread on the device's core; see `convert.devices.base.Job`."""
+    """A PyTorch module in this process, with one thread on the device's core; see `devices.base.Job`."""
 
     def __init__(self, model: nn.Module, bundle: Bundle, cores: Sequence[int]):
         self._model, self._cores = model, cores
-        self._path = samples.LabelsPath(bundle.input_size)
+        self._path = seeded_bundles.LabelsPath(bundle.input_size)
         self._image, _ = bundle.reference()
 
     @torch.no_grad()
@@ -88,18 +90,22 @@ def write(
 
     int8 is good for its latency alone: 8 bits leave nothing of random weights.
     """
-    ours = deploy.deploy(original, size)
-    made = {kind: samples.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS}
+    ours = rewrites.deploy(original, size)
+    made = {
+        kind: seeded_bundles.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS
+    }
     onnx = made["onnx"]
     sides = [sibling(onnx, EAGER, format="eager"), plain(sibling(onnx, PLAIN), original)]
     if task == "segmentation":
-        path = nn.Sequential(original, samples.LabelsPath(size)).eval()
+        path = nn.Sequential(original, seeded_bundles.LabelsPath(size)).eval()
         labels = plain(sibling(onnx, PLAIN_LABELS, output="labels", tail="", output_layout=""), path)
         _expect(labels, path)
         sides += [labels, export(sibling(labels, ONNX_LABELS), ours)]
     sides += made.values()
     for kind in INT8 if int8 else ():
-        sides.append(samples.write_bundle(ours, folder / f"{kind} int8", task, name, kind, size, "int8"))
+        sides.append(
+            seeded_bundles.write_bundle(ours, folder / f"{kind} int8", task, name, kind, size, "int8")
+        )
     return sides
 
 
@@ -114,7 +120,7 @@ def sibling(bundle: Bundle, name: str, **changes: object) -> Bundle:
 
 def plain(bundle: Bundle, model: nn.Module) -> Bundle:
     """Writes the graph of a module as the official conversion to ONNX does."""
-    samples.write_plain_graph(model, bundle.model, bundle.input_size)
+    seeded_bundles.write_plain_graph(model, bundle.model, bundle.input_size)
     return bundle
 
 
@@ -129,5 +135,5 @@ def _expect(bundle: Bundle, path: nn.Module) -> None:
 def export(bundle: Bundle, model: nn.Module) -> Bundle:
     """Writes the model of a bundle, images [1, 3, H, W] -> logits, with our exporter."""
     graph = Graph(copy.deepcopy(model), bundle.task, bundle.output, bundle.input_size)
-    runtimes.find(bundle.format).export(graph, {bundle.precision: bundle.folder}, [])
+    registry.find(bundle.format).export(graph, {bundle.precision: bundle.folder}, [])
     return bundle

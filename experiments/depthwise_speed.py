@@ -2,8 +2,8 @@
 
     python -m experiments.depthwise_speed [--batch 8]
 
-The shapes are those of SeaFormer-Tiny and -Base at 224 pixels. `models/layers.py` picks the form of each backend by
-this table. Prints it and writes experiments/results/depthwise_speed_<backend>.json.
+The shapes are those of SeaFormer-Tiny and -Base at 224 pixels. `models/depthwise.py` picks the form of each
+backend by this table. Prints it and writes experiments/results/depthwise_speed_<backend>.json.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import measure
-from seaformer_jax.models.layers import grouped_depthwise_conv, shifted_depthwise_conv
+from seaformer_jax.models.depthwise import grouped_depthwise_conv, shifted_depthwise_conv
 
 FORMS = {"grouped": grouped_depthwise_conv, "shifted": shifted_depthwise_conv}
 # Side, channels, kernel, stride.

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import matplotlib
 
-from convert import devices
 from convert.bundle import Bundle
-from convert.measure import measure as measure_bundles
+from convert.latency.devices import registry
+from convert.latency.turns import measure as measure_bundles
 from experiments import measure, runs
 from seaformer_jax.models.macs import count_macs
 from seaformer_jax.training import trained
@@ -115,7 +115,7 @@ def input_size(name: str) -> tuple[int, int]:
 def latency(found: dict[str, pathlib.Path]) -> dict[str, float]:
     """Returns the median milliseconds of each network to its logits in ONNX Runtime, taking turns on one thread."""
     bundles = [export(folder, input_size(name)) for name, folder in found.items()]
-    report = measure_bundles(devices.find("host", 1), bundles, LATENCY_RUNS)
+    report = measure_bundles(registry.find("host", 1), bundles, LATENCY_RUNS)
     return {
         name: statistics.median(record["samples"]["network"])
         for name, record in zip(found, report["bundles"], strict=True)

@@ -18,7 +18,7 @@ from flax import nnx
 from configs import distill_camvid
 from experiments import measure
 from seaformer_jax import create_model, tasks
-from seaformer_jax.data import segmentation_labels
+from seaformer_jax.data.segmentation import label_sets
 from seaformer_jax.training import optim
 from seaformer_jax.training import state as states
 from seaformer_jax.training.step import make_train_step
@@ -33,7 +33,7 @@ def task(batch: int, *, distil: bool):
     config.batch_size = batch
     for term in TERMS:
         config.distillation[f"{term}_weight"] = float(distil)
-    made = tasks.create(config, segmentation_labels.camvid().class_names)
+    made = tasks.create(config, label_sets.camvid().class_names)
     made.use_teacher(create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes))
     rng = np.random.default_rng(0)
     height, width = config.data.crop_size

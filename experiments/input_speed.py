@@ -32,9 +32,10 @@ from PIL import Image
 
 from experiments import measure
 from seaformer_jax import config
-from seaformer_jax.data import images, pipeline, sources
-from seaformer_jax.data.randaugment import OPS, Op, Warp
-from seaformer_jax.data.transforms import TrainTransform
+from seaformer_jax.data import images, pipeline
+from seaformer_jax.data.classification import sources
+from seaformer_jax.data.classification.randaugment import OPS, Op, Warp
+from seaformer_jax.data.classification.transforms import TrainTransform
 
 IMAGES, BATCH, BATCHES, ROUNDS = 200, 64, 8, 20
 SIZE = 224

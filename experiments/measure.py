@@ -1,7 +1,5 @@
 """What the benchmarks share: taking turns, the machine's name, tables and result files."""
 
-import importlib.metadata
-import json
 import multiprocessing
 import os
 import pathlib
@@ -11,6 +9,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+from seaformer_jax import json_files, versions
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _QUIET = 0.1  # Seconds before a turn: PyTorch's threads go on spinning on the cores after their work.
@@ -94,21 +94,15 @@ def cores() -> int:
 def machine() -> dict[str, object]:
     """Processor, cores in use, Python and package versions."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    versions = {name: importlib.metadata.version(name) for name in _PACKAGES if _installed(name)}
+    packages = {name: versions.installed(name) for name in _PACKAGES}
+    present = {name: version for name, version in packages.items() if version}
     cpu = names[0] if names else platform.processor()
-    return {"cpu": cpu, "cores": cores(), "python": platform.python_version(), **versions}
+    return {"cpu": cpu, "cores": cores(), "python": platform.python_version(), **present}
 
 
 def _cpuinfo() -> list[str]:
     path = pathlib.Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return False
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
@@ -127,5 +121,5 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
 def write(name: str, figures: dict) -> None:
     """Writes results/<name>.json: the machine and the figures."""
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+    json_files.write(path, {"machine": machine(), **figures})
     print(f"written to {path}")

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from convert import files, torch_model
+from convert import torch_model
+from convert.checkpoints import files
 from experiments import runs
+from seaformer_jax.data.classification.transforms import EvalTransform
 from seaformer_jax.data.shapes import Shapes
-from seaformer_jax.data.transforms import EvalTransform
 from seaformer_jax.evaluation.report import draw_contact_sheet
 from seaformer_jax.models.registry import create_model
 from seaformer_jax.training import checkpoint, state, workdir

@@ -18,10 +18,11 @@ import matplotlib
 import numpy as np
 import torch
 
-from convert import files, torch_model
+from convert import torch_model
+from convert.checkpoints import files
 from experiments import measure, runs
-from seaformer_jax.data import sources
-from seaformer_jax.data.transforms import EvalTransform
+from seaformer_jax.data.classification import sources
+from seaformer_jax.data.classification.transforms import EvalTransform
 from seaformer_jax.training import workdir
 
 matplotlib.use("Agg")

@@ -5,16 +5,19 @@ A recipe in `configs/` starts from `default()` or `segmentation()` and changes w
 line changes single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
 """
 
-import json
 import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
+from seaformer_jax import json_files
 from seaformer_jax.errors import UserError, suggest
 
 ConfigDict = ml_collections.ConfigDict
+
+# Mean and standard deviation of ImageNet's red, green and blue, for images in [0, 1]; all official weights use them.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def default() -> ConfigDict:
@@ -75,7 +78,7 @@ def distillation(record: ConfigDict) -> ConfigDict:
     record.model.upsample_width = 0  # Channels of the features that both compare; found with the teacher.
     record.teacher = ConfigDict(
         {
-            "source": "",  # A workdir, or a checkpoint file with the official names; see convert/teacher.py.
+            "source": "",  # A workdir, or a checkpoint file with the official names.
             "model": "",  # Of a file, which does not tell it: "seaformer_base", for example.
             "sha256": "",  # Of the weights; found when they are read. A run keeps it and refuses another teacher.
         }
@@ -99,7 +102,7 @@ def _common() -> ConfigDict:
     c.batch_size = 64  # Global: over all devices of all hosts.
     c.dtype = "float32"  # Compute; parameters, statistics and losses stay float32.
     c.log_every = 50  # Steps between progress lines.
-    c.init_from = ""  # A workdir, or a checkpoint file with the official names; see convert/initial.py.
+    c.init_from = ""  # A workdir, or a checkpoint file with the official names.
     c.compilation_cache = "~/.cache/seaformer_jax/xla"  # "" switches it off.
     c.model = _model()
     c.data = _data()
@@ -120,7 +123,7 @@ def _model() -> ConfigDict:
             "detail_input": "qkv",  # qkv | conv | upconv | none: what detail enhancement reads
             "detail_combine": "multiply",  # multiply | add
             "position_embedding": True,
-            # Of the seaformer_plus models; explained in models/attention.py.
+            # Of the seaformer_plus models; explained in models/attention/sea.py.
             "adaptive": "",  # none | both | squeeze | expand; "" leaves the model's own.
             "adaptive_source": "x",  # x | q
             "adaptive_shared": False,  # over the heads
@@ -138,8 +141,8 @@ def _data() -> ConfigDict:
             "train_split": "train",
             "val_split": "val",
             "image_size": 224,
-            "mean": (0.485, 0.456, 0.406),  # Of images in [0, 1]; ImageNet's, as the official code.
-            "std": (0.229, 0.224, 0.225),
+            "mean": IMAGENET_MEAN,  # Of images in [0, 1].
+            "std": IMAGENET_STD,
             "workers": 0,  # Processes that decode and augment; 0 uses threads of this one.
             "on_corrupt": "error",  # error | skip
             "train_size": 4096,  # shapes: images in the training split
@@ -149,7 +152,7 @@ def _data() -> ConfigDict:
 
 
 def _segmentation_data() -> dict[str, Any]:
-    """What `data.source` may be, and what it reads of `root`, is in data/segmentation_sources.py."""
+    """What `data.source` may be, and what it reads of `root`, is in data/segmentation/sources.py."""
     return {
         "name": "scene_parse150",  # tfds: scene_parse150 | cityscapes
         "image_size": 128,  # shapes alone
@@ -258,15 +261,9 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 def save(config: ConfigDict, path: pathlib.Path) -> None:
     """Writes the record as JSON; `load` reads it back."""
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    json_files.write(path, config.to_dict())
 
 
 def load(path: pathlib.Path) -> ConfigDict:
     """Reads a record that `save` wrote (JSON's lists are tuples again)."""
-    return ConfigDict(_tuples(json.loads(path.read_text())))
-
-
-def _tuples(value):
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return ConfigDict(json_files.read(path))

@@ -4,7 +4,6 @@ python -m seaformer_jax.evaluate --workdir runs/tiny [--show-dir overlays]
 python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights seaformer_tiny.pth --out results
 """
 
-import json
 import pathlib
 
 import jax
@@ -12,7 +11,7 @@ from absl import flags, logging
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seaformer_jax import command, mesh
+from seaformer_jax import command, json_files, mesh
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.training import reporting, state, trained, workdir
@@ -54,7 +53,7 @@ def main() -> int:
         "weights": _WEIGHTS.value or _WORKDIR.value,
         **results,
     }
-    (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n")
+    json_files.write(folder / "results.json", record)
     task.write_report(counts, folder)
     if _SHOW_DIR.value and jax.process_index() == 0:
         task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
@@ -65,9 +64,11 @@ def main() -> int:
 def _load(config: ConfigDict) -> trained.Trained:
     if _WORKDIR.value:
         return trained.load(command.existing("workdir", _WORKDIR.value), config)
-    from convert import initial  # Only commands may reach for the room that knows PyTorch.
+    from convert.checkpoints import (
+        starting_weights,  # Only commands may reach for the room that knows PyTorch.
+    )
 
-    return initial.load(pathlib.Path(_WEIGHTS.value), config)
+    return starting_weights.load(pathlib.Path(_WEIGHTS.value), config)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ def main() -> int:
         batches.close()  # Opened once, so that wrong data is an error now and not after compiling.
     if "teacher" in config:
         # Here and not below: only commands may reach for the room that knows PyTorch.
-        from convert import teacher
+        from convert.checkpoints import teacher
 
         task.use_teacher(teacher.load(config, task.class_names))
     model = task.create_model()
     if config.init_from and not checkpoint.saved_steps(folder):
-        from convert import initial
+        from convert.checkpoints import starting_weights
 
-        initial.load_into(model, config.init_from)
+        starting_weights.load_into(model, config.init_from)
     workdir.claim(folder, config, task.class_names)
     try:
         results = loop.train(config, task, model, folder)

@@ -4,7 +4,7 @@ import jax
 import pytest
 import torch
 
-from seaformer_jax.data import sources
+from seaformer_jax.data.classification import sources
 from seaformer_jax.models.variants import VARIANTS
 
 # The models here are small: with a thread per core PyTorch spends its time waking them.

@@ -13,7 +13,9 @@ import zlib
 import numpy as np
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[1] / "../shared/golden"
+from tests.paths import SHARED
+
+FOLDER = SHARED / "golden"
 
 
 def require() -> pathlib.Path:

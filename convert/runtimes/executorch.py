@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convert import runtimes
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import Graph, Network
+from convert.runtimes import base, registry
+from convert.runtimes.base import Graph, Network
 from seaformer_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     import torch
 
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    model, example = runtimes.upsampled(graph).eval(), torch.zeros(1, 3, *graph.input_size)
+    model, example = base.upsampled(graph).eval(), torch.zeros(1, 3, *graph.input_size)
     for precision, folder in folders.items():
         if precision == "int8":
             program = _quantized(model, example, calibration)
@@ -79,7 +79,7 @@ def _quantized(model: "nn.Module", example: "Tensor", calibration: Sequence[np.n
         torch.export.export(model, (example,), strict=True).module(), quantizer
     )
     for image in calibration:
-        observed(torch.from_numpy(runtimes.channels_first(image)))
+        observed(torch.from_numpy(base.channels_first(image)))
     return torch.export.export(quantize_pt2e.convert_pt2e(observed), (example,), strict=True)
 
 
@@ -111,7 +111,7 @@ def _calls(path: Path) -> tuple[int, collections.Counter]:
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
-    module = runtimes.run_module("executorch", "executorch.runtime")
+    module = registry.run_module("executorch", "executorch.runtime")
     import torch
     from executorch.extension.pybindings import portable_lib
 
@@ -119,8 +119,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     method = module.Runtime.get().load_program(bundle.model).load_method("forward")
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = method.execute([torch.from_numpy(runtimes.channels_first(images))])
-        return runtimes.channels_last(output.numpy(), bundle.output_layout)
+        (output,) = method.execute([torch.from_numpy(base.channels_first(images))])
+        return base.channels_last(output.numpy(), bundle.output_layout)
 
     return network
 

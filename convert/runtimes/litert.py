@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import runtimes
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import Graph, Network
+from convert.runtimes import base, registry
+from convert.runtimes.base import Graph, Network
 
 LAYOUT = "NHWC"
 OUTPUT_LAYOUTS = {"logits8": "NHWC", "logits": "NHWC"}
@@ -41,7 +41,7 @@ def _float_model(graph: Graph, path: Path) -> bytes:
 
     height, width = graph.input_size
     maps = [0] if graph.task == "segmentation" else None
-    model = litert_torch.to_channel_last_io(runtimes.upsampled(graph), args=[0], outputs=maps).eval()
+    model = litert_torch.to_channel_last_io(base.upsampled(graph), args=[0], outputs=maps).eval()
     litert_torch.convert(model, (torch.zeros(1, height, width, 3),)).export(str(path))
     content = path.read_bytes()
     path.unlink()
@@ -118,7 +118,7 @@ def outside(bundle: Bundle) -> dict[str, int]:
 
 
 def _interpreter(bundle: Bundle, threads: int) -> "ai_edge_litert.interpreter.Interpreter":  # noqa: F821
-    module = runtimes.run_module("litert", "ai_edge_litert.interpreter")
+    module = registry.run_module("litert", "ai_edge_litert.interpreter")
     interpreter = module.Interpreter(str(bundle.model), num_threads=threads)
     interpreter.allocate_tensors()
     return interpreter

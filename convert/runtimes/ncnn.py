@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import runtimes
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import Graph, Network
+from convert.runtimes import base, registry
+from convert.runtimes.base import Graph, Network
 from seaformer_jax.errors import UserError
 
 LAYOUT = "NCHW"
@@ -31,9 +31,9 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
-    from convert.deploy import products_of_four_axes
+    from convert.graph.rewrites import products_of_four_axes
 
-    model = copy.deepcopy(runtimes.upsampled(graph))
+    model = copy.deepcopy(base.upsampled(graph))
     products_of_four_axes(model)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         traced = Path(scratch) / "traced.pt"
@@ -65,7 +65,7 @@ def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
-    ncnn = runtimes.run_module("ncnn", "ncnn")
+    ncnn = registry.run_module("ncnn", "ncnn")
     net = ncnn.Net()
     net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
     if bundle.precision == "fp32":  # On by default where the processor has it, whatever the file.
@@ -74,13 +74,13 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
         raise UserError(f"ncnn cannot load {bundle.model}; export the model again")
 
     def network(images: np.ndarray) -> np.ndarray:
-        planes = runtimes.channels_first(images)[0]  # A `Mat` does not keep its memory alive.
+        planes = base.channels_first(images)[0]  # A `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))
         status, output = extractor.extract("out0")
         if status:
             raise RuntimeError(f"ncnn ended with status {status}")
-        return runtimes.channels_last(np.array(output)[None], bundle.output_layout)
+        return base.channels_last(np.array(output)[None], bundle.output_layout)
 
     return network
 

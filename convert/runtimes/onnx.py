@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from convert import runtimes
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import Graph, Network
+from convert.runtimes import base, registry
+from convert.runtimes.base import Graph, Network
 
 LAYOUT = "NCHW"
-OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NHWC"}  # At full size channels lie last, see `convert.tails`.
+OUTPUT_LAYOUTS = {
+    "logits8": "NCHW",
+    "logits": "NHWC",
+}  # At full size: see graph/output_layers.
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = True
 
@@ -42,11 +45,11 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
 def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
     import torch
 
-    from convert import tails
+    from convert.graph import output_layers
 
     parts = [graph.model]
     if graph.task == "segmentation" and graph.output in _TAILS:
-        parts.append(getattr(tails, _TAILS[graph.output])(graph.input_size))
+        parts.append(getattr(output_layers, _TAILS[graph.output])(graph.input_size))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns of libraries that nobody asked for.
     example = torch.zeros(1, 3, *graph.input_size)
     program = torch.onnx.export(
@@ -100,7 +103,7 @@ def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.nda
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self._images, None)
-            return None if image is None else {_INPUT: runtimes.channels_first(image)}
+            return None if image is None else {_INPUT: base.channels_first(image)}
 
     quantization.quantize_static(
         model,
@@ -116,14 +119,14 @@ def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.nda
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
-    onnxruntime = runtimes.run_module("onnx", "onnxruntime")
+    onnxruntime = registry.run_module("onnx", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = session.run(None, {_INPUT: runtimes.channels_first(images)})
-        return runtimes.channels_last(output, bundle.output_layout)
+        (output,) = session.run(None, {_INPUT: base.channels_first(images)})
+        return base.channels_last(output, bundle.output_layout)
 
     return network
 

@@ -6,8 +6,8 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.errors import UserError, suggest
-from seaformer_jax.models.heads import Classifier
-from seaformer_jax.models.segmentation import Segmenter
+from seaformer_jax.models.heads.classifier import Classifier
+from seaformer_jax.models.heads.segmenter import Segmenter
 from seaformer_jax.models.variants import VARIANTS, SeaFormerConfig
 
 _TASKS = {"classification": Classifier, "segmentation": Segmenter}

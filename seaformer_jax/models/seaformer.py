@@ -5,31 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seaformer_jax.models.attention import SeaAttention
-from seaformer_jax.models.layers import Conv, ConvBN, Depthwise, Pointwise, drop_path
-from seaformer_jax.models.variants import Mobile, SeaFormerConfig
-
-
-class InvertedResidual(nnx.Module):
-    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection; ReLU between.
-
-    No expansion layer where the ratio is 1; a shortcut where the shape stays.
-    """
-
-    def __init__(self, inputs: int, spec: Mobile, bn_groups: int, rng: np.random.Generator):
-        hidden = inputs * spec.expansion
-        expand = ConvBN(Pointwise(inputs, hidden, rng), hidden, groups=bn_groups)
-        self.expand = expand if spec.expansion != 1 else None
-        depthwise = Depthwise(hidden, spec.kernel, rng, stride=spec.stride)
-        self.depthwise = ConvBN(depthwise, hidden, groups=bn_groups)
-        self.project = ConvBN(Pointwise(hidden, spec.channels, rng), spec.channels, groups=bn_groups)
-        self.shortcut = spec.stride == 1 and inputs == spec.channels
-
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, in] -> [B, ceil(H/stride), ceil(W/stride), channels]."""
-        y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
-        y = self.project(jax.nn.relu(self.depthwise(y, train)), train)
-        return x + y if self.shortcut else y
+from seaformer_jax.models.attention.sea import SeaAttention
+from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise, drop_path
+from seaformer_jax.models.variants import SeaFormerConfig
 
 
 class FFN(nnx.Module):

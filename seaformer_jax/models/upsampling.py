@@ -12,9 +12,8 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.errors import UserError
-from seaformer_jax.models.layers import ConvBN, Pointwise
-from seaformer_jax.models.seaformer import InvertedResidual
-from seaformer_jax.models.variants import Mobile, SeaFormerConfig
+from seaformer_jax.models.blocks import ConvBN, InvertedResidual, Pointwise
+from seaformer_jax.models.variants import InvertedResidualSpec, SeaFormerConfig
 from seaformer_jax.resize import resize_linear
 
 _KERNEL, _EXPANSION = 5, 4  # Figure 5 of the SeaFormer++ paper.
@@ -39,7 +38,9 @@ class Upsampling(nnx.Module):
     ):
         if ratio < 1:
             raise UserError(f"model option upsample_ratio is {ratio}; expected 0 (no module) or at least 1")
-        self.block = InvertedResidual(inputs, Mobile(_KERNEL, _EXPANSION, inputs, 1), bn_groups, rng)
+        self.block = InvertedResidual(
+            inputs, InvertedResidualSpec(_KERNEL, _EXPANSION, inputs, 1), bn_groups, rng
+        )
         self.block.project.bn.scale[...] = jnp.zeros(inputs)
         project = ConvBN(Pointwise(inputs, outputs, rng), outputs, groups=bn_groups)
         self.project = project if inputs != outputs else None

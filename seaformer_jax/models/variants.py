@@ -27,7 +27,7 @@ _ADAPTIVE = {
 }
 
 
-class Mobile(NamedTuple):
+class InvertedResidualSpec(NamedTuple):
     """One inverted residual (MobileNetV2 block)."""
 
     kernel: int  # of the depthwise convolution
@@ -52,7 +52,7 @@ class SeaFormerConfig:
     """
 
     stem: int  # channels of the first convolution
-    stages: tuple[tuple[Mobile, ...], ...]
+    stages: tuple[tuple[InvertedResidualSpec, ...], ...]
     depths: tuple[int, ...]  # SeaFormer layers behind each of the last stages
     key_dims: tuple[int, ...]  # per head, for each of them
     ffn_ratios: tuple[int, ...]  # hidden channels of the FFN / width, for each of them
@@ -95,11 +95,15 @@ class SeaFormerConfig:
 TINY = SeaFormerConfig(
     stem=16,
     stages=(
-        (Mobile(3, 1, 16, 1), Mobile(3, 4, 16, 2), Mobile(3, 3, 16, 1)),
-        (Mobile(5, 3, 32, 2), Mobile(5, 3, 32, 1)),
-        (Mobile(3, 3, 64, 2), Mobile(3, 3, 64, 1)),
-        (Mobile(5, 3, 128, 2),),
-        (Mobile(3, 6, 160, 2),),
+        (
+            InvertedResidualSpec(3, 1, 16, 1),
+            InvertedResidualSpec(3, 4, 16, 2),
+            InvertedResidualSpec(3, 3, 16, 1),
+        ),
+        (InvertedResidualSpec(5, 3, 32, 2), InvertedResidualSpec(5, 3, 32, 1)),
+        (InvertedResidualSpec(3, 3, 64, 2), InvertedResidualSpec(3, 3, 64, 1)),
+        (InvertedResidualSpec(5, 3, 128, 2),),
+        (InvertedResidualSpec(3, 6, 160, 2),),
     ),
     depths=(2, 2),
     key_dims=(16, 24),
@@ -111,11 +115,15 @@ TINY = SeaFormerConfig(
 SMALL = SeaFormerConfig(
     stem=16,
     stages=(
-        (Mobile(3, 1, 16, 1), Mobile(3, 4, 24, 2), Mobile(3, 3, 24, 1)),
-        (Mobile(5, 3, 48, 2), Mobile(5, 3, 48, 1)),
-        (Mobile(3, 3, 96, 2), Mobile(3, 3, 96, 1)),
-        (Mobile(5, 4, 160, 2),),
-        (Mobile(3, 6, 192, 2),),
+        (
+            InvertedResidualSpec(3, 1, 16, 1),
+            InvertedResidualSpec(3, 4, 24, 2),
+            InvertedResidualSpec(3, 3, 24, 1),
+        ),
+        (InvertedResidualSpec(5, 3, 48, 2), InvertedResidualSpec(5, 3, 48, 1)),
+        (InvertedResidualSpec(3, 3, 96, 2), InvertedResidualSpec(3, 3, 96, 1)),
+        (InvertedResidualSpec(5, 4, 160, 2),),
+        (InvertedResidualSpec(3, 6, 192, 2),),
     ),
     depths=(3, 3),
     key_dims=(16, 24),
@@ -127,11 +135,15 @@ SMALL = SeaFormerConfig(
 BASE = SeaFormerConfig(
     stem=16,
     stages=(
-        (Mobile(3, 1, 16, 1), Mobile(3, 4, 32, 2), Mobile(3, 3, 32, 1)),
-        (Mobile(5, 3, 64, 2), Mobile(5, 3, 64, 1)),
-        (Mobile(3, 3, 128, 2), Mobile(3, 3, 128, 1)),
-        (Mobile(5, 4, 192, 2),),
-        (Mobile(3, 6, 256, 2),),
+        (
+            InvertedResidualSpec(3, 1, 16, 1),
+            InvertedResidualSpec(3, 4, 32, 2),
+            InvertedResidualSpec(3, 3, 32, 1),
+        ),
+        (InvertedResidualSpec(5, 3, 64, 2), InvertedResidualSpec(5, 3, 64, 1)),
+        (InvertedResidualSpec(3, 3, 128, 2), InvertedResidualSpec(3, 3, 128, 1)),
+        (InvertedResidualSpec(5, 4, 192, 2),),
+        (InvertedResidualSpec(3, 6, 256, 2),),
     ),
     depths=(4, 4),
     key_dims=(16, 24),
@@ -143,11 +155,15 @@ BASE = SeaFormerConfig(
 LARGE = SeaFormerConfig(
     stem=32,
     stages=(
-        (Mobile(3, 3, 32, 1), Mobile(3, 4, 64, 2), Mobile(3, 4, 64, 1)),
-        (Mobile(5, 4, 128, 2), Mobile(5, 4, 128, 1)),
-        (Mobile(3, 4, 192, 2), Mobile(3, 4, 192, 1)),
-        (Mobile(5, 4, 256, 2),),
-        (Mobile(3, 6, 320, 2),),
+        (
+            InvertedResidualSpec(3, 3, 32, 1),
+            InvertedResidualSpec(3, 4, 64, 2),
+            InvertedResidualSpec(3, 4, 64, 1),
+        ),
+        (InvertedResidualSpec(5, 4, 128, 2), InvertedResidualSpec(5, 4, 128, 1)),
+        (InvertedResidualSpec(3, 4, 192, 2), InvertedResidualSpec(3, 4, 192, 1)),
+        (InvertedResidualSpec(5, 4, 256, 2),),
+        (InvertedResidualSpec(3, 6, 320, 2),),
     ),
     depths=(3, 3, 3),
     key_dims=(16, 20, 24),

@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data import pipeline
+from seaformer_jax.data.classification import sources
+from seaformer_jax.data.classification.transforms import EvalTransform, TrainTransform
 from seaformer_jax.data.images import decode_pillow
-from seaformer_jax.data.transforms import EvalTransform, TrainTransform
+from seaformer_jax.data.on_device.erase import random_erasing
+from seaformer_jax.data.on_device.mix import mix
+from seaformer_jax.data.on_device.normalize import smooth_one_hot
+from seaformer_jax.data.sources import SkipCorrupt, Source
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction, report
 from seaformer_jax.losses import cross_entropy, soft_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean
-from seaformer_jax.tasks import device_augment
 from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.image_task import ImageTask
 
@@ -26,7 +30,7 @@ class Classification(ImageTask):
     best_metric = "top1"
     problem = "classification"
 
-    def open_source(self, split: str) -> sources.Source:
+    def open_source(self, split: str) -> Source:
         return sources.create(self.config.data, split, decode_pillow)
 
     def train_transform(self) -> TrainTransform:
@@ -43,7 +47,7 @@ class Classification(ImageTask):
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
         return pipeline.eval_batches(
-            sources.ReadGuard(self.val_source, config.data.on_corrupt, replace=False),
+            SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             self._eval_transform(),
             batch_size=config.eval.batch_size,
             **self.reading(),
@@ -65,8 +69,8 @@ class Classification(ImageTask):
         augment = self.config.augment
         mix_key, erase_key, dropout_key = jax.random.split(key, 3)
         smoothing = self.config.task.label_smoothing
-        targets = device_augment.smooth_one_hot(batch["label"], self.num_classes, smoothing)
-        images, targets = device_augment.mix(
+        targets = smooth_one_hot(batch["label"], self.num_classes, smoothing)
+        images, targets = mix(
             batch["image"],
             targets,
             mix_key,
@@ -74,7 +78,7 @@ class Classification(ImageTask):
             cutmix=augment.cutmix,
             group=augment.mix_group,
         )
-        images = device_augment.random_erasing(self.normalize(images), erase_key, augment.erasing)
+        images = random_erasing(self.normalize(images), erase_key, augment.erasing)
         return images, targets, dropout_key
 
     def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data import pipeline
 from seaformer_jax.data.class_names import check_same
+from seaformer_jax.data.on_device.normalize import normalize
+from seaformer_jax.data.sources import SkipCorrupt, check_num_classes
 from seaformer_jax.models.registry import create_model
-from seaformer_jax.tasks import device_augment
 from seaformer_jax.tasks.base import Batch
 
 
@@ -45,7 +46,7 @@ class ImageTask:
         source = self.open_source("val")
         owner = "the weights" if self._class_names else "the training data"
         check_same(source.labels.class_names, self.class_names, owner)
-        sources.check_num_classes(source, self.num_classes)
+        check_num_classes(source, self.num_classes)
         return source
 
     @property
@@ -70,9 +71,9 @@ class ImageTask:
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         config = self.config
-        sources.check_num_classes(self.train_source, self.num_classes)
+        check_num_classes(self.train_source, self.num_classes)
         return pipeline.train_batches(
-            sources.ReadGuard(self.train_source, config.data.on_corrupt),
+            SkipCorrupt(self.train_source, config.data.on_corrupt),
             self.train_transform(),
             batch_size=config.batch_size,
             seed=config.seed,
@@ -94,7 +95,7 @@ class ImageTask:
     def normalize(self, images: jax.Array) -> jax.Array:
         """[B, H, W, 3] in 0..255 -> normalised, in the dtype of the computation."""
         data = self.config.data
-        return device_augment.normalize(images, data.mean, data.std, jnp.dtype(self.config.dtype))
+        return normalize(images, data.mean, data.std, jnp.dtype(self.config.dtype))
 
     def prepare(self, images: jax.Array) -> jax.Array:
         """uint8 [B, H, W, 3], as the evaluation transform gives them -> what the model takes in evaluation."""

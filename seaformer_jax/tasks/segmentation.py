@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seaformer_jax.data import segmentation_batches, segmentation_sources, sources
 from seaformer_jax.data.labels import distinct_colours
-from seaformer_jax.data.segmentation_transforms import (
+from seaformer_jax.data.segmentation import batches, sources
+from seaformer_jax.data.segmentation.transforms import (
     SegmentationEvalTransform,
     SegmentationTrainTransform,
     image_name,
 )
+from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
-from seaformer_jax.evaluation import class_maps, inference, report
+from seaformer_jax.evaluation import inference, report, visualizer
 from seaformer_jax.losses import PixelSums, pixel_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
 from seaformer_jax.tasks.base import Batch
@@ -29,8 +30,8 @@ class Segmentation(ImageTask):
     best_metric = "mIoU"
     problem = "segmentation"
 
-    def open_source(self, split: str) -> segmentation_sources.Source:
-        return segmentation_sources.create(self.config.data, split)
+    def open_source(self, split: str) -> sources.Source:
+        return sources.create(self.config.data, split)
 
     def train_transform(self) -> SegmentationTrainTransform:
         return SegmentationTrainTransform(self.config.data, self.config.augment)
@@ -53,8 +54,8 @@ class Segmentation(ImageTask):
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
-        return segmentation_batches.eval_batches(
-            sources.ReadGuard(self.val_source, config.data.on_corrupt, replace=False),
+        return batches.eval_batches(
+            SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             SegmentationEvalTransform(config.eval),
             batch_size=config.eval.batch_size,
             **self.reading(),
@@ -108,7 +109,7 @@ class Segmentation(ImageTask):
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
         draw = self._artist(model)
-        source = sources.ReadGuard(self.val_source, self.config.data.on_corrupt, replace=False)
+        source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
         for index in range(len(source)):
             element = source[index]
             if not element["skipped"]:
@@ -119,9 +120,9 @@ class Segmentation(ImageTask):
     ) -> None:
         self._artist(model).write(paths, folder, heatmap)
 
-    def _artist(self, model: nnx.Module) -> class_maps.Artist:
+    def _artist(self, model: nnx.Module) -> visualizer.Artist:
         transform = SegmentationEvalTransform(self.config.eval)
-        return class_maps.Artist(
+        return visualizer.Artist(
             model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
         )
 

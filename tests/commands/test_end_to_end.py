@@ -29,15 +29,16 @@ from configs import (
     quickstart,
     trashnet,
 )
-from convert import files, torch_model
+from convert import torch_model
+from convert.checkpoints import files
 from convert.weights import to_torch
 from seaformer_jax import config_check, create_model, list_models, tasks
 from seaformer_jax.data import images
 from seaformer_jax.training import loop, optim, trained
 from seaformer_jax.training import state as states
+from tests.paths import REPOSITORY
 from tests.training import distilled, nano
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 # Recipes choose a size; its SeaFormer++ is `model.name`.
 SIZES = [name.removeprefix("seaformer_") for name in list_models() if "_plus_" not in name]
 RECIPES = {

@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from configs import quickstart
-from convert import files, weights
+from convert import weights
+from convert.checkpoints import files
 from seaformer_jax import config as configs
 from seaformer_jax import config_check, create_model
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, workdir
 from seaformer_jax.training.state import TrainState
+from tests.paths import REPOSITORY
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 QUICKSTART = "--config=configs/quickstart.py"
 PATCH = "smb1.layer1.conv.0.c.weight"
 

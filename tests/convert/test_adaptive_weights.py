@@ -6,7 +6,8 @@ import pytest
 from absl import logging
 from flax import nnx
 
-from convert import files, initial, torch_model, torch_segmentation, weights
+from convert import torch_model, torch_segmentation, weights
+from convert.checkpoints import files, starting_weights
 from seaformer_jax import config as configs
 from seaformer_jax import create_model, tasks
 from seaformer_jax.errors import UserError
@@ -54,7 +55,7 @@ def test_official_checkpoint_gives_the_same_logits(tmp_path, log, task):
     files.write_state_dict(tmp_path / "iclr.safetensors", filled("seaformer_tiny", task))
     published, model = (create_model(f"seaformer_{kind}tiny", task, 5) for kind in ("", "plus_"))
     for each in (published, model):
-        initial.load_into(each, str(tmp_path / "iclr.safetensors"))
+        starting_weights.load_into(each, str(tmp_path / "iclr.safetensors"))
     expected = logits(published)
     assert expected.std() > 0.1
     np.testing.assert_allclose(logits(model), expected, rtol=0, atol=1e-5)
@@ -76,7 +77,7 @@ def test_training_moves_away_from_the_iclr_model(monkeypatch, tmp_path, task):
 
     config.model.adaptive = "both"
     model = tasks.create(config).create_model()
-    initial.load_into(model, str(tmp_path / "run"))
+    starting_weights.load_into(model, str(tmp_path / "run"))
     before = logits(model)
     np.testing.assert_allclose(before, logits(published), rtol=0, atol=1e-5)
 
@@ -101,7 +102,7 @@ def test_squeeze_alone_starts_both(tmp_path, log):
     state_dict = filled("seaformer_plus_tiny", adaptive="squeeze")
     files.write_state_dict(tmp_path / "m.safetensors", state_dict)
     model = create_model("seaformer_plus_tiny", num_classes=5)
-    initial.load_into(model, str(tmp_path / "m.safetensors"))
+    starting_weights.load_into(model, str(tmp_path / "m.safetensors"))
     found = weights.to_torch(model)
     added = found.keys() - state_dict.keys()
     assert len(added) == 4 and all("expand_map" in name and not found[name].any() for name in added)
@@ -116,7 +117,9 @@ def test_what_is_no_start_for_the_maps_is_refused(tmp_path, change):
         del state_dict["trans1.transformer_blocks.0.attn.to_q.c.weight"]
     files.write_state_dict(tmp_path / "m.safetensors", state_dict)
     with pytest.raises(UserError, match="has another backbone than the model"):
-        initial.load_into(create_model("seaformer_plus_tiny", num_classes=5), str(tmp_path / "m.safetensors"))
+        starting_weights.load_into(
+            create_model("seaformer_plus_tiny", num_classes=5), str(tmp_path / "m.safetensors")
+        )
 
 
 def test_conversion_wants_every_map():

@@ -16,14 +16,14 @@ from flax import nnx
 
 import convert.torch_model
 from configs import imagenet, quickstart
-from convert import files, initial, torch_model, weights
+from convert import torch_model, weights
+from convert.checkpoints import files, starting_weights
 from seaformer_jax import create_model
 from seaformer_jax.data.shapes import CLASS_NAMES
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import optim, state, trained, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
-
-REPOSITORY = pathlib.Path(__file__).parents[2]
+from tests.paths import REPOSITORY
 
 
 def run(module: str, *arguments: str) -> str:
@@ -167,8 +167,8 @@ def test_class_names_are_those_of_the_data_where_they_are_as_many(tmp_path):
     for count in (8, 9):
         files.write_state_dict(tmp_path / f"{count}.safetensors", random_weights(5, num_classes=count))
     config = quickstart.get_config()
-    assert initial.load(tmp_path / "8.safetensors", config).class_names == list(CLASS_NAMES)
-    assert initial.load(tmp_path / "9.safetensors", config).class_names[7:] == ["class 7", "class 8"]
+    assert starting_weights.load(tmp_path / "8.safetensors", config).class_names == list(CLASS_NAMES)
+    assert starting_weights.load(tmp_path / "9.safetensors", config).class_names[7:] == ["class 7", "class 8"]
 
 
 # init_from
@@ -183,7 +183,7 @@ def log(monkeypatch) -> list[str]:
 
 def test_init_from_a_run_takes_its_averaged_weights(runs, log):
     model = create_model("seaformer_tiny", num_classes=8)
-    initial.load_into(model, str(runs / "averaged"))
+    starting_weights.load_into(model, str(runs / "averaged"))
     assert_same_weights(weights.to_torch(model), random_weights(2))
     said = log[-1].splitlines()
     assert said[0] == f"init_from: {runs / 'averaged'}"
@@ -195,7 +195,7 @@ def test_init_from_a_file_of_other_classes_keeps_the_fresh_head(tmp_path, log):
     files.write_state_dict(tmp_path / "m.pth", random_weights(6, num_classes=9))
     model = create_model("seaformer_tiny", num_classes=4, seed=2)
     fresh = np.array(model.head.kernel[...])
-    initial.load_into(model, str(tmp_path / "m.pth"))
+    starting_weights.load_into(model, str(tmp_path / "m.pth"))
     found, expected = weights.to_torch(model), random_weights(6, num_classes=9)
     np.testing.assert_array_equal(model.head.kernel[...], fresh)
     for name in ("linear.weight", "linear.bias"):
@@ -221,7 +221,7 @@ def test_init_from_another_backbone_is_refused_and_leaves_the_model(tmp_path, ch
     with pytest.raises(
         UserError, match=r"m\.safetensors has another backbone than the model.* names match; "
     ):
-        initial.load_into(model, str(tmp_path / "m.safetensors"))
+        starting_weights.load_into(model, str(tmp_path / "m.safetensors"))
     for old, new in zip(before, jax.tree.leaves(nnx.state(model)), strict=True):
         np.testing.assert_array_equal(old, new)
 

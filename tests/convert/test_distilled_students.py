@@ -7,7 +7,9 @@ import torch
 from flax import nnx
 
 from configs import distill_camvid, distill_imagenet
-from convert import deploy, files, initial, teacher, torch_model, torch_segmentation, weights
+from convert import torch_model, torch_segmentation, weights
+from convert.checkpoints import files, starting_weights, teacher
+from convert.graph import rewrites
 from seaformer_jax import config as configs
 from seaformer_jax import create_model, tasks
 from seaformer_jax.errors import UserError
@@ -58,7 +60,7 @@ def test_a_student_is_deployed(problem):
     reference, _ = mirror(problem)
     images = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found, expected = deploy.deploy(reference, (96, 128))(images), reference(images)
+        found, expected = rewrites.deploy(reference, (96, 128))(images), reference(images)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
@@ -77,7 +79,7 @@ def test_a_file_of_a_student_tells_its_width(tmp_path, problem):
     config = recipe.get_config("tiny")
     _, state_dict = mirror(problem)
     files.write_state_dict(tmp_path / "student.safetensors", state_dict)
-    loaded = initial.load(tmp_path / "student.safetensors", config)
+    loaded = starting_weights.load(tmp_path / "student.safetensors", config)
     assert (loaded.model.width, loaded.task.problem, len(loaded.class_names)) == (160, problem, CLASSES)
 
 
@@ -85,7 +87,7 @@ def test_a_student_starts_from_a_run_without_module(tmp_path):
     plain = create_model("seaformer_tiny", "segmentation", CLASSES, seed=4)
     files.write_state_dict(tmp_path / "plain.safetensors", weights.to_torch(plain))
     student = create_model("seaformer_tiny", "segmentation", CLASSES, upsample_ratio=2.0)
-    initial.load_into(student, str(tmp_path / "plain.safetensors"))
+    starting_weights.load_into(student, str(tmp_path / "plain.safetensors"))
     found = weights.to_torch(student)
     assert all(np.array_equal(found[name], value) for name, value in weights.to_torch(plain).items())
 

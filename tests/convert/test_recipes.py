@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from convert import samples, torch_segmentation
+from convert import torch_segmentation
+from convert.export import seeded_bundles
+from convert.graph import seeded_networks
+from tests.paths import REPOSITORY
 
-RECIPES = pathlib.Path(samples.__file__).with_name("RECIPES.md")
+RECIPES = REPOSITORY / "convert" / "RECIPES.md"
 
 
 def code(heading: str) -> str:
@@ -30,13 +33,17 @@ def test_runtimes_give_the_logits_of_the_bundle(heading, module, tmp_path, monke
     need(module, "onnx", "onnxscript")
     monkeypatch.chdir(tmp_path)
     size = (64, 96)
-    model = samples.seeded("segmentation", "seaformer_tiny", size)
-    samples.write_bundle(model, pathlib.Path("camvid_onnx"), "segmentation", "seaformer_tiny", "onnx", size)
+    model = seeded_networks.seeded("segmentation", "seaformer_tiny", size)
+    seeded_bundles.write_bundle(
+        model, pathlib.Path("camvid_onnx"), "segmentation", "seaformer_tiny", "onnx", size
+    )
     names = {}
     exec(code(heading), names)
     with torch.no_grad():
         expected = (
-            model(torch.from_numpy(samples.picture(size)).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).numpy()
+            model(torch.from_numpy(seeded_networks.picture(size)).permute(0, 3, 1, 2))
+            .permute(0, 2, 3, 1)
+            .numpy()
         )
     np.testing.assert_allclose(names["found"], expected, rtol=0, atol=5e-5 * np.abs(expected).max())
 

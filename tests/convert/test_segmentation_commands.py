@@ -11,15 +11,15 @@ import pytest
 import torch
 
 import convert.torch_segmentation
-from convert import files, initial, torch_model, torch_segmentation, weights
+from convert import torch_model, torch_segmentation, weights
+from convert.checkpoints import files, starting_weights
 from seaformer_jax import config as configs
 from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import state, trained, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
 from tests import golden
-
-REPOSITORY = pathlib.Path(__file__).parents[2]
+from tests.paths import REPOSITORY
 
 
 def segmentation_config(**options) -> configs.ConfigDict:
@@ -84,7 +84,7 @@ def test_to_torch_writes_weights_and_what_to_know_of_them(tmp_path):
 def test_official_file_is_loaded_with_its_own_number_of_classes(tmp_path):
     state_dict = torch_segmentation.create_model("seaformer_tiny", num_classes=21).state_dict()
     torch.save({"meta": {"epoch": 1}, "state_dict": state_dict}, tmp_path / "iter_160000.pth")
-    loaded = initial.load(tmp_path / "iter_160000.pth", segmentation_config())
+    loaded = starting_weights.load(tmp_path / "iter_160000.pth", segmentation_config())
     assert loaded.class_names[20] == "class 20"
     found = weights.to_torch(loaded.model)
     assert_same(found, {name: value.numpy() for name, value in state_dict.items()})
@@ -94,18 +94,18 @@ def test_classifier_is_not_loaded_as_a_segmentation_model(tmp_path):
     state_dict = torch_model.create_model("seaformer_tiny", num_classes=8).state_dict()
     torch.save(state_dict, tmp_path / "cls.pth")
     with pytest.raises(UserError, match=r"for segmentation: decode_head\.conv_seg\.weight .* is missing"):
-        initial.load(tmp_path / "cls.pth", segmentation_config())
+        starting_weights.load(tmp_path / "cls.pth", segmentation_config())
     files.write_state_dict(
         tmp_path / "seg.pth", weights.to_torch(tasks.create(segmentation_config()).create_model())
     )
     with pytest.raises(UserError, match=r"for classification: linear\.weight .* is missing"):
-        initial.load(tmp_path / "seg.pth", configs.default())
+        starting_weights.load(tmp_path / "seg.pth", configs.default())
 
 
 def test_init_from_the_run_of_a_classifier(tmp_path):
     expected = save_run(tmp_path / "classifier", configs.default(), step=5)
     model = tasks.create(segmentation_config()).create_model()
-    initial.load_into(model, str(tmp_path / "classifier"))
+    starting_weights.load_into(model, str(tmp_path / "classifier"))
     found = {n: value for n, value in weights.to_torch(model).items() if n.startswith("backbone.")}
     backbone = {f"backbone.{n}": value for n, value in expected.items() if not n.startswith("linear.")}
     assert_same(found, backbone)

@@ -10,7 +10,8 @@ import torch
 from absl import logging
 from flax import nnx
 
-from convert import files, initial, torch_model, torch_segmentation, weights
+from convert import torch_model, torch_segmentation, weights
+from convert.checkpoints import files, starting_weights
 from seaformer_jax import create_model, list_models
 from seaformer_jax.errors import UserError
 from tests import golden
@@ -148,7 +149,7 @@ def test_backbone_of_a_classifier_is_loaded_and_the_head_stays_fresh(tmp_path, l
     content = {name: torch.from_numpy(value) for name, value in state_dict.items()}
     torch.save({"epoch": 3, wrapped: content} if wrapped else content, tmp_path / "cls.pth.tar")
     model, fresh = segmenter(), weights.to_torch(segmenter())
-    initial.load_into(model, str(tmp_path / "cls.pth.tar"))
+    starting_weights.load_into(model, str(tmp_path / "cls.pth.tar"))
     found = weights.to_torch(model)
     for name, value in found.items():
         expected = (
@@ -168,7 +169,7 @@ def test_segmentation_weights_of_other_classes_keep_all_but_the_last_layer(tmp_p
     state_dict = filled(mirror(num_classes=9))
     files.write_state_dict(tmp_path / "seg.safetensors", state_dict)
     model, fresh = segmenter(), weights.to_torch(segmenter())
-    initial.load_into(model, str(tmp_path / "seg.safetensors"))
+    starting_weights.load_into(model, str(tmp_path / "seg.safetensors"))
     last = {HEAD: fresh[HEAD], "decode_head.conv_seg.bias": fresh["decode_head.conv_seg.bias"]}
     assert_same(weights.to_torch(model), state_dict | last)
     assert "\n2 misshaped: decode_head.conv_seg.bias: found (9,), expected (6,), " in log[-1]
@@ -189,12 +190,12 @@ def test_other_backbones_are_refused_and_leave_the_model(tmp_path, source):
     with pytest.raises(
         UserError, match=rf"m\.safetensors has another backbone than the model.*: {count} names match"
     ):
-        initial.load_into(model, str(tmp_path / "m.safetensors"))
+        starting_weights.load_into(model, str(tmp_path / "m.safetensors"))
     assert all(np.array_equal(a, b) for a, b in zip(before, snapshot(model), strict=True))
 
 
 def test_ablation_without_positions_takes_the_published_backbone(tmp_path, log):
     files.write_state_dict(tmp_path / "m.safetensors", classifier_weights())
-    initial.load_into(segmenter(position_embedding=False), str(tmp_path / "m.safetensors"))
+    starting_weights.load_into(segmenter(position_embedding=False), str(tmp_path / "m.safetensors"))
     assert "\n343 matched: " in log[-1]
     assert "\n18 unexpected: backbone.trans1." in log[-1]

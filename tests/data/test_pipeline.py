@@ -10,6 +10,7 @@ from PIL import Image
 
 from seaformer_jax import errors
 from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data.sources import SkipCorrupt
 
 SIZE, BATCH = 22, 8  # Two and three quarter batches: epochs end within batches.
 
@@ -140,7 +141,7 @@ def test_evaluation_of_an_empty_source_ends_at_once():
 
 
 class Broken(Numbers):
-    """A source with files that cannot be read, as `ReadGuard` sees it."""
+    """A source with files that cannot be read, as `SkipCorrupt` sees it."""
 
     labels = None
 
@@ -152,7 +153,7 @@ class Broken(Numbers):
 
 def test_skipped_images_are_masked_and_counted_once():
     """The last one of the data set too, whose copies fill the last batch."""
-    batches = evaluate(sources.ReadGuard(Broken(), "skip", replace=False))
+    batches = evaluate(SkipCorrupt(Broken(), "skip", replace=False))
     mask = column(batches, "mask")
     assert np.array_equal(np.flatnonzero(mask), sorted(set(range(SIZE)) - {5, SIZE - 1}))
     assert column(batches, "skipped").sum() == 2
@@ -160,7 +161,7 @@ def test_skipped_images_are_masked_and_counted_once():
 
 def test_skipped_images_of_a_training_epoch_are_counted():
     options = {"batch_size": SIZE, "seed": 3}
-    batches = pipeline.train_batches(sources.ReadGuard(Broken(), "skip"), Noise(), **options)
+    batches = pipeline.train_batches(SkipCorrupt(Broken(), "skip"), Noise(), **options)
     batch = next(batches)
     batches.close()
     assert batch["skipped"].sum() == 2
@@ -181,7 +182,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_corrupt_image_is_an_error_with_its_path(folder, workers):
-    guard = sources.ReadGuard(sources.ImageFolder(folder, "train"), "error")
+    guard = SkipCorrupt(sources.ImageFolder(folder, "train"), "error")
     batches = pipeline.train_batches(guard, Noise(), batch_size=4, seed=0, workers=workers)
     with pytest.raises(errors.UserError) as error:
         for _ in range(3):
@@ -190,7 +191,7 @@ def test_a_corrupt_image_is_an_error_with_its_path(folder, workers):
 
 
 def test_a_corrupt_image_is_skipped_in_a_worker(folder):
-    guard = sources.ReadGuard(sources.ImageFolder(folder, "train"), "skip")
+    guard = SkipCorrupt(sources.ImageFolder(folder, "train"), "skip")
     batches = pipeline.train_batches(guard, Noise(), batch_size=12, seed=0, workers=2)
     assert [next(batches)["skipped"].sum() for _ in range(3)] == [1, 1, 1]
     batches.close()

@@ -11,7 +11,11 @@ import pytest
 from PIL import Image
 
 from seaformer_jax import config, errors
-from seaformer_jax.data import labels, shapes, sources
+from seaformer_jax.data import labels, shapes
+from seaformer_jax.data import sources as shared_sources
+from seaformer_jax.data.classification import sources
+from seaformer_jax.data.classification.tfds import TFDS
+from seaformer_jax.data.sources import SkipCorrupt, check_num_classes
 
 
 def png(value: int) -> bytes:
@@ -151,26 +155,26 @@ def tfds_dir(tfds, tmp_path_factory):
 
 
 def test_tfds(tfds_dir):
-    source = sources.TFDS("tiny_photos", "train", tfds_dir)
+    source = TFDS("tiny_photos", "train", tfds_dir)
     assert source.labels == labels.LabelSpec(("zebra", "cat"))
     assert len(source) == 6
     elements = [source[i] for i in range(6)]
     assert sorted((e["image"].mean(), e["label"]) for e in elements) == [(10 * i, i % 2) for i in range(6)]
     assert elements[0]["image"].shape == (4, 5, 3)
     assert type(elements[0]["label"]) is int
-    assert len(sources.TFDS("tiny_photos", "train[:50%]", tfds_dir)) == 3
+    assert len(TFDS("tiny_photos", "train[:50%]", tfds_dir)) == 3
 
 
 def test_tfds_needs_no_tensorflow_nor_the_code(tfds_dir):
-    source = sources.TFDS("tiny_photos:1.0.0", "train", tfds_dir)
+    source = TFDS("tiny_photos:1.0.0", "train", tfds_dir)
     element = source[3]
     expected = f"(4, 5, 3) {element['image'].mean()} {element['label']}"
     assert read_in_new_process(source, 3) == (expected, False)
 
 
 def test_tfds_names_broken_records(tfds_dir):
-    source = sources.TFDS("tiny_photos", "test", tfds_dir)
-    broken = [i for i in range(2) if sources.ReadGuard(source, "skip")[i]["skipped"]]
+    source = TFDS("tiny_photos", "test", tfds_dir)
+    broken = [i for i in range(2) if SkipCorrupt(source, "skip")[i]["skipped"]]
     assert len(broken) == 1
     with pytest.raises(errors.CorruptImageError, match=rf"^tiny_photos/test\[{broken[0]}\]: "):
         source[broken[0]]
@@ -179,18 +183,18 @@ def test_tfds_names_broken_records(tfds_dir):
 def test_tfds_errors(tfds_dir, monkeypatch):
     prepare = r"prepare it there with tfds.builder\('tiny_phots', .*download_and_prepare\(file_format="
     with pytest.raises(errors.UserError, match=f"'tiny_phots' is not in .*tiny_photos/.*{prepare}"):
-        sources.TFDS("tiny_phots", "train", tfds_dir)
+        TFDS("tiny_phots", "train", tfds_dir)
     with pytest.raises(errors.UserError, match=r"nowhere \(found no such folder\)"):
-        sources.TFDS("tiny_photos", "train", tfds_dir / "nowhere")
+        TFDS("tiny_photos", "train", tfds_dir / "nowhere")
     with pytest.raises(errors.UserError, match=r"'val'. Should be one of \['.*Correct data.train_split"):
-        sources.TFDS("tiny_photos", "val", tfds_dir)
+        TFDS("tiny_photos", "val", tfds_dir)
     with pytest.raises(errors.UserError, match=r"train\[:5"):
-        sources.TFDS("tiny_photos", "train[:5", tfds_dir)
+        TFDS("tiny_photos", "train[:5", tfds_dir)
     with pytest.raises(errors.UserError, match="has the features number; expected 'image' and 'label'"):
-        sources.TFDS("tiny_numbers", "train", tfds_dir)
+        TFDS("tiny_numbers", "train", tfds_dir)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(errors.UserError, match=r'pip install "seaformer-jax\[tfds\]"'):
-        sources.TFDS("tiny_photos", "train", tfds_dir)
+        TFDS("tiny_photos", "train", tfds_dir)
 
 
 def test_tfds_without_random_access(tfds_dir, tmp_path):
@@ -203,7 +207,7 @@ def test_tfds_without_random_access(tfds_dir, tmp_path):
     with pytest.raises(
         errors.UserError, match="as tfrecord, which has no random access; prepare it in another"
     ):
-        sources.TFDS("tiny_photos", "train", tmp_path)
+        TFDS("tiny_photos", "train", tmp_path)
 
 
 class Broken:
@@ -226,12 +230,12 @@ class Broken:
 @pytest.fixture
 def warned(monkeypatch):
     lines = []
-    monkeypatch.setattr(sources.logging, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(shared_sources.logging, "warning", lambda text, *args: lines.append(text % args))
     return lines
 
 
 def test_guard_error(warned):
-    guard = sources.ReadGuard(Broken(2), "error")
+    guard = SkipCorrupt(Broken(2), "error")
     assert len(guard) == 10 and guard.labels.class_names == ("a", "b")
     assert guard[1]["skipped"] == 0 and guard[1]["label"] == 1
     with pytest.raises(errors.CorruptImageError, match=r"2.jpg: truncated"):
@@ -241,7 +245,7 @@ def test_guard_error(warned):
 
 @pytest.mark.parametrize(("index", "image", "skipped"), [(1, 1, 0), (2, 4, 2), (3, 4, 1), (9, 0, 1)])
 def test_guard_skip(index, image, skipped, warned):
-    element = sources.ReadGuard(Broken(2, 3, 9), "skip")[index]
+    element = SkipCorrupt(Broken(2, 3, 9), "skip")[index]
     assert (element["image"] == image).all() and element["label"] == image % 2
     assert element["skipped"] == skipped
     broken = [(index + k) % 10 for k in range(skipped)]
@@ -249,7 +253,7 @@ def test_guard_skip(index, image, skipped, warned):
 
 
 def test_guard_blank(warned):
-    guard = sources.ReadGuard(Broken(3), "skip", replace=False)
+    guard = SkipCorrupt(Broken(3), "skip", replace=False)
     element = guard[3]
     assert element["image"].shape == (32, 32, 3) and element["image"].dtype == np.uint8
     assert not element["image"].any()
@@ -260,12 +264,12 @@ def test_guard_blank(warned):
 
 def test_guard_gives_up(warned):
     with pytest.raises(errors.UserError, match="none of the 10 images"):
-        sources.ReadGuard(Broken(*range(10)), "skip")[4]
+        SkipCorrupt(Broken(*range(10)), "skip")[4]
     assert len(warned) == 10
 
 
 def test_guard_does_not_hide_unreadable_files(folder):
-    guard = sources.ReadGuard(sources.ImageFolder(folder, "train"), "skip")
+    guard = SkipCorrupt(sources.ImageFolder(folder, "train"), "skip")
     (folder / "train/cat/b.png").unlink()
     with pytest.raises(errors.UserError, match=r"b.png: cannot be read: No such file"):
         guard[2]
@@ -275,7 +279,7 @@ def test_guard_policy():
     with pytest.raises(
         errors.UserError, match=r"'skipp'; expected one of error, skip. Did you mean 'skip'\?"
     ):
-        sources.ReadGuard(Broken(), "skipp")
+        SkipCorrupt(Broken(), "skipp")
 
 
 def data_config(**changes):
@@ -306,9 +310,9 @@ def test_create_unknown():
 
 
 def test_check_num_classes():
-    sources.check_num_classes(Broken(), 2)
+    check_num_classes(Broken(), 2)
     expected = r"2 classes \('a' to 'b'\), but task.num_classes is 10; set --config.task.num_classes=2"
     with pytest.raises(errors.UserError, match=expected):
-        sources.check_num_classes(Broken(), 10)
+        check_num_classes(Broken(), 10)
     with pytest.raises(errors.UserError, match="is 1; set"):
-        sources.check_num_classes(Broken(), 1)
+        check_num_classes(Broken(), 1)

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 from PIL import Image
 
-from seaformer_jax.data.transforms import EvalTransform
+from seaformer_jax.data.classification.transforms import EvalTransform
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from convert import samples
 from convert.bundle import FORMATS, Bundle
+from convert.export import seeded_bundles
+from convert.graph import seeded_networks
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
 
@@ -62,7 +63,7 @@ def test_targets_take_the_fastest_side(report):
 def test_the_labels_path_is_resize_and_argmax():
     logits = torch.randn(1, 5, 3, 5, generator=torch.Generator().manual_seed(0))
     resized = nn.functional.interpolate(logits, SIZE, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(samples.LabelsPath(SIZE)(logits), resized.argmax(1))
+    torch.testing.assert_close(seeded_bundles.LabelsPath(SIZE)(logits), resized.argmax(1))
 
 
 def test_eager_runs_as_a_job_and_leaves_the_process_as_it_was(tmp_path):
@@ -76,7 +77,10 @@ def test_eager_runs_as_a_job_and_leaves_the_process_as_it_was(tmp_path):
     samples = job.measure(1, 3)
     assert [len(values) for values in samples.values()] == [3] * 4
     np.testing.assert_allclose(
-        np.add(samples["network"], samples["post"]), samples["together"], rtol=0, atol=1e-9
+        np.add(samples["network"], seeded_networks["post"]),
+        samples["together"],
+        rtol=0,
+        atol=1e-9,
     )
     assert (os.sched_getaffinity(0), torch.get_num_threads()) == before
     with torch.no_grad():

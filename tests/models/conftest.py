@@ -3,7 +3,7 @@
 import pytest
 
 from convert import torch_model
-from seaformer_jax.models.variants import VARIANTS, Mobile, SeaFormerConfig
+from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFormerConfig
 
 _ROWS = (((3, 1, 8, 2),), ((3, 2, 16, 2),), ((5, 2, 24, 2),), ((3, 2, 20, 2),))
 _SIZES = {
@@ -19,7 +19,7 @@ _SIZES = {
 @pytest.fixture
 def mini(monkeypatch) -> str:
     """The name of that model, with us and in the PyTorch mirror: attention in the last two of four stages."""
-    stages = tuple(tuple(Mobile(*row) for row in rows) for rows in _ROWS)
+    stages = tuple(tuple(InvertedResidualSpec(*row) for row in rows) for rows in _ROWS)
     monkeypatch.setitem(VARIANTS, "mini", SeaFormerConfig(stages=stages, **_SIZES))
     monkeypatch.setitem(torch_model.VARIANTS, "mini", torch_model.Variant(stages=_ROWS, **_SIZES))
     return "mini"

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from seaformer_jax import create_model
-from seaformer_jax.models.layers import Conv, ConvBN, Depthwise, Pointwise
+from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, Pointwise
 from seaformer_jax.models.macs import Macs, count_macs
 from seaformer_jax.resize import resize_linear
 

@@ -1,7 +1,6 @@
 """Models by name: what can be asked for, what comes out, and what a wrong request is told."""
 
 import math
-import pathlib
 import subprocess
 import sys
 
@@ -13,10 +12,11 @@ from flax import nnx
 
 import seaformer_jax
 from seaformer_jax.errors import UserError
-from seaformer_jax.models.attention import SeaAttention
-from seaformer_jax.models.layers import BatchNorm
+from seaformer_jax.models.attention.sea import SeaAttention
+from seaformer_jax.models.batch_norm import BatchNorm
 from seaformer_jax.models.registry import create_model, list_models, model_config
 from seaformer_jax.models.seaformer import FFN, SeaFormerLayer
+from tests.paths import REPOSITORY
 
 # Channels at 1/4, 1/8, 1/16, 1/32 and 1/64 (Table "architecture variants") and parameters of the official code.
 CHANNELS = {
@@ -180,5 +180,4 @@ def test_package_offers_the_registry():
 
 def test_importing_the_package_does_not_import_jax():
     code = "import seaformer_jax, sys; sys.exit(bool({'jax', 'flax', 'torch'} & sys.modules.keys()))"
-    repository = pathlib.Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=120)

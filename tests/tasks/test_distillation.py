@@ -10,7 +10,7 @@ from flax import nnx
 from seaformer_jax import config_check, distillation_losses, losses, tasks
 from seaformer_jax.data.labels import IGNORED
 from seaformer_jax.errors import UserError
-from seaformer_jax.models.layers import Pointwise
+from seaformer_jax.models.blocks import Pointwise
 from seaformer_jax.tasks.distillation import digest
 from tests.training import distilled
 

@@ -13,9 +13,10 @@ from PIL import Image
 from seaformer_jax import config as configs
 from seaformer_jax import mesh as meshes
 from seaformer_jax import tasks
-from seaformer_jax.data import segmentation_batches, sources
 from seaformer_jax.data.labels import distinct_colours
-from seaformer_jax.data.segmentation_transforms import SegmentationEvalTransform
+from seaformer_jax.data.segmentation import batches as segmentation_batches
+from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
+from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.metrics import merge
@@ -154,7 +155,7 @@ def test_no_number_depends_on_the_batch_size(pairs, expected, batch_size):
 def test_no_number_depends_on_the_number_of_hosts(pairs, expected):
     task, total = pairs_task(pairs), None
     count = jax.jit(lambda batch: task.count(Colours(), batch))
-    source = sources.ReadGuard(task.val_source, "error", replace=False)
+    source = SkipCorrupt(task.val_source, "error", replace=False)
     transform = SegmentationEvalTransform(task.config.eval)
     for host in range(2):
         batches = segmentation_batches.eval_batches(

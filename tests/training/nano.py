@@ -10,13 +10,13 @@ keeps a run going long enough to be interrupted.
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
-from seaformer_jax.data import sources
-from seaformer_jax.models.variants import VARIANTS, Mobile, SeaFormerConfig
+from seaformer_jax.data.classification import sources
+from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFormerConfig
 from tests.training.slow_shapes import SlowShapes
 
 NANO = SeaFormerConfig(
     stem=8,
-    stages=((Mobile(3, 2, 8, 2),),),
+    stages=((InvertedResidualSpec(3, 2, 8, 2),),),
     depths=(2,),
     key_dims=(4,),
     ffn_ratios=(2,),
@@ -25,7 +25,11 @@ NANO = SeaFormerConfig(
 
 NANO_SEGMENTATION = SeaFormerConfig(
     stem=8,
-    stages=((Mobile(3, 1, 8, 2),), (Mobile(3, 1, 8, 2),), (Mobile(3, 1, 12, 2),)),
+    stages=(
+        (InvertedResidualSpec(3, 1, 8, 2),),
+        (InvertedResidualSpec(3, 1, 8, 2),),
+        (InvertedResidualSpec(3, 1, 12, 2),),
+    ),
     depths=(1,),
     key_dims=(4,),
     ffn_ratios=(2,),

@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from seaformer_jax import config as configs
 from seaformer_jax import losses
 from seaformer_jax.metrics import Mean
-from seaformer_jax.models.layers import ConvBN, Pointwise, drop_path
+from seaformer_jax.models.blocks import ConvBN, Pointwise, drop_path
+from tests.paths import REPOSITORY
 
-ROOT = pathlib.Path(__file__).parents[2]
 CLASSES, SIDE = 4, 4
 
 
@@ -139,7 +139,7 @@ def command(workdir: pathlib.Path, cache: pathlib.Path, **changes) -> list[str]:
     """`python -m seaformer_jax.train` on the nano recipe; `changes` as for `config`."""
     changes |= {"compilation_cache": cache}
     options = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
-    recipe = ROOT / "tests/training/nano.py"
+    recipe = REPOSITORY / "tests/training/nano.py"
     module = [sys.executable, "-m", "seaformer_jax.train"]
     return [*module, "--config", str(recipe), "--workdir", str(workdir), *options]
 
@@ -148,7 +148,7 @@ def start(arguments: list[str], devices: int = 1) -> subprocess.Popen:
     """Starts a command in a process group of its own, its output in one pipe."""
     return subprocess.Popen(
         arguments,
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

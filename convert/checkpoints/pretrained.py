@@ -1,0 +1,168 @@
+"""A file of weights as a model in JAX and in PyTorch, with what its user has to know besides."""
+
+import hashlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from convert import weights
+from convert.checkpoints import files
+from seaformer_jax import json_files
+from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
+from seaformer_jax.data.class_names import numbered
+from seaformer_jax.data.labels import LabelSpec, distinct_colours
+from seaformer_jax.errors import UserError
+from seaformer_jax.models.registry import create_model, list_models
+
+if TYPE_CHECKING:
+    import torch
+
+_TASKS = {"linear.weight": "classification", "decode_head.conv_seg.weight": "segmentation"}
+
+
+class Pretrained(NamedTuple):
+    """A trained model.
+
+    Attributes:
+        name: Of the size, such as "seaformer_tiny".
+        task: "classification" or "segmentation".
+        options: The ablations in which it differs from the published one, see `create_model`.
+        model: In JAX.
+        state_dict: Official name -> array in PyTorch's layout.
+        labels: Names of the classes; of segmentation their colours and how masks are encoded.
+        mean, std: Of the three channels, of images in [0, 1].
+        card: The JSON beside the weights; {} where there is none.
+        path, sha256: Of the file.
+    """
+
+    name: str
+    task: str
+    options: dict[str, Any]
+    model: nnx.Module
+    state_dict: Mapping[str, np.ndarray]
+    labels: LabelSpec
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    card: dict[str, Any]
+    path: pathlib.Path
+    sha256: str
+
+
+def load(
+    path: pathlib.Path,
+    class_names: Sequence[str] = (),
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Pretrained:
+    """Reads weights with the official names, and the JSON that `convert.to_torch` puts beside them.
+
+    Without that JSON the size is the one that the weights fit, and mean and deviation are ImageNet's.
+
+    Args:
+        path: a .pth, .pth.tar, .pt or .safetensors file.
+        class_names, mean, std: in place of the JSON's.
+
+    Raises:
+        UserError: the file cannot be read, or is of another model than a SeaFormer or than its JSON says.
+    """
+    state_dict, card = files.read_state_dict(path), _read_card(path)
+    task = _task(state_dict)
+    count = weights.class_count(state_dict, task)
+    options = card.get("options", {})
+    names = [card["model"]] if card else list_models()
+    model, name = _fitting(names, task, count, options, state_dict)
+    labels = dict(card.get("labels", {}))
+    if task == "segmentation" and not labels.get("palette"):
+        labels["palette"] = distinct_colours(count)
+    class_names = _checked("class names", class_names or card.get("class_names") or numbered(count), count)
+    return Pretrained(
+        name,
+        task,
+        options,
+        model,
+        state_dict,
+        LabelSpec(class_names, **labels),
+        _checked("means", mean or card.get("mean", IMAGENET_MEAN), 3),
+        _checked("deviations", std or card.get("std", IMAGENET_STD), 3),
+        card,
+        path,
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+
+
+def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
+    """Returns the same model in PyTorch, in evaluation mode."""
+    import torch
+
+    from convert import torch_model, torch_segmentation
+
+    mirror = torch_model if pretrained.task == "classification" else torch_segmentation
+    model = mirror.create_model(pretrained.name, len(pretrained.labels.class_names), **pretrained.options)
+    model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in pretrained.state_dict.items()})
+    return model.eval()
+
+
+def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the model as a function of normalised images, float32 [1, H, W, 3], in float32 on any device."""
+    graph, state = nnx.split(pretrained.model)
+
+    @jax.jit
+    def logits(state: nnx.State, images: jax.Array) -> jax.Array:
+        with jax.default_matmul_precision("highest"):
+            return nnx.merge(graph, state)(images, train=False)
+
+    return lambda images: np.asarray(logits(state, images))
+
+
+def _read_card(path: pathlib.Path) -> dict[str, Any]:
+    beside = files.beside(path, ".json")
+    if not beside.exists():
+        return {}
+    try:
+        card = json_files.read(beside)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {beside}, which describes {path.name}: {error}") from error
+    if not isinstance(card, dict) or "model" not in card:
+        raise UserError(f'{beside} has no "model"; expected what convert.to_torch writes beside {path.name}')
+    return card
+
+
+def _task(state_dict: Mapping[str, np.ndarray]) -> str:
+    found = [task for name, task in _TASKS.items() if name in state_dict]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join([*list(state_dict)[:5], "..."])
+    raise UserError(
+        f"the weights are of another model than a SeaFormer: expected {' or '.join(_TASKS)} among the "
+        f"{len(state_dict)} names, found {names}"
+    )
+
+
+def _fitting(
+    names: Sequence[str],
+    task: str,
+    count: int,
+    options: Mapping[str, Any],
+    state_dict: Mapping[str, np.ndarray],
+) -> tuple[nnx.Module, str]:
+    """Returns the first of the models that take the weights, and its name."""
+    matchings = {}
+    for name in names:
+        model = create_model(name, task, num_classes=count, **options)
+        matching = weights.match(model, state_dict)
+        if not (matching.missing or matching.unexpected or matching.misshaped):
+            weights.from_torch(model, state_dict)
+            return model, name
+        matchings[name] = matching
+    closest = max(matchings, key=lambda name: len(matchings[name].matched))
+    raise UserError(f"the weights are of another model than {closest}, the closest: {matchings[closest]}")
+
+
+def _checked(what: str, values: Sequence, count: int) -> tuple:
+    if len(values) != count:
+        raise UserError(f"{len(values)} {what} are given; expected {count}")
+    return tuple(values)

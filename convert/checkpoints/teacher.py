@@ -1,0 +1,86 @@
+"""The frozen teacher of a distillation: from a run, or from a file with the official names."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import logging
+from flax import nnx
+from ml_collections import ConfigDict
+
+from convert import weights
+from convert.checkpoints import files
+from seaformer_jax import create_model, tasks
+from seaformer_jax.data.class_names import numbered
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import trained, workdir
+
+
+def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+    """Returns the model that `config.teacher` names, computing in `config.dtype`.
+
+    Args:
+      config: of the student's run.
+      class_names: of its data, in order.
+    Raises:
+      UserError: there is no such teacher, or it is of another problem, other classes or other mean and std.
+    """
+    source = config.teacher.source
+    if not source:
+        raise UserError(
+            "teacher.source is not set; give a workdir, or a checkpoint together with teacher.model"
+        )
+    path = pathlib.Path(source).expanduser()
+    if not path.exists():
+        raise UserError(f"teacher.source: {source} does not exist; expected a workdir or a file of weights")
+    model = (_of_run if path.is_dir() else _of_file)(path, config, class_names)
+    logging.info("teacher: %s, features of %d channels", source, model.width)
+    return model
+
+
+def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+    recorded, names = workdir.read(folder)
+    problem = tasks.problem(config)
+    if recorded.task.name != problem:
+        raise UserError(
+            f"teacher.source: {folder} is a run of {recorded.task.name}; expected one of {problem}"
+        )
+    if (name := config.teacher.model) not in ("", recorded.model.name):
+        raise UserError(f"teacher.model is {name!r}, but {folder} has a {recorded.model.name}; leave it out")
+    _check_classes(names, class_names, folder)
+    for key in ("mean", "std"):
+        if recorded.data[key] != config.data[key]:
+            raise UserError(
+                f"data.{key} is {config.data[key]!r}, but the teacher {folder} has {recorded.data[key]!r}; both "
+                "see the same images and need the same values"
+            )
+    recorded.dtype = config.dtype
+    return trained.load(folder, recorded).model
+
+
+def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+    problem, name = tasks.problem(config), config.teacher.model
+    if not name:
+        raise UserError(
+            f"teacher.model is not set: {path} does not tell its model; give it, e.g. seaformer_base"
+        )
+    state_dict = files.read_state_dict(path)
+    _check_classes(numbered(weights.class_count(state_dict, problem)), class_names, path)
+    model = create_model(name, problem, num_classes=len(class_names), dtype=config.dtype)
+    weights.from_torch(model, state_dict)
+    return model
+
+
+def _check_classes(found: Sequence[str], expected: Sequence[str], owner: pathlib.Path) -> None:
+    """Names without meaning ("class 0", ...) are only counted."""
+    found, expected = list(found), list(expected)
+    if found == expected or (found == numbered(len(found)) and len(found) == len(expected)):
+        return
+    if len(found) != len(expected):
+        difference = f"{len(found)} classes, but the data has {len(expected)}"
+    else:
+        index = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if len(set(pair)) == 2)
+        difference = f"{found[index]!r} for class {index}, but the data has {expected[index]!r}"
+    raise UserError(
+        f"the teacher {owner} has {difference}; both need the same classes in the same order: choose a teacher "
+        "that was trained on this data"
+    )

@@ -1,0 +1,99 @@
+"""Writes a model for a runtime, verified there against the trained one.
+
+python -m convert.export --weights model.pth --format onnx --input-size 512x512 --output labels --out bundle
+
+The result is a bundle, see `convert/bundle.py`. int8 needs --calibration and --validation as well, and its report
+sets fp32, fp16 and int8 side by side.
+"""
+
+import re
+
+from absl import flags, logging
+
+from convert import bundle
+from convert.export import exporter
+from convert.export import report as export_report
+from seaformer_jax import command
+from seaformer_jax.errors import UserError
+
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "Weights with the official names, e.g. of convert.to_torch: .pth, .pth.tar, .pt or .safetensors.",
+    required=True,
+)
+_FORMAT = flags.DEFINE_string("format", None, f"{', '.join(bundle.FORMATS)}.", required=True)
+_INPUT_SIZE = flags.DEFINE_string(
+    "input-size", None, "HxW of the input in pixels, e.g. 512x512.", required=True
+)
+_PRECISION = flags.DEFINE_string("precision", "fp32", f"{', '.join(bundle.PRECISIONS)}.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    "",
+    "Of segmentation: logits8 (at 1/8), logits (full size) or labels (full-size class map). Of classifiers: logits.",
+)
+_OUT = flags.DEFINE_string("out", None, "Folder to make: the bundle.", required=True)
+_NORMALIZE = flags.DEFINE_bool(
+    "normalize", True, "The model takes images in [0, 1]; otherwise images minus mean, over std."
+)
+_IMAGES = flags.DEFINE_string("images", "", "Folder of images to verify with, besides the seeded ones.")
+_CALIBRATION = flags.DEFINE_string("calibration", "", "Folder of images to calibrate int8 with.")
+_VALIDATION = flags.DEFINE_string(
+    "validation", "", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
+)
+_MAX_DROP = flags.DEFINE_float(
+    "max-drop", 1.0, "Points of accuracy or mIoU that int8 may lose on --validation."
+)
+_CLASS_NAMES = flags.DEFINE_string(
+    "class-names", "", "File with one name a line, in place of the checkpoint's."
+)
+_MEAN = flags.DEFINE_list("mean", [], "Three numbers, of images in [0, 1], in place of the checkpoint's.")
+_STD = flags.DEFINE_list("std", [], "Three numbers, likewise.")
+
+
+def main() -> int:
+    export = exporter.Export(_request())
+    with bundle.writing(_OUT.value) as folder:
+        report = export.run(folder)
+    logging.info("%s\n\n%s", _OUT.value, export_report.text(report))
+    return 0
+
+
+def _request() -> exporter.Request:
+    return exporter.Request(
+        weights=command.existing("weights", _WEIGHTS.value),
+        format=_FORMAT.value,
+        input_size=_size(_INPUT_SIZE.value),
+        precision=_PRECISION.value,
+        output=_OUTPUT.value,
+        inside=_NORMALIZE.value,
+        images=_IMAGES.value,
+        calibration=_CALIBRATION.value,
+        validation=_VALIDATION.value,
+        max_drop=_MAX_DROP.value,
+        class_names=_names(_CLASS_NAMES.value),
+        mean=_numbers("mean", _MEAN.value),
+        std=_numbers("std", _STD.value),
+    )
+
+
+def _size(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
+def _names(path: str) -> tuple[str, ...]:
+    return tuple(command.existing("class-names", path).read_text().splitlines()) if path else ()
+
+
+def _numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise UserError(f"--{flag} {','.join(texts)}; expected numbers, e.g. --{flag}=0.5,0.5,0.5") from error
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,83 @@
+"""How well a model does on labelled images, as it is deployed: one image of a fixed size at a time."""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from convert.checkpoints.pretrained import Pretrained
+from convert.export.preparation import Preparation
+from convert.labels.class_map import classes
+from seaformer_jax.data import images
+from seaformer_jax.data.class_names import check_same
+from seaformer_jax.data.classification import sources
+from seaformer_jax.data.labels import IGNORED
+from seaformer_jax.data.segmentation import augment as resizing
+from seaformer_jax.data.segmentation import layouts
+from seaformer_jax.errors import UserError
+from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
+
+METRICS = {"classification": "top1", "segmentation": "mIoU"}  # Percent.
+_MASKS = "annotations"
+
+Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> logits, logits8 or labels, channels last
+
+
+class Validation:
+    """A labelled folder.
+
+    Args:
+        folder: of a classifier, `<class>/*.jpg`. Of segmentation the images, in or below a folder called "images"
+            beside which there is "annotations" with the masks, such as images/val.
+        pretrained: the model whose classes they are.
+        preparation: of its input.
+
+    Raises:
+        UserError: no such folder, no images, other classes than the model's, masks that are missing.
+    """
+
+    def __init__(self, folder: str, pretrained: Pretrained, preparation: Preparation):
+        path = pathlib.Path(folder).resolve()
+        if not path.is_dir():
+            raise UserError(f"--validation {folder}: no such folder")
+        self._preparation, self._classes = preparation, len(pretrained.labels.class_names)
+        self.metric = METRICS[pretrained.task]
+        if pretrained.task == "classification":
+            self._source = sources.ImageFolder(path.parent, path.name, images.decode)
+            check_same(self._source.labels.class_names, pretrained.labels.class_names, "the weights")
+        else:
+            self._source = _masked(path, pretrained)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def score(self, predict: Predict) -> float:
+        """Top-1 accuracy, or mIoU at the size of the input, in percent."""
+        counts = np.zeros((self._classes, self._classes), np.int64)
+        for index in range(len(self)):
+            element = self._source[index]
+            output = predict(self._preparation.fit(element["image"]))
+            found = classes(output, self._preparation.size)
+            counts += self._count(np.asarray(element["label"]), found)
+        confusion = ConfusionMatrix(counts)
+        return 100 * (mean_of_present(confusion.iou()) if self.metric == "mIoU" else confusion.accuracy())
+
+    def _count(self, label: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Counts of (true class, predicted class) of one image."""
+        if label.ndim:
+            label = resizing.resize_label(label, self._preparation.size)
+        known = label != IGNORED if label.ndim else np.True_
+        pairs = label[known].astype(np.int64) * self._classes + found[known]
+        return np.bincount(pairs.ravel(), minlength=self._classes**2).reshape(2 * (self._classes,))
+
+
+def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
+    parts = path.parts
+    if "images" not in parts:
+        raise UserError(
+            f"--validation {path}: expected a folder of images in or below one called 'images', beside which "
+            f"there is {_MASKS!r} with the masks, e.g. camvid/images/val"
+        )
+    position = len(parts) - 1 - parts[::-1].index("images")
+    root, split = (pathlib.Path(*part) for part in (parts[:position], parts[position + 1 :]))
+    return layouts.pairs(root, str(split), pretrained.labels)

@@ -1,0 +1,59 @@
+"""The one way to describe an exported model: its `Bundle`, before any file is written."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from convert.bundle import Bundle
+from convert.runtimes import registry
+from convert.runtimes.base import Graph
+from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
+
+
+def new_bundle(
+    folder: pathlib.Path,
+    graph: Graph,
+    name: str,
+    format: str,
+    *,
+    precision: str = "fp32",
+    tail: str = "",
+    normalized_inside: bool = False,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    class_names: Sequence[str] = (),
+    palette: Sequence[tuple[int, ...]] = (),
+    source: Mapping[str, str] | None = None,
+    versions: Mapping[str, str | None] | None = None,
+) -> Bundle:
+    """Returns the bundle of `graph` in a format; its tensor layouts are those of the format's runtime.
+
+    Args:
+        folder: where the bundle is going to be.
+        graph: what is exported.
+        name: of the model size, such as "seaformer_tiny".
+        format: one of `bundle.FORMATS`.
+        precision, tail, normalized_inside, mean, std, class_names, palette: see `Bundle`.
+        source: "file" and "sha256" of the weights; seeded random weights have no file.
+        versions: package -> version, of those that made it.
+    """
+    runtime = registry.find(format)
+    has_maps = graph.task == "segmentation"
+    return Bundle(
+        folder=folder,
+        task=graph.task,
+        name=name,
+        format=format,
+        precision=precision,
+        output=graph.output,
+        tail=tail,
+        input_size=graph.input_size,
+        layout=runtime.LAYOUT,
+        output_layout=runtime.OUTPUT_LAYOUTS.get(graph.output, "") if has_maps else "",
+        normalized_inside=normalized_inside,
+        mean=tuple(mean),
+        std=tuple(std),
+        class_names=tuple(class_names),
+        palette=tuple(palette),
+        source=dict(source or {"file": "seeded", "sha256": ""}),
+        versions=dict(versions or {}),
+    )

@@ -1,0 +1,43 @@
+"""Networks with seeded random weights: their cost is that of trained ones."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from convert import torch_model, torch_segmentation
+from convert.graph import rewrites
+
+_CALIBRATION = (2, 4)  # Batches and images of them that give BatchNorm its statistics.
+
+
+def trained(task: str, name: str) -> nn.Module:
+    """Returns a model in the form that it is trained in, with weights that are the same every time.
+
+    No branch is silent: BatchNorm has scale 1 everywhere and the statistics of noise, so that logits are spread.
+    """
+    torch.manual_seed(0)
+    mirror = torch_model if task == "classification" else torch_segmentation
+    model = mirror.create_model(name, drop_path_rate=0.0)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            module.momentum = None  # The plain average of the batches.
+    batches, images = _CALIBRATION
+    with torch.no_grad():
+        for _ in range(batches):
+            model.train()(torch.randn(images, 3, 256, 256))
+    return model.eval()
+
+
+def seeded(task: str, name: str, input_size: tuple[int, int]) -> nn.Module:
+    """Returns the inference form (`rewrites.deploy`) of `trained`."""
+    return rewrites.deploy(trained(task, name), input_size)
+
+
+def picture(input_size: tuple[int, int]) -> np.ndarray:
+    """A seeded, smooth, normalised image, float32 [1, H, W, 3]."""
+    coarse = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    image = nn.functional.interpolate(coarse, input_size, mode="bicubic").permute(0, 2, 3, 1)
+    return np.ascontiguousarray(image.numpy())

@@ -1,0 +1,49 @@
+"""Running a command that uses a device: errors are one line, with exit status 2, or 3 of the device."""
+
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from convert.latency.devices.registry import DeviceError
+from seaformer_jax import flag_errors
+from seaformer_jax.errors import UserError
+
+
+def run(main: Callable[[Sequence[str]], int]) -> None:
+    """Parses the flags, calls `main` with the other arguments and ends the process with its status."""
+    try:
+        app.run(lambda arguments: guarded(main, arguments[1:]), flags_parser=parse)
+    except UserError as wrong_flag:
+        sys.exit(_fail(wrong_flag))
+
+
+def guarded(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Returns the exit status of `main`, or that of the error it ends with."""
+    logging.set_verbosity(logging.WARNING)  # Exporters tell of every constant that they fold.
+    try:
+        return main(arguments)
+    except UserError as error:
+        return _fail(error)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+    """Sets the flags and returns the rest; UserError for one that is unknown or has a wrong value."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error as error:
+        raise UserError(flag_errors.one_line(error)) from error
+
+
+def output(path: str) -> pathlib.Path:
+    """Returns `path`, to which ".json" and ".md" will be added; UserError where its folder is not there."""
+    out = pathlib.Path(path)
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+    return out
+
+
+def _fail(error: UserError) -> int:
+    print(f"error: {flag_errors.one_line(error)}", file=sys.stderr)
+    return 3 if isinstance(error, DeviceError) else 2

@@ -1,0 +1,108 @@
+"""This machine: every bundle in a pinned process of its own."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from convert.bundle import Bundle
+from convert.latency.devices import probe
+from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
+
+_REPOSITORY = pathlib.Path(__file__).parents[3]
+_POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Host:
+    """See `base.Device`."""
+
+    name, unit = "host", "ms"
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self._facts = probe.facts(_shell)
+        self.cores = choose_cores(self._facts.pop("max_khz"), threads)
+
+    def facts(self) -> dict[str, Any]:
+        return {**self._facts, "cores": self.cores}
+
+    def condition(self) -> dict[str, Any]:
+        return probe.condition(_shell, self.cores)
+
+    def schedule(self, runs: int) -> Schedule:
+        return timed_schedule(runs)
+
+    def job(self, bundle: Bundle) -> "HostJob":
+        return HostJob(bundle, self.cores)
+
+
+class HostJob:
+    """A worker process (worker.py) that runs the bundle when told to. See `base.Job`."""
+
+    def __init__(self, bundle: Bundle, cores: list[int]):
+        self._bundle = bundle
+        self._folder = tempfile.TemporaryDirectory()
+        self._errors = pathlib.Path(self._folder.name) / "errors"
+        command = [
+            sys.executable,
+            "-m",
+            "convert.latency.on_device.worker",
+            str(bundle.folder.resolve()),
+            str(len(cores)),
+        ]
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                command,
+                cwd=_REPOSITORY,
+                env=os.environ | dict.fromkeys(_POOLS, str(len(cores))),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        os.sched_setaffinity(self._process.pid, cores)
+        self._ask("")  # It answers once the model is loaded.
+
+    def measure(self, warmup: int, runs: int) -> Samples:
+        samples = self._ask(f"measure {warmup} {runs}")
+        return {step: [ns / 1e6 for ns in values] for step, values in samples.items()}
+
+    def output(self) -> np.ndarray:
+        path = f"{self._folder.name}/output.npy"
+        self._ask(f"output {path}")
+        return np.load(path)
+
+    def peak_bytes(self) -> int:
+        return self._ask("peak")
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # It died before it read everything.
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+        self._folder.cleanup()
+
+    def _ask(self, request: str) -> Any:
+        try:
+            if request:
+                print(request, file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self._process.wait()
+            said = self._errors.read_text().strip().splitlines() or [
+                f"exit status {self._process.returncode}"
+            ]
+            raise DeviceError(f"{self._bundle.folder} does not run on this machine: {said[-1]}")
+        return json.loads(answer)
+
+
+def _shell(command: str) -> str:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout

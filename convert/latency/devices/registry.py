@@ -1,0 +1,36 @@
+"""Where a bundle can be measured: this machine, an emulated ARM processor, a phone over adb, a board over ssh."""
+
+from convert.latency.devices.base import Device, DeviceError
+
+__all__ = ["Device", "DeviceError", "find"]
+
+_KINDS = "host, qemu, adb[:SERIAL], ssh:USER@HOST"
+
+
+def find(spec: str, threads: int) -> Device:
+    """Returns the device that `--device` names, there and ready.
+
+    Raises:
+        DeviceError: there is no such device, or it cannot be used.
+    """
+    kind, _, address = spec.partition(":")
+    if (kind in ("host", "qemu") and address) or (kind == "ssh" and not address):
+        raise DeviceError(f"--device {spec}: expected one of {_KINDS}")
+    match kind:  # Imported when asked for: none of them needs the tools of another.
+        case "host":
+            from convert.latency.devices.host import Host
+
+            return Host(threads)
+        case "qemu":
+            from convert.latency.devices.qemu import Qemu
+
+            return Qemu(threads)
+        case "adb":
+            from convert.latency.devices import adb, remote
+
+            return remote.Remote(adb.connect(address), threads)
+        case "ssh":
+            from convert.latency.devices import remote, ssh
+
+            return remote.Remote(ssh.Ssh(address), threads)
+    raise DeviceError(f"--device {spec}: expected one of {_KINDS}")

@@ -1,0 +1,63 @@
+"""The runtimes by format: a module each, that writes a model in the runtime's format and runs it.
+
+| format | module | how it is written | how it is run | fp16 is | int8 |
+| --- | --- | --- | --- | --- | --- |
+| onnx | `runtimes.onnx` | PyTorch's exporter | ONNX Runtime | weights | yes |
+| litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
+| executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, two casts apart | yes |
+| ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
+
+Each has the constants and functions of `base.Runtime`.
+"""
+
+import importlib
+import importlib.util
+
+from convert.bundle import FORMATS
+from convert.runtimes.base import Runtime
+from seaformer_jax.errors import UserError, suggest
+
+# What each format needs to be written and run: the modules that are imported, and the packages that hold them.
+_MODULES = {
+    "onnx": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    "litert": {
+        "litert_torch": "litert-torch",
+        "ai_edge_litert": "ai-edge-litert",
+        "ai_edge_quantizer": "ai-edge-quantizer",
+    },
+    "executorch": {"executorch": "executorch", "torchao": "torchao"},
+    "ncnn": {"ncnn": "ncnn", "pnnx": "pnnx"},
+}
+
+
+def find(name: str) -> Runtime:
+    """Returns the module of a format.
+
+    Raises:
+        UserError: unknown, or its packages are not installed.
+    """
+    if name not in FORMATS:
+        raise UserError(f"--format {name}; expected one of {', '.join(FORMATS)}.{suggest(name, FORMATS)}")
+    needed = {"torch": "torch", **_MODULES[name]}
+    missing = [package for module, package in needed.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise UserError(
+            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{name}]'"
+        )
+    return importlib.import_module(f"convert.runtimes.{name}")
+
+
+def packages(name: str) -> tuple[str, ...]:
+    """Returns the packages that write and run a format, as pip calls them."""
+    return tuple(_MODULES[name].values())
+
+
+def run_module(name: str, module: str) -> object:
+    """Imports `module`, which the format `name` is run with; UserError where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(
+            f"{name} bundles are run with {module.split('.')[0]}, which cannot be imported ({error}): "
+            f"pip install 'seaformer-jax[{name}]'"
+        ) from error

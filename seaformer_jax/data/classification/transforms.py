@@ -1,0 +1,71 @@
+"""The transforms of one training or evaluation image, as grain applies them.
+
+Elements are dictionaries; `image` (RGB, a Pillow image or an array uint8 [height, width, 3]) and `label` are
+replaced, other entries kept.
+Normalisation, mixing and erasing happen on the device (`data/on_device`): uint8 is a quarter of the
+bytes to move.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from seaformer_jax.data.classification import augment as ops
+from seaformer_jax.data.classification.randaugment import RandAugment
+from seaformer_jax.errors import UserError
+
+
+class TrainTransform(grain.transforms.RandomMap):
+    """Random resized crop, flip, RandAugment: the order of timm's `transforms_imagenet_train`.
+
+    Args:
+        image_size: side of the result, pixels.
+        augment: `config.augment`, or a record with its keys `crop_scale`, `crop_ratio`, `interpolation`,
+            `flip` and `rand_augment`; others are not read.
+        mean: channel means of images in [0, 1]; geometric operations fill with it.
+
+    The result's `image` is uint8 [image_size, image_size, 3], its `label` an int32 scalar.
+    """
+
+    def __init__(self, image_size: int, augment: Mapping[str, Any], mean: Sequence[float]):
+        # Plain values only: grain pickles the transform for its workers.
+        self._size = image_size
+        self._scale = tuple(augment["crop_scale"])
+        self._ratio = tuple(augment["crop_ratio"])
+        self._interpolation = ops.check_interpolation(augment["interpolation"], allow_random=True)
+        self._flip = augment["flip"]
+        fill = tuple(min(255, round(255 * value)) for value in mean)
+        text = augment["rand_augment"]
+        self._policy = RandAugment.parse(text, fill, self._interpolation) if text else None
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        image = ops.random_resized_crop(
+            element["image"], rng, self._size, self._scale, self._ratio, self._interpolation
+        )
+        image = ops.flip(image, rng, self._flip)
+        if self._policy:
+            image = self._policy(image, rng)
+        return element | {"image": np.asarray(image), "label": np.int32(element["label"])}
+
+
+class EvalTransform(grain.transforms.Map):
+    """The central crop of `augment.resize_and_center_crop`; `label` becomes an int32 scalar.
+
+    Args:
+        image_size: side of the result, pixels.
+        crop_fraction: share of the resized image's shorter side that the crop keeps, in (0, 1].
+        interpolation: `bilinear` or `bicubic`.
+    """
+
+    def __init__(self, image_size: int, crop_fraction: float = 0.875, interpolation: str = "bicubic"):
+        if not 0 < crop_fraction <= 1:
+            raise UserError(f"crop_fraction is {crop_fraction}; expected a number in (0, 1], e.g. 0.875.")
+        self._size = image_size
+        self._fraction = crop_fraction
+        self._interpolation = ops.check_interpolation(interpolation, allow_random=False)
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        image = ops.resize_and_center_crop(element["image"], self._size, self._fraction, self._interpolation)
+        return element | {"image": image, "label": np.int32(element["label"])}

@@ -1,0 +1,31 @@
+"""Normalised images and smoothed targets, made inside the training step."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def normalize(
+    images: jax.Array, mean: Sequence[float], std: Sequence[float], dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+    """Returns (images / 255 - mean) / std, computed in float32 and then cast.
+
+    Args:
+        images: [B, H, W, 3] in 0..255, uint8 or float32.
+        mean, std: per channel, of images in [0, 1].
+        dtype: of the result.
+    """
+    scaled = images.astype(jnp.float32) / 255
+    return ((scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)).astype(dtype)
+
+
+def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
+    """One-hot targets [B, num_classes], smoothed: (1 - smoothing) * one_hot + smoothing / num_classes.
+
+    Args:
+        labels: int [B], in [0, num_classes).
+        smoothing: in [0, 1).
+    """
+    return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)

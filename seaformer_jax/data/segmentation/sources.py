@@ -1,0 +1,115 @@
+"""Random-access sources of images with masks, in the folder layouts of the field.
+
+A source has a length, `labels` (a `LabelSpec`), `source[i] -> {"image": uint8 [height, width, 3], "label": uint8
+[height, width]}` with classes 0 .. C - 1 and 255 for ignored pixels, and `source.size(i) -> (height, width)`,
+which reads no more than the header of a file. It is picklable and opens its files only when they are read.
+
+| data.source | data.root holds | train_split, val_split |
+| --- | --- | --- |
+| ade20k | images/<split>/*.jpg, annotations/<split>/*.png | training, validation |
+| cityscapes | leftImg8bit/<split>/<city>/*_leftImg8bit.png, gtFine/<split>/<city>/*_gtFine_*.png | train, val |
+| pascal_context, pascal_context_59 | JPEGImages/*.jpg, SegmentationClassContext/*.png, ImageSets/SegmentationContext/<split>.txt | train, val |
+| coco_stuff | images/<split>/*.jpg, annotations/<split>/*_labelTrainIds.png, imageLists/<split, less its year>.txt | train2014, test2014 |
+| camvid | images/<split>/*, annotations/<split>/*.png | train, val |
+| pairs | <data.images>/<split>/**, <data.annotations>/<split>/**.png | as the folders are called |
+| tfds | scene_parse150 or cityscapes (data.name), as TensorFlow Datasets prepares them | train, and test or validation |
+| shapes | (nothing) | |
+"""  # noqa: E501
+
+from typing import Protocol
+
+import ml_collections
+
+from seaformer_jax import errors
+from seaformer_jax.data import labels, shapes
+from seaformer_jax.data.segmentation import label_sets, layouts
+from seaformer_jax.data.segmentation.tfds import TFDSMasks
+
+
+class Source(Protocol):
+    """What the pipeline asks of a data set."""
+
+    labels: labels.LabelSpec
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict: ...
+
+    def size(self, index: int) -> tuple[int, int]: ...
+
+
+def create(config: ml_collections.ConfigDict, split: str) -> Source:
+    """Opens the data set that `config` (the record's `data`) names.
+
+    Args:
+        config: `source`, and what that source needs: `root`, `train_split`, `val_split`; tfds: `name`; shapes:
+            `train_size`, `val_size`, `image_size`; pairs: `images`, `annotations`, `class_names`, `palette`,
+            `reduce_zero_label`, `ignore_label`, `id_map`.
+        split: "train" or "val".
+
+    Raises:
+        UserError: an unknown source, or a data set that is not there, not whole or empty.
+    """
+    create_source = _SOURCES.get(config.source)
+    if create_source is None:
+        raise errors.UserError(
+            f"data.source is {config.source!r}; expected one of {', '.join(_SOURCES)}."
+            + errors.suggest(config.source, _SOURCES)
+        )
+    return create_source(config, split)
+
+
+def _folders(open_layout):
+    """A data set in folders, of a fixed specification."""
+    return lambda config, split: open_layout(config.root, config[f"{split}_split"])
+
+
+def _pairs(config: ml_collections.ConfigDict, split: str) -> layouts.MaskedImages:
+    names = tuple(config.class_names)
+    if not names:
+        raise errors.UserError("data.class_names is empty; name the classes, in the order of their numbers")
+    spec = labels.LabelSpec(
+        names,
+        tuple(tuple(colour) for colour in config.palette) or labels.distinct_colours(len(names)),
+        config.ignore_label,
+        config.reduce_zero_label,
+        tuple((raw, k) for raw, k in config.id_map) if config.id_map else None,
+    )
+    spec.check()
+    return layouts.pairs(config.root, config[f"{split}_split"], spec, config.images, config.annotations)
+
+
+_SOURCES = {
+    "ade20k": _folders(lambda root, split: layouts.pairs(root, split, label_sets.ade20k())),
+    "cityscapes": _folders(layouts.cityscapes),
+    "pascal_context": _folders(
+        lambda root, split: layouts.pascal_context(root, split, label_sets.pascal_context())
+    ),
+    "pascal_context_59": _folders(
+        lambda root, split: layouts.pascal_context(root, split, label_sets.pascal_context_59())
+    ),
+    "coco_stuff": _folders(layouts.coco_stuff),
+    "camvid": _folders(lambda root, split: layouts.pairs(root, split, label_sets.camvid())),
+    "pairs": _pairs,
+    "shapes": lambda config, split: ShapesMasks(split, config[f"{split}_size"], config.image_size),
+    "tfds": lambda config, split: TFDSMasks(config.name, config[f"{split}_split"], config.root),
+}
+
+
+class ShapesMasks:
+    """The masks of `shapes`; arguments as `shapes.Shapes` has them."""
+
+    def __init__(self, split: str, size: int, image_size: int = 96, seed: int = 0):
+        self.labels = label_sets.shapes_masks()
+        self._shapes = shapes.Shapes(split, size, image_size, seed)
+        self._side = image_size
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def __getitem__(self, index: int) -> dict:
+        element = self._shapes.render(index)
+        return {"image": element["image"], "label": self.labels.encode(element["mask"], f"shapes[{index}]")}
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._side, self._side

@@ -1,0 +1,119 @@
+"""The transforms of one image and its mask, as grain applies them.
+
+Elements are dictionaries with `image` (uint8 [height, width, 3]) and `label` (uint8 [height, width] of classes
+and 255 for ignored); other entries are kept. Normalisation happens on the device: uint8 is a quarter of the bytes
+to move.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from seaformer_jax.data.labels import IGNORED
+from seaformer_jax.data.segmentation import augment as ops
+from seaformer_jax.errors import UserError
+
+
+class SegmentationTrainTransform(grain.transforms.RandomMap):
+    """Random scale, crop, flip, photometric distortion and padding: the order of the official recipes.
+
+    After `train_pipeline` of `seaformer-seg/local_configs/_base_/datasets/ade20k.py`. There, padding follows
+    normalisation, so that it is 0 then: `size` says where it is.
+
+    Args:
+        data: `config.data`, or a record with its keys `base_scale` (long and short side, pixels) and `crop_size`
+            (height, width).
+        augment: `config.augment`, or a record with its keys `scale_range` (of the factor on `base_scale`),
+            `cat_max_ratio`, `flip` (probability) and `photometric`.
+
+    The result's `image` is uint8 [*crop_size, 3], its `label` uint8 [*crop_size], 255 where padded, and its `size`
+    int32 [2] the height and width of what is no padding, from the upper left corner.
+
+    Raises:
+        UserError: a scale range, crop size or base scale that is empty.
+    """
+
+    def __init__(self, data: Mapping[str, Any], augment: Mapping[str, Any]):
+        # Plain values only: grain pickles the transform for its workers.
+        self._base = _two_lengths(data["base_scale"], "data.base_scale")
+        self._crop = _two_lengths(data["crop_size"], "data.crop_size")
+        self._range = tuple(augment["scale_range"])
+        if len(self._range) != 2 or not 0 < self._range[0] <= self._range[1]:
+            raise UserError(f"augment.scale_range is {self._range}; expected two factors, e.g. (0.5, 2.0)")
+        self._cat_max_ratio = augment["cat_max_ratio"]
+        self._flip = augment["flip"]
+        self._photometric = augment["photometric"]
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        ratio = rng.uniform(*self._range)
+        scale = tuple(int(length * ratio) for length in self._base)
+        size = ops.rescaled_size(*element["label"].shape, scale)
+        label = ops.resize_label(element["label"], size)
+        corner = ops.random_crop_corner(label, self._crop, self._cat_max_ratio, rng)
+        label = ops.cut(label, corner, self._crop)
+        image = ops.cut(ops.resize_image(element["image"], size), corner, self._crop)
+        if rng.random() < self._flip:
+            image, label = image[:, ::-1], label[:, ::-1]
+        image = np.ascontiguousarray(image)
+        if self._photometric:
+            image = ops.photometric_distortion(image, rng)
+        return element | {
+            "image": ops.pad(image, self._crop, 0),
+            "label": ops.pad(label, self._crop, IGNORED),
+            "size": np.array(label.shape, np.int32),
+        }
+
+
+class SegmentationEvalTransform(grain.transforms.Map):
+    """Resizes the image, its ratio kept, once per entry of `eval.scales`; the label stays as it is.
+
+    After `test_pipeline` of the same files: `Resize`, then, where `size_divisor` is not 0, `ResizeToMultiple`,
+    which resizes what was resized.
+
+    Args:
+        evaluation: `config.eval`, or a record with its keys `scale` (long and short side, pixels), `size_divisor`
+            (0 or the number whose multiples the sides become, rounded up) and `scales` (factors on `scale`).
+
+    The result has `image` for the first scale, and `image_1`, `image_2`, ... for each further one, uint8 [h, w, 3].
+    """
+
+    def __init__(self, evaluation: Mapping[str, Any]):
+        scale = _two_lengths(evaluation["scale"], "eval.scale")
+        self._scales = [tuple(int(length * s) for length in scale) for s in evaluation["scales"]]
+        if not self._scales or min(map(min, self._scales)) < 1:
+            raise UserError(
+                f"eval.scales is {tuple(evaluation['scales'])}; expected positive factors, e.g. (1.0,)"
+            )
+        self._divisor = evaluation["size_divisor"]
+
+    def input_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
+        """Returns the (height, width) of every image that `map` makes of one of this size."""
+        sizes = [ops.rescaled_size(height, width, scale) for scale in self._scales]
+        return tuple(self._multiple(size) for size in sizes)
+
+    def map(self, element: dict[str, Any]) -> dict[str, Any]:
+        image = element["image"]
+        sizes = [ops.rescaled_size(*image.shape[:2], scale) for scale in self._scales]
+        resized = (ops.resize_image(image, size) for size in sizes)
+        if self._divisor:
+            resized = (ops.resize_image(r, self._multiple(s)) for r, s in zip(resized, sizes, strict=True))
+        return element | {image_name(k): r for k, r in enumerate(resized)}
+
+    def _multiple(self, size: tuple[int, int]) -> tuple[int, int]:
+        d = self._divisor or 1
+        return math.ceil(size[0] / d) * d, math.ceil(size[1] / d) * d
+
+
+def image_name(k: int) -> str:
+    """Returns the name of the image at scale number k: `image`, `image_1`, `image_2`, ..."""
+    return f"image_{k}" if k else "image"
+
+
+def _two_lengths(value: Any, key: str) -> tuple[int, int]:
+    lengths = tuple(value)
+    if len(lengths) != 2 or min(lengths) < 1:
+        raise UserError(f"{key} is {lengths}; expected two lengths in pixels, e.g. (512, 512)")
+    return lengths

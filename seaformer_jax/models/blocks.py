@@ -1,0 +1,127 @@
+"""Convolutions, batch normalisation and stochastic depth: the parts that SeaFormer is put together from.
+
+Arrays are channels-last, [B, H, W, C]. Parameters are float32; a layer computes in the dtype of its input.
+Initial values are those of PyTorch's `Conv2d` and `Linear`, which the official classification trainer leaves
+in place (its `init_weights` is never called). They are drawn with NumPy: one small XLA program for every
+shape of parameter would take half a minute to compile.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seaformer_jax.models.batch_norm import BatchNorm
+from seaformer_jax.models.depthwise import depthwise_conv
+from seaformer_jax.models.variants import InvertedResidualSpec
+
+
+class Pointwise(nnx.Module):
+    """1x1 convolution, or a linear layer: [..., in] -> [..., out] as one matrix product."""
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, use_bias: bool = False):
+        self.kernel = _torch_uniform(rng, (inputs, outputs), fan_in=inputs)
+        self.bias = _torch_uniform(rng, (outputs,), fan_in=inputs) if use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(x.dtype)
+        # Two axes: from the einsum of four, XLA would make a gradient that transposes its operands.
+        y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class Conv(nnx.Module):
+    """k x k convolution without bias, padded by k // 2 on every side: [B, H, W, in] -> [B, H', W', out].
+
+    'SAME' padding is not the same thing: with stride 2 it pads even sizes on one side only.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, rng: np.random.Generator):
+        shape = (kernel_size, kernel_size, inputs, outputs)
+        self.kernel = _torch_uniform(rng, shape, fan_in=kernel_size**2 * inputs)
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        pad = self.kernel.shape[0] // 2
+        return jax.lax.conv_general_dilated(
+            x,
+            self.kernel[...].astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class Depthwise(nnx.Module):
+    """Depthwise k x k convolution padded by k // 2: [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C], s the stride."""
+
+    def __init__(
+        self,
+        features: int,
+        kernel_size: int,
+        rng: np.random.Generator,
+        *,
+        stride: int = 1,
+        use_bias: bool = False,
+    ):
+        fan_in = kernel_size**2  # PyTorch counts the inputs of one group.
+        self.kernel = _torch_uniform(rng, (kernel_size, kernel_size, features), fan_in)
+        self.bias = _torch_uniform(rng, (features,), fan_in) if use_bias else None
+        self.stride = stride
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = depthwise_conv(x, self.kernel[...].astype(x.dtype), self.stride)
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+def _torch_uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
+    """Uniform in +-1/sqrt(fan_in): PyTorch's `kaiming_uniform_(a=sqrt(5))` and its default bias."""
+    bound = fan_in**-0.5
+    return nnx.Param(jnp.asarray(rng.uniform(-bound, bound, shape), jnp.float32))
+
+
+class ConvBN(nnx.Module):
+    """A convolution without bias, then batch normalisation (`Conv2d_BN` of the official code)."""
+
+    def __init__(self, conv: nnx.Module, features: int, *, groups: int, initial_scale: float = 1.0):
+        self.conv = conv
+        self.bn = BatchNorm(features, groups=groups, initial_scale=initial_scale)
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        return self.bn(self.conv(x), train)
+
+
+class InvertedResidual(nnx.Module):
+    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection; ReLU between.
+
+    No expansion layer where the ratio is 1; a shortcut where the shape stays.
+    """
+
+    def __init__(self, inputs: int, spec: InvertedResidualSpec, bn_groups: int, rng: np.random.Generator):
+        hidden = inputs * spec.expansion
+        expand = ConvBN(Pointwise(inputs, hidden, rng), hidden, groups=bn_groups)
+        self.expand = expand if spec.expansion != 1 else None
+        depthwise = Depthwise(hidden, spec.kernel, rng, stride=spec.stride)
+        self.depthwise = ConvBN(depthwise, hidden, groups=bn_groups)
+        self.project = ConvBN(Pointwise(hidden, spec.channels, rng), spec.channels, groups=bn_groups)
+        self.shortcut = spec.stride == 1 and inputs == spec.channels
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """x [B, H, W, in] -> [B, ceil(H/stride), ceil(W/stride), channels]."""
+        y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
+        y = self.project(jax.nn.relu(self.depthwise(y, train)), train)
+        return x + y if self.shortcut else y
+
+
+def drop_path(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
+    """Stochastic depth: zeroes whole images of a residual branch with probability `rate`, scales the rest.
+
+    Args:
+      x: [B, H, W, C], the branch.
+      rate: in [0, 1).
+      rngs: with a `dropout` stream; None keeps every branch.
+    """
+    if rngs is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0], 1, 1, 1))
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

@@ -1,0 +1,148 @@
+"""Semantic segmentation: fusion blocks and light head.
+
+Official code: seaformer-seg/mmseg/models/decode_heads/light_head.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seaformer_jax.models import upsampling
+from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise
+from seaformer_jax.models.seaformer import SeaFormer
+from seaformer_jax.models.variants import SeaFormerConfig
+from seaformer_jax.resize import resize_linear
+
+DROPOUT = 0.1  # Of whole channels (seaformer-seg/local_configs/seaformer/*.py: dropout_ratio).
+_CLASSIFIER_STD = 0.01  # Of the last layer's initial weights (mmseg's BaseDecodeHead).
+_EIGHTH = 1  # Stage of the feature map that the head starts from.
+_STRIDE = 8  # Pixels along one side of a cell of that map.
+
+
+class FusionBlock(nnx.Module):
+    """Brings a coarse feature map of the context branch into the spatial branch.
+
+    Both pass a 1x1 convolution with BatchNorm. `method`, the paper's ablation of fusion methods, says how they
+    meet; the sigmoid is the hard one and is taken before upsampling:
+
+    - "sigmoid_multiply": local * upsampled(sigmoid(context)), the published model;
+    - "multiply": local * upsampled(context);
+    - "add": local + upsampled(context);
+    - "sigmoid_add": local + upsampled(sigmoid(context)).
+    """
+
+    def __init__(
+        self,
+        local: int,
+        context: int,
+        width: int,
+        *,
+        method: str,
+        bn_groups: int,
+        rng: np.random.Generator,
+    ):
+        def pointwise(inputs: int) -> ConvBN:
+            return ConvBN(_kaiming(Pointwise(inputs, width, rng), width, rng), width, groups=bn_groups)
+
+        self.local, self.context = pointwise(local), pointwise(context)
+        self.sigmoid, self.multiply = "sigmoid" in method, "multiply" in method
+
+    def __call__(self, local: jax.Array, context: jax.Array, train: bool) -> jax.Array:
+        """local [B, H, W, C], context [B, h, w, D] -> [B, H, W, width]."""
+        local, context = self.local(local, train), self.context(context, train)
+        context = jax.nn.hard_sigmoid(context) if self.sigmoid else context
+        context = resize_linear(context, local.shape)
+        return local * context if self.multiply else local + context
+
+
+class LightHead(nnx.Module):
+    """Fuses the maps of all attention stages into the one at 1/8, finest first, and classifies its positions.
+
+    Its initial values are those of mmcv's `ConvModule` and mmseg's `BaseDecodeHead`.
+
+    Args:
+      config: of the whole model.
+      width: channels of the map to classify: the fused one, or what an up-sampling module makes of it.
+      num_classes: of the logits.
+      rng: of the initial values.
+    """
+
+    def __init__(self, config: SeaFormerConfig, width: int, num_classes: int, rng: np.random.Generator):
+        groups = config.bn_groups
+        contexts = [specs[-1].channels for specs in config.stages[-len(config.depths) :]]
+        locals_ = [config.stages[_EIGHTH][-1].channels, *config.fusion_widths]
+        self.fuse = nnx.List(
+            [
+                FusionBlock(*channels, method=config.fusion, bn_groups=groups, rng=rng)
+                for channels in zip(locals_, contexts, config.fusion_widths, strict=False)
+            ]
+        )
+        # A 1x1 convolution with as many groups as channels: a scale per channel.
+        self.linear_fuse = ConvBN(_kaiming(Depthwise(width, 1, rng), width, rng), width, groups=groups)
+        self.dropout = nnx.Dropout(DROPOUT, broadcast_dims=(1, 2))
+        self.classify = Pointwise(width, num_classes, rng, use_bias=True)
+        self.classify.kernel[...] = _normal(rng, self.classify.kernel.shape, _CLASSIFIER_STD)
+        self.classify.bias[...] = jnp.zeros(num_classes)
+
+    def fused(self, features: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        """Returns the map of the last fusion block, [B, ceil(H/8), ceil(W/8), C].
+
+        Args:
+          features: [B, ceil(H/s), ceil(W/s), C_s] of the backbone's stages, s = 4, 8, 16, 32, 64.
+          train: normalise by batch statistics and update the running ones.
+        """
+        x = features[_EIGHTH]
+        for fuse, context in zip(self.fuse, features[-len(self.fuse) :], strict=True):
+            x = fuse(x, context, train)
+        return x
+
+    def logits(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+        """x [B, h, w, width] -> float32 logits [B, h, w, num_classes].
+
+        Args:
+          x: the fused map.
+          train: normalise by batch statistics and update the running ones.
+          rngs: with a `dropout` stream; None keeps every channel.
+        """
+        x = jax.nn.relu(self.linear_fuse(x, train))
+        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
+        return self.classify(x.astype(jnp.float32))
+
+
+class Segmenter(nnx.Module):
+    """Backbone and light head, with an up-sampling module between the fused map and its classification if wanted."""
+
+    def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
+        self.backbone = SeaFormer(config, rng)
+        self.upsample, self.width = upsampling.create(config, config.fusion_widths[-1], _STRIDE, rng)
+        self.head = LightHead(config, self.width, num_classes, rng)
+
+    def __call__(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes]; upsampled, r*H and r*W for H and W.
+
+        Args:
+          images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
+          train: normalise by batch statistics and update the running ones.
+          rngs: with a `dropout` stream for stochastic depth and the head's dropout; None keeps everything.
+        """
+        return self.classify(self.features(images, train, rngs), train, rngs)
+
+    def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns the fused map, upsampled if need be: the logits' shape with `width` channels."""
+        x = self.head.fused(self.backbone(images, train, rngs), train)
+        return x if self.upsample is None else self.upsample(x, images.shape[1:3], train)
+
+    def classify(self, features: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """features [B, h, w, width] -> float32 logits [B, h, w, num_classes]."""
+        return self.head.logits(features, train, rngs)
+
+
+def _kaiming(conv: nnx.Module, outputs: int, rng: np.random.Generator) -> nnx.Module:
+    """`conv` with weights from N(0, 2 / outputs): mmcv's `kaiming_init`, by the fan-out of a 1x1 convolution."""
+    conv.kernel[...] = _normal(rng, conv.kernel.shape, (2 / outputs) ** 0.5)
+    return conv
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], std: float) -> jax.Array:
+    return jnp.asarray(std * rng.standard_normal(shape), jnp.float32)

@@ -1,0 +1,338 @@
+"""The export with a runtime that is PyTorch itself, so that what surrounds the runtimes is tested without them."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convert import bundle, torch_model, torch_segmentation
+from convert.bundle import Bundle
+from convert.checkpoints import files, pretrained
+from convert.export import preparation
+from convert.export.exporter import Export, Request
+from convert.runtimes import base, registry
+from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
+from seaformer_jax.data.classification.augment import resize_and_center_crop
+from seaformer_jax.errors import UserError
+from tests.convert.alive import alive
+from tests.paths import REPOSITORY
+
+SIZE = (64, 96)
+NAMES = ("cat", "dog", "eel")
+
+
+class InTorch:
+    """A runtime whose model file is a traced module; int8 is float32 with `noise` added to the logits."""
+
+    LAYOUT, OUTPUT_LAYOUTS = "NCHW", {"logits8": "NCHW", "logits": "NCHW"}
+    PRECISIONS, LABELS_IN_GRAPH = ("fp32", "fp16", "int8"), False
+
+    def __init__(self, noise: float = 0.0, error: Exception | None = None):
+        self.noise, self.error, self.calibration = noise, error, []
+
+    def export(self, graph, folders, calibration):
+        if self.error:
+            raise self.error
+        self.calibration = calibration
+        traced = torch.jit.trace(base.upsampled(graph), torch.zeros(1, 3, *graph.input_size))
+        for folder in folders.values():
+            traced.save(folder / "model.onnx")
+
+    def load(self, made, threads=1):
+        model = torch.jit.load(made.model)
+        noise = np.random.default_rng(0)
+
+        def network(images):
+            output = model(torch.from_numpy(base.channels_first(images))).detach().numpy()
+            if made.precision == "int8":
+                output = output + self.noise * noise.standard_normal(output.shape, np.float32)
+            return base.channels_last(output, made.output_layout)
+
+        return network
+
+    def outside(self, made):
+        return {"Cast": 2}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
+    """Files of weights by task."""
+    folder, found = tmp_path_factory.mktemp("weights"), {}
+    for task, mirror in (("classification", torch_model), ("segmentation", torch_segmentation)):
+        torch.manual_seed(0)
+        model = alive(mirror.create_model("seaformer_tiny", len(NAMES)), SIZE)
+        found[task] = folder / f"{task}.pth"
+        torch.save(model.state_dict(), found[task])
+    return found
+
+
+@pytest.fixture
+def runtime(monkeypatch) -> InTorch:
+    stand_in = InTorch()
+    monkeypatch.setattr(registry, "find", lambda name: stand_in)
+    return stand_in
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> pathlib.Path:
+    """Labelled images of both tasks: classes/<class>/*.png, seg/images/val/*.png, seg/annotations/val/*.png."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(1)
+    for place in (*(f"classes/{name}" for name in NAMES), "seg/images/val", "seg/annotations/val", "empty"):
+        (folder / place).mkdir(parents=True)
+    for index, name in enumerate(NAMES):
+        pixels = rng.integers(0, 256, (80, 120, 3), np.uint8)
+        mask = rng.integers(0, 4, (80, 120)).astype(np.uint8)
+        mask[mask == 3] = 255
+        Image.fromarray(pixels).save(folder / "classes" / name / "a.png")
+        Image.fromarray(pixels).save(folder / "seg/images/val" / f"{index}.png")
+        Image.fromarray(mask).save(folder / "seg/annotations/val" / f"{index}.png")
+    return folder
+
+
+def run(tmp_path, weights: pathlib.Path, **changes) -> Bundle:
+    request = Request(weights, "onnx", SIZE, **changes)
+    with bundle.writing(tmp_path / "b") as folder:
+        Export(request).run(folder)
+    return Bundle.open(tmp_path / "b")
+
+
+# The bundle and its report
+
+
+@pytest.mark.parametrize(
+    ("output", "written", "tail"),
+    [("logits", "logits", ""), ("labels", "logits8", "argmax_upsample")],
+)
+def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
+    made = run(tmp_path, weights["segmentation"], output=output, inside=output != "logits")
+    assert (made.task, made.name, made.output, made.tail) == ("segmentation", "seaformer_tiny", written, tail)
+    assert (made.layout, made.output_layout, len(made.palette)) == ("NCHW", "NCHW", 3)
+    assert (tmp_path / "b" / "argmax_upsample.c").exists() == bool(tail)
+
+    # What the reference says is what the trained model gives for an image that the caller normalises, or not.
+    image, expected = made.reference()
+    assert image.shape == (1, *SIZE, 3)
+    if made.normalized_inside:
+        assert image.min() >= 0 and image.max() <= 1
+        image = (image - np.float32(made.mean)) / np.float32(made.std)
+    model = torch_segmentation.create_model("seaformer_tiny", 3).eval()
+    model.load_state_dict(torch.load(weights["segmentation"]))
+    logits = model(torch.from_numpy(image).permute(0, 3, 1, 2)).detach()
+    if written == "logits":
+        logits = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear")
+    np.testing.assert_allclose(expected, logits.permute(0, 2, 3, 1), atol=1e-4 * logits.abs().max())
+
+
+def test_classifier_bundle_and_report(tmp_path, weights, runtime, photos):
+    names = ("ant", "bee", "cow")
+    made = run(tmp_path, weights["classification"], images=str(photos / "classes"), class_names=names)
+    assert (made.output, made.output_layout, made.tail, made.palette) == ("logits", "", "", ())
+    assert made.class_names == names
+    assert made.source["file"] == "classification.pth" and re.fullmatch("[0-9a-f]{64}", made.source["sha256"])
+    assert made.reference()[1].shape == (1, 3)
+
+    report = json.loads((tmp_path / "b" / "report.json").read_text())
+    (row,) = report["precisions"]
+    assert (row["precision"], row["images"], row["classes"]) == ("fp32", 6, 6)  # Three of them are seeded.
+    assert row["largest"] <= 5e-5 * row["magnitude"] and row["agreement"] == 1
+    assert row["outside_delegate"] == {"Cast": 2} and row["bytes"] == made.size()
+    text = (tmp_path / "b" / "report.md").read_text()
+    assert "2 Cast" in text and "on 6 images" in text
+
+
+def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
+    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    made = run(tmp_path, weights["segmentation"], precision="int8", **folders)
+    assert made.precision == "int8"
+    assert [image.shape for image in runtime.calibration] == 3 * [(1, *SIZE, 3)]
+    report = json.loads((tmp_path / "b" / "report.json").read_text())
+    assert [row["precision"] for row in report["precisions"]] == ["fp32", "fp16", "int8"]
+    assert report["metric"] == "mIoU" and report["validation_images"] == 3
+    assert {row["score"] for row in report["precisions"]} == {report["trained_score"]}
+    assert {path.name for path in (tmp_path / "b").iterdir()} == {
+        "model.onnx",
+        "model.json",
+        "reference.npz",
+        "report.json",
+        "report.md",
+    }
+
+
+def test_int8_that_drops_too_much_leaves_no_bundle(tmp_path, weights, runtime, photos):
+    runtime.noise = 1e4
+    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    with pytest.raises(UserError, match=r"int8 drops mIoU from .* by more than --max-drop -200"):
+        run(tmp_path, weights["segmentation"], precision="int8", max_drop=-200.0, **folders)
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, monkeypatch):
+    shifted = InTorch()
+    load = shifted.load
+    monkeypatch.setattr(shifted, "load", lambda made: lambda images: 1.001 * load(made)(images))
+    monkeypatch.setattr(registry, "find", lambda name: shifted)
+    with pytest.raises(
+        UserError, match=r"fp32 model is not the trained one: the largest difference is 1\.0e-03 of"
+    ):
+        run(tmp_path, weights["segmentation"])
+    assert not list(tmp_path.iterdir())
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("task", "changes", "said"),
+    [
+        ("classification", {"output": "labels"}, "--output labels: the weights are for classification"),
+        ("segmentation", {"output": "label"}, "--output label: .*which has logits8, logits, labels"),
+        ("classification", {"precision": "int4"}, "--precision int4; expected one of fp32, fp16, int8"),
+        ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
+        ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
+        ("classification", {"images": "absent"}, "--images absent: no such folder"),
+        ("classification", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
+        ("classification", {"mean": (0.5,)}, "1 means are given; expected 3"),
+        ("segmentation", {"validation": "absent"}, "--validation absent: no such folder"),
+    ],
+)  # fmt: skip
+def test_wrong_requests(weights, runtime, task, changes, said):
+    with pytest.raises(UserError, match=said):
+        Export(Request(weights[task], **({"format": "onnx", "input_size": SIZE} | changes)))
+
+
+def test_folders_without_what_they_are_to_hold(weights, runtime, photos):
+    both = {"calibration": str(photos / "empty"), "validation": str(photos / "classes")}
+    with pytest.raises(UserError, match=r"--calibration .*empty: no image .found nothing"):
+        Export(Request(weights["classification"], "onnx", SIZE, precision="int8", **both))
+    for folder, said in ((photos / "classes", "in or below one called 'images'"), (photos, "'images'")):
+        with pytest.raises(UserError, match=said):
+            Export(Request(weights["segmentation"], "onnx", SIZE, validation=str(folder)))
+    with pytest.raises(UserError, match="class 0 is 'cat' in the validation data, but 'ant' in the weights"):
+        names = ("ant", "bee", "cow")
+        Export(
+            Request(
+                weights["classification"], "onnx", SIZE, class_names=names, validation=str(photos / "classes")
+            )
+        )
+
+
+def test_operator_that_the_runtime_lacks_is_one_line(tmp_path, weights, runtime):
+    runtime.error = NotImplementedError("no kernel for aten::fancy\nin a graph of many lines")
+    said = "onnx cannot take the model: NotImplementedError: no kernel for aten::fancy$"
+    with pytest.raises(UserError, match=said):
+        run(tmp_path, weights["classification"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_runtime_that_is_not_installed_or_not_known(monkeypatch):
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: None if "quant" in name else name)
+    with pytest.raises(
+        UserError, match=r"litert needs ai-edge-quantizer, .*pip install 'seaformer-jax\[litert\]'"
+    ):
+        registry.find("litert")
+    with pytest.raises(
+        UserError, match=r"expected one of onnx, litert, executorch, ncnn\. Did you mean 'ncnn'"
+    ):
+        registry.find("nccn")
+
+
+def test_precision_that_a_runtime_lacks(weights, runtime):
+    runtime.PRECISIONS = ("fp32",)
+    with pytest.raises(UserError, match="--precision fp16 is not there for onnx, which has fp32; choose one"):
+        Export(Request(weights["classification"], "onnx", SIZE, precision="fp16"))
+
+
+def test_command_line_errors_are_one_line(tmp_path, weights):
+    def said(*arguments: str) -> str:
+        command = [
+            sys.executable,
+            "-m",
+            "convert.export",
+            "--format=onnx",
+            f"--out={tmp_path / 'b'}",
+            *arguments,
+        ]
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        return done.stderr
+
+    size, hostile = "--input-size=64x96", tmp_path / "hostile.pth"
+    torch.save({"model": pathlib.Path}, hostile)
+    assert "--input-size 512; expected height x width" in said(f"--weights={hostile}", "--input-size=512")
+    assert "--mean half; expected numbers" in said(f"--weights={hostile}", size, "--mean=half")
+    assert "absent.pth does not exist" in said(f"--weights={tmp_path}/absent.pth", size)
+    assert list(tmp_path.iterdir()) == [hostile]
+
+
+# The parts
+
+
+def test_hostile_or_foreign_weights(tmp_path):
+    torch.save({"model": pathlib.Path}, tmp_path / "hostile.pth")
+    with pytest.raises(UserError, match="could run code and was not loaded"):
+        pretrained.load(tmp_path / "hostile.pth")
+    files.write_state_dict(tmp_path / "other.pth", {"fc.weight": np.zeros((3, 4), np.float32)})
+    with pytest.raises(UserError, match=r"of another model than a SeaFormer: .*found fc\.weight"):
+        pretrained.load(tmp_path / "other.pth")
+
+
+def test_size_is_told_from_the_weights_and_held_against_the_card(tmp_path, weights):
+    state_dict = torch_model.create_model("seaformer_small", 5).state_dict()
+    files.write_state_dict(tmp_path / "m.pth", {name: value.numpy() for name, value in state_dict.items()})
+    found = pretrained.load(tmp_path / "m.pth")
+    assert (found.name, found.task, found.mean) == ("seaformer_small", "classification", IMAGENET_MEAN)
+    assert found.labels.class_names[4] == "class 4"
+
+    (tmp_path / "m.json").write_text(json.dumps({"model": "seaformer_tiny"}))
+    with pytest.raises(UserError, match=r"of another model than seaformer_tiny, the closest: .* names match"):
+        pretrained.load(tmp_path / "m.pth")
+    (tmp_path / "m.json").write_text("{}")
+    with pytest.raises(UserError, match=r'm\.json has no "model"'):
+        pretrained.load(tmp_path / "m.pth")
+
+
+def test_card_is_followed(tmp_path, weights):
+    content = {
+        "model": "seaformer_tiny",
+        "options": {},
+        "class_names": NAMES,
+        "mean": [0.1, 0.2, 0.3],
+        "labels": {"palette": [[1, 1, 1], [2, 2, 2], [3, 3, 3]], "ignore_label": 3, "id_map": None},
+    }
+    target = tmp_path / "m.pth"
+    target.write_bytes(weights["segmentation"].read_bytes())
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    found = pretrained.load(target)
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), IMAGENET_STD)
+    assert found.labels.palette[2] == (3, 3, 3)
+    assert found.labels.encode(np.array([[0, 3]], np.uint8), "m").tolist() == [[0, 255]]
+
+
+def test_centre_is_that_of_the_evaluation():
+    rng = np.random.default_rng(0)
+    for shape in ((100, 161), (161, 100), (77, 77)):
+        image = rng.integers(0, 256, (*shape, 3), np.uint8)
+        for interpolation in ("bilinear", "bicubic"):
+            expected = resize_and_center_crop(image, 64, 0.875, interpolation)
+            found = preparation._centre(image, (64, 64), 0.875, interpolation)
+            np.testing.assert_array_equal(found, expected)
+    # Not square: the whole height of an image of the same height, and the middle third of its width.
+    image = rng.integers(0, 256, (60, 90, 3), np.uint8)
+    np.testing.assert_array_equal(preparation._centre(image, (60, 30), 1.0, "bicubic"), image[:, 30:60])
+
+
+def test_seeded_images_are_the_same_every_time():
+    first, second = preparation.seeded((40, 56)), preparation.seeded((40, 56))
+    assert [image.shape for image in first] == 3 * [(40, 56, 3)]
+    np.testing.assert_array_equal(first, second)

@@ -1,0 +1,96 @@
+"""Differences between two models, and scores on labelled images, against counts by hand."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convert.checkpoints.pretrained import Pretrained
+from convert.export import accuracy, parity
+from convert.export.preparation import Preparation
+from seaformer_jax.data.labels import LabelSpec
+from seaformer_jax.errors import UserError
+
+
+def test_comparison_of_logits():
+    trained = [np.float32([[3, 1, 0]]), np.float32([[0, 4, 0]])]
+    exported = [np.float32([[3, 1, 1]]), np.float32([[5, 4, 0]])]
+    found = parity.compare(trained, exported, (64, 64))
+    assert (found.images, found.classes, found.largest, found.magnitude) == (2, 2, 5, 4)
+    assert found.relative_rms == pytest.approx((26 / 26) ** 0.5)
+    assert found.agreement == 0.5
+
+
+def test_comparison_of_labels_is_at_the_size_of_the_input():
+    logits = np.zeros((1, 1, 2, 2), np.float32)
+    logits[0, 0, 1, 1] = 1  # Class 1 wins wherever it is above 0, class 0 wins ties: 3 of 4 columns.
+    found = parity.compare([logits], [np.uint8([[[0, 1, 1, 0]]])], (1, 4))
+    assert (found.classes, found.agreement, found.largest) == (4, 0.75, None)
+
+
+def comparison(**changes) -> parity.Comparison:
+    fields = {
+        "images": 3,
+        "classes": 10**6,
+        "largest": 1e-5,
+        "magnitude": 1.0,
+        "relative_rms": 1e-7,
+        "agreement": 1.0,
+    }
+    return parity.Comparison(**(fields | changes))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"largest": 1e-4}, "largest difference is 1.0e-04 of the largest logit, limit 5e-05"),
+        ({"largest": float("nan")}, "largest difference is nan"),
+        ({"relative_rms": float("nan")}, "relative RMS is nan"),
+        ({"relative_rms": 2e-5}, "relative RMS is 2.0e-05, limit 1e-05"),
+        ({"agreement": 0.9998}, "0.999800 of the classes agree, at least 0.9999 must"),
+        ({"agreement": 0.5, "classes": 4, "largest": None}, "0.500000 of the classes agree"),
+    ],
+)
+def test_beyond_the_tolerance(changes, said):
+    with pytest.raises(UserError, match=said):
+        parity.check(comparison(**changes), "fp32")
+
+
+def test_within_the_tolerance():
+    parity.check(comparison(), "fp32")
+    parity.check(comparison(agreement=0.75, classes=4), "fp32")  # One near-tie among four images.
+    parity.check(comparison(relative_rms=1e-2, largest=1e-2), "fp16")
+    parity.check(comparison(relative_rms=0.5, largest=1.0, agreement=0.9), "int8")  # Held by its accuracy.
+
+
+def test_miou_is_counted_at_the_size_of_the_input(tmp_path):
+    for place in ("images", "annotations"):
+        (tmp_path / "set" / place / "val").mkdir(parents=True)
+    Image.fromarray(np.zeros((2, 4, 3), np.uint8)).save(tmp_path / "set/images/val/a.png")
+    Image.fromarray(np.uint8([[1, 1, 2, 9], [1, 1, 2, 9]])).save(tmp_path / "set/annotations/val/a.png")
+    labels = LabelSpec(("a", "b"), ((0, 0, 0), (1, 1, 1)), ignore_label=9, reduce_zero_label=True)
+    preparation = Preparation("segmentation", (4, 8), (0,) * 3, (1,) * 3, True, 1.0, "bicubic")
+    pretrained = Pretrained("m", "segmentation", {}, None, {}, labels, (0,) * 3, (1,) * 3, {}, None, "")
+    measured = accuracy.Validation(str(tmp_path / "set" / "images" / "val"), pretrained, preparation)
+
+    def predict(image):
+        assert image.shape == (4, 8, 3)
+        found = np.zeros((1, 4, 8), np.uint8)
+        found[:, :, 3:] = 1  # One column of class 0 is wrong; the last two of four columns are ignored.
+        return found
+
+    # Of 4 columns of class 0 three are found and nothing else: 3/4; of class 1: 2 right, 1 too many: 2/3.
+    assert measured.score(predict) == pytest.approx(100 * (3 / 4 + 2 / 3) / 2)
+
+
+def test_accuracy_of_a_classifier(tmp_path):
+    for index, name in enumerate(("cat", "dog")):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for number in range(2):
+            image = np.full((8, 8, 3), 100 * index + 10 * number, np.uint8)
+            Image.fromarray(image).save(tmp_path / "val" / name / f"{number}.png")
+    preparation = Preparation("classification", (8, 8), (0,) * 3, (1,) * 3, True, 1.0, "bicubic")
+    labels = LabelSpec(("cat", "dog"))
+    pretrained = Pretrained("m", "classification", {}, None, {}, labels, (0,) * 3, (1,) * 3, {}, None, "")
+    measured = accuracy.Validation(str(tmp_path / "val"), pretrained, preparation)
+    assert (len(measured), measured.metric) == (4, "top1")
+    assert measured.score(lambda image: np.float32([[0, float(image.mean()) - 105]])) == 75

@@ -1,0 +1,140 @@
+"""Every runtime that is installed takes both tasks and all its precisions."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convert import bundle, torch_model, torch_segmentation
+from convert.bundle import FORMATS, Bundle
+from convert.export.exporter import Export, Request
+from convert.labels.class_map import argmax_upsample
+from convert.runtimes import registry
+from convert.runtimes.base import Graph
+from seaformer_jax.errors import UserError
+from tests.convert.alive import alive
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(params=FORMATS)
+def installed(request) -> str:
+    try:
+        registry.find(request.param)
+    except UserError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[Bundle, dict]:
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    request = Request(tmp_path / "m.pth", format_, SIZE, **changes)
+    with bundle.writing(tmp_path / "b") as folder:
+        report = Export(request).run(folder)
+    return Bundle.open(tmp_path / "b"), report
+
+
+def bare(folder, format_: str, precision: str) -> Bundle:
+    """A bundle that knows no more than a runtime asks of it."""
+    fields = {field.name: None for field in dataclasses.fields(Bundle)}
+    return Bundle(
+        **fields | {"folder": folder, "format": format_, "precision": precision, "output_layout": ""}
+    )
+
+
+def normalized(made: Bundle, image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(((image - made.mean) / made.std).astype(np.float32)).permute(0, 3, 1, 2)
+
+
+@pytest.mark.slow
+def test_labels_of_a_segmentation_model(tmp_path, installed):
+    torch.manual_seed(0)
+    model = alive(torch_segmentation.create_model("seaformer_tiny", 7), SIZE)
+    made, report = export(tmp_path, model, installed, output="labels")
+    assert report["precisions"][0]["outside_delegate"] == {}
+
+    image, expected = made.reference()
+    found = registry.find(installed).load(made)(image)
+    np.testing.assert_array_equal(found, expected)
+    labels = found[0] if made.output == "labels" else argmax_upsample(found[0], SIZE)
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(model(normalized(made, image)), SIZE, mode="bilinear")
+    assert np.mean(labels == logits.argmax(1)[0].numpy()) > 0.999
+
+
+@pytest.mark.slow
+def test_precisions_of_a_classifier(tmp_path, installed):
+    torch.manual_seed(0)
+    model, rng = alive(torch_model.create_model("seaformer_tiny", 2), SIZE), np.random.default_rng(0)
+    for name in ("class 0", "class 1"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = rng.integers(0, 256, (70, 100, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
+    photos = str(tmp_path / "photos")
+    smallest = registry.find(installed).PRECISIONS[-1]
+    folders = {"calibration": photos, "validation": photos} if smallest == "int8" else {}
+    made, report = export(tmp_path, model, installed, precision=smallest, max_drop=100.0, **folders)
+
+    assert made.reference()[1].shape == (1, 2) and np.isfinite(made.reference()[1]).all()
+    rows = {row["precision"]: row for row in report["precisions"]}
+    # The casts at both ends, where the arithmetic is in half precision, too.
+    outside = {name: sum(row["outside_delegate"].values()) for name, row in rows.items()}
+    assert all(count <= 2 * (name == "fp16") for name, count in outside.items()), str(rows)
+    if smallest == "int8":  # Random weights lose their meaning in 8 bits; the next test looks at values.
+        assert rows["int8"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
+
+
+def test_precisions_of_a_small_network(tmp_path, installed):
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(3, 16, 3, stride=2, padding=1)
+    model = torch.nn.Sequential(
+        conv, torch.nn.ReLU6(), torch.nn.AvgPool2d(8), torch.nn.Flatten(1), torch.nn.Linear(16 * 4 * 6, 5)
+    )
+    folders = {precision: tmp_path / precision for precision in registry.find(installed).PRECISIONS}
+    for folder in folders.values():
+        folder.mkdir()
+    rng = np.random.default_rng(0)
+    images = list(rng.random((8, 1, *SIZE, 3), np.float32) * rng.random((8, 1, 1, 1, 3), np.float32))
+    with torch.no_grad():
+        expected = np.stack([model(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy() for image in images])
+    runtime = registry.find(installed)
+    runtime.export(Graph(model.eval(), "classification", "logits", SIZE), folders, images)
+    spread = np.std(expected, axis=0).mean()
+    for precision, within in (("fp32", 1e-4), ("fp16", 0.1), ("int8", 0.5)):
+        if precision in folders:
+            network = runtime.load(bare(folders[precision], installed, precision))
+            found = np.stack([network(image) for image in images])
+            assert np.sqrt(np.mean((found - expected) ** 2)) < within * spread, precision
+
+
+def test_operator_that_no_runtime_takes(tmp_path, installed):
+    class Spectrum(torch.nn.Module):
+        def forward(self, x):
+            return torch.linalg.svdvals(x).mean(2)
+
+    graph, runtime = Graph(Spectrum(), "classification", "logits", SIZE), registry.find(installed)
+    with pytest.raises(Exception, match=r"(?i)svd"):
+        runtime.export(graph, {"fp32": tmp_path}, [])
+
+
+def test_threads_and_copies(tmp_path, installed):
+    """Two images one after the other: the first result is not overwritten."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.AvgPool2d(SIZE), torch.nn.Flatten(1), torch.nn.Linear(3, 2)).eval()
+    runtime = registry.find(installed)
+    graph = Graph(model, "classification", "logits", SIZE)
+    runtime.export(graph, {"fp32": tmp_path}, [])
+    fields = {field.name: None for field in dataclasses.fields(Bundle)}
+    made = Bundle(
+        **fields | {"folder": tmp_path, "format": installed, "precision": "fp32", "output_layout": ""}
+    )
+    network = runtime.load(made, threads=2)
+    images = np.random.default_rng(0).random((2, 1, *SIZE, 3), np.float32)
+    found = [network(image) for image in images]
+    with torch.no_grad():
+        expected = [model(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy() for image in images]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not np.allclose(found[0], found[1], atol=1e-4)
