@@ -23,11 +23,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make: a run at step 0
 
 
 def main() -> int:
-    config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    folder = pathlib.Path(_WORKDIR.value)
     if steps := saved_steps(folder):
         raise UserError(f"--workdir {folder} holds a run with checkpoints of steps {steps}; choose another")
-    loaded = starting_weights.load(pathlib.Path(_CHECKPOINT.value), config)
-    workdir.claim(folder, config, loaded.class_names)
+    loaded = starting_weights.load(pathlib.Path(_CHECKPOINT.value), _CONFIG.value)
+    config = loaded.config
+    workdir.prepare_workdir(folder, config, loaded.class_names)
     _save(loaded, config, folder)
     logging.info("%s: %s, %d classes", folder, config.model.name, len(loaded.class_names))
     logging.info("python -m seaformer_jax.predict --workdir %s --images 'photos/*.jpg' --out DIR", folder)

@@ -58,7 +58,7 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
     return {
         "model": config.model.name,
         "options": _options(config),
-        "task": run.task.problem,
+        "task": run.task.task_type,
         "num_classes": len(run.class_names),
         "class_names": list(run.class_names),
         "mean": config.data.mean,
@@ -82,7 +82,7 @@ def _options(config: ConfigDict) -> dict[str, Any]:
 def _input(run: trained.Trained) -> dict[str, Any]:
     """How the images are prepared that the model was evaluated with, and then made smaller by `upsample_ratio`."""
     config = run.config
-    if run.task.problem == "segmentation":
+    if run.task.task_type == "segmentation":
         evaluation = {key: config.eval[key] for key in ("scale", "size_divisor", "mode")}
         return {"crop_size": config.data.crop_size, **evaluation}
     evaluation = {key: config.eval[key] for key in ("crop_fraction", "interpolation")}
@@ -91,7 +91,7 @@ def _input(run: trained.Trained) -> dict[str, Any]:
 
 def _labels(run: trained.Trained) -> dict[str, Any]:
     """The colours of the classes and how masks are encoded, where there are masks and the data is there."""
-    if run.task.problem != "segmentation":
+    if run.task.task_type != "segmentation":
         return {}
     try:
         spec = dataclasses.asdict(run.task.train_source.labels)
@@ -110,7 +110,7 @@ def _which(run: trained.Trained) -> str:
 
 def _usage(run: trained.Trained, out: pathlib.Path) -> str:
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
-    task, size = run.task.problem, run.config.data.image_size
+    task, size = run.task.task_type, run.config.data.image_size
     size = round(size / (run.config.model.get("upsample_ratio") or 1))
     options = "".join(f", {option}={value!r}" for option, value in _options(run.config).items())
     sides = "H, W" if task == "segmentation" else f"{size}, {size}"

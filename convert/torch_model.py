@@ -372,7 +372,7 @@ class AttentionStage(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Stages of inverted residuals, `smb1` to `smb5`; attention stages `trans1`, `trans2`, ... follow the last of them.
+    """Stages of inverted residuals (`smb1` to `smb5`); attention stages (`trans1`, ...) follow the last of them.
 
     Attributes:
         channels: Channels of the five stage outputs.

@@ -14,15 +14,12 @@ Prints a table and writes experiments/results/attention_cost_<backend>.json and 
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from flax import nnx
+from matplotlib.figure import Figure
 
 from experiments import measure
 from seaformer_jax.models.attention.sea import SeaAttention
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
 STRIDE, WIDTH, HEADS, KEY, VALUE = 16, 64, 4, 16, 32
@@ -81,7 +78,8 @@ def runs_of(size: int) -> dict:
 
 
 def draw(rows: list[dict], backend: str) -> None:
-    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
     for name in LARGEST:
         points = [(row["pixels_a_side"], row[f"{name}_ms"]) for row in rows if row[f"{name}_ms"] is not None]
         axes.plot(*zip(*points, strict=True), marker="o", label=name)
@@ -99,7 +97,6 @@ def draw(rows: list[dict], backend: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(measure.RESULTS / f"attention_cost_{backend}.png", dpi=100)
-    pyplot.close(figure)
 
 
 def main() -> None:

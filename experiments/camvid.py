@@ -10,15 +10,12 @@ trained again), and evaluates both with `--show-dir`. Writes experiments/results
 import argparse
 import pathlib
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from experiments import measure, runs
 from seaformer_jax.training import workdir
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 CONFIG = "configs/camvid.py:tiny"
 FRAMES = (5, 40, 75)  # Of the 101 validation frames: one of each part of the drive.
@@ -86,7 +83,8 @@ def write_results(found: dict[str, pathlib.Path]) -> None:
 
 
 def draw(figures: dict[str, dict], path: pathlib.Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
     for name, found in figures.items():
         axes.plot(*zip(*found["curve"], strict=True), marker=".", label=name)
     axes.axhline(50, color="grey", linestyle=":", label="aim")
@@ -94,7 +92,6 @@ def draw(figures: dict[str, dict], path: pathlib.Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
 
 
 def join_frames(folder: pathlib.Path, path: pathlib.Path) -> None:

@@ -14,7 +14,7 @@ import pathlib
 import statistics
 from typing import NamedTuple
 
-import matplotlib
+from matplotlib.figure import Figure
 
 from convert.bundle import Bundle
 from convert.latency.devices import registry
@@ -22,9 +22,6 @@ from convert.latency.turns import measure as measure_bundles
 from experiments import measure, runs
 from seaformer_jax.models.macs import count_macs
 from seaformer_jax.training import trained
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 FULL, HALF = (360, 480), (180, 240)  # Height and width of a frame, and of the student's.
 LATENCY_RUNS = 50
@@ -162,7 +159,8 @@ def text(options: argparse.Namespace, rows: dict[str, dict]) -> str:
 
 
 def draw(rows: dict[str, dict], path: pathlib.Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
     for r in rows.values():
         axes.plot(
             [r["logits8_ms"]] * len(r["mIoU"]),
@@ -174,7 +172,6 @@ def draw(rows: dict[str, dict], path: pathlib.Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

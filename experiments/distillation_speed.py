@@ -34,7 +34,7 @@ def task(batch: int, *, distil: bool):
     for term in TERMS:
         config.distillation[f"{term}_weight"] = float(distil)
     made = tasks.create(config, label_sets.camvid().class_names)
-    made.use_teacher(create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes))
+    made = made.with_teacher(create_model("seaformer_tiny", "segmentation", num_classes=made.num_classes))
     rng = np.random.default_rng(0)
     height, width = config.data.crop_size
     images = rng.integers(0, 256, (batch, height, width, 3), np.uint8)

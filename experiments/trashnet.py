@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
-import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from convert import torch_model
 from convert.checkpoints import files
@@ -24,9 +24,6 @@ from experiments import measure, runs
 from seaformer_jax.data.classification import sources
 from seaformer_jax.data.classification.transforms import EvalTransform
 from seaformer_jax.training import workdir
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 CONFIG = "configs/trashnet.py:tiny"
 
@@ -114,7 +111,8 @@ def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
 
 
 def draw(rows: list[dict], killed_at: int, path: pathlib.Path) -> None:
-    figure, axes = pyplot.subplots(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
     for key, factor, label in (
         ("train/accuracy", 100, "training batches"),
         ("val/top1", 1, "validation (EMA)"),
@@ -126,7 +124,6 @@ def draw(rows: list[dict], killed_at: int, path: pathlib.Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
 
 
 if __name__ == "__main__":

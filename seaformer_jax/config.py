@@ -61,7 +61,8 @@ def segmentation() -> ConfigDict:
     # None without position embedding: a pattern that matches nothing is an error.
     tables = ml_collections.FieldReference((r".*_position/table",))
     c.optim.no_decay = tables * c.model.get_ref("position_embedding").to_int()
-    c.optim.lr_multipliers = ((r"head/.*", 10.0),)
+    # The modules that no classifier has learn faster: the head, and the up-sampling of a distilled student.
+    c.optim.lr_multipliers = ((r"(head|upsample)/.*", 10.0),)
     c.optim.schedule.update({"name": "poly", "warmup_steps": 1500})
     c.optim.schedule.warmup_init = c.optim.get_ref("lr") * 1e-6
     c.eval.update(_segmentation_eval())
@@ -86,11 +87,6 @@ def distillation(record: ConfigDict) -> ConfigDict:
     # Factors of the terms in distillation_losses.py; a term of weight 0 is left out.
     record.distillation = ConfigDict(
         {"cross_weight": 1.0, "feature_weight": 1.0, "output_weight": 1.0, "temperature": 1.0}
-    )
-    # The up-sampling module starts anew, as the head does.
-    record.optim.lr_multipliers = tuple(
-        (r"(head|upsample)/.*" if pattern == r"head/.*" else pattern, factor)
-        for pattern, factor in record.optim.lr_multipliers
     )
     return record
 
@@ -249,14 +245,6 @@ def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
             f"{suggest(variant, variants)}"
         )
     return variant
-
-
-def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Returns {"optim.lr": ...} for {"optim": {"lr": ...}}."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def save(config: ConfigDict, path: pathlib.Path) -> None:

@@ -43,9 +43,9 @@ def main() -> int:
     mesh.check_batch_size("eval.batch_size", config.eval.batch_size)
     _, _, task, model, step = _load(config)
 
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh.create_mesh())
-    counts = evaluator(*state.split_model(model))
-    results = task.summarize(counts)
+    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh.create_mesh())
+    metrics = evaluator(*state.split_model(model))
+    results = task.summarize(metrics)
     logging.info("%s", reporting.results_line(step, results))
     record = {
         "step": step,
@@ -54,7 +54,7 @@ def main() -> int:
         **results,
     }
     json_files.write(folder / "results.json", record)
-    task.write_report(counts, folder)
+    task.write_report(metrics, folder)
     if _SHOW_DIR.value and jax.process_index() == 0:
         task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
     logging.info("written to %s", folder)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
+from flax.traverse_util import flatten_dict
 
 from seaformer_jax import config
 from seaformer_jax.errors import UserError, suggest
@@ -70,7 +71,8 @@ def _unknown_key(error: Exception, arguments: Sequence[str]) -> str:
 
 def _known_keys() -> dict[str, Any]:
     """The keys of the records of all tasks, with their defaults."""
-    return config.flatten(config.segmentation().to_dict()) | config.flatten(config.default().to_dict())
+    records = (config.segmentation(), config.default())
+    return {k: v for record in records for k, v in flatten_dict(record.to_dict(), sep=".").items()}
 
 
 def _wrong_value(error: Exception) -> str:

@@ -27,13 +27,14 @@ def main() -> int:
         # Here and not below: only commands may reach for the room that knows PyTorch.
         from convert.checkpoints import teacher
 
-        task.use_teacher(teacher.load(config, task.class_names))
+        task = task.with_teacher(teacher.load(config, task.class_names))
+        config = task.config
     model = task.create_model()
     if config.init_from and not checkpoint.saved_steps(folder):
         from convert.checkpoints import starting_weights
 
         starting_weights.load_into(model, config.init_from)
-    workdir.claim(folder, config, task.class_names)
+    workdir.prepare_workdir(folder, config, task.class_names)
     try:
         results = loop.train(config, task, model, folder)
     except stop.Stopped as stopped:

@@ -23,15 +23,16 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
       UserError: the file cannot be read, or is of another model or another number of classes than `config`.
     """
     state_dict = files.read_state_dict(path)
-    problem = tasks.problem(config)
-    count = weights.class_count(state_dict, problem)
+    task_type = tasks.task_type(config)
+    count = weights.class_count(state_dict, task_type)
     if config.task.num_classes not in (0, count):
         raise UserError(
             f"{path} has {count} classes, but task.num_classes is {config.task.num_classes}; leave it at 0, or "
             "train a new head on these weights with --config.init_from"
         )
     if not config.model.get("upsample_width", 1):  # Of a student, whose teacher need not be there.
-        config.model.upsample_width = weights.head_width(state_dict, problem)
+        config = config.copy_and_resolve_references()
+        config.model.upsample_width = weights.head_width(state_dict, task_type)
     class_names = _class_names(config, count)
     task = tasks.create(config, class_names)
     model = task.create_model()

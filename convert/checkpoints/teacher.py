@@ -22,7 +22,7 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
       config: of the student's run.
       class_names: of its data, in order.
     Raises:
-      UserError: there is no such teacher, or it is of another problem, other classes or other mean and std.
+      UserError: there is no such teacher, or it is of another task type, other classes or other mean and std.
     """
     source = config.teacher.source
     if not source:
@@ -39,10 +39,10 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
 
 def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
     recorded, names = workdir.read(folder)
-    problem = tasks.problem(config)
-    if recorded.task.name != problem:
+    task_type = tasks.task_type(config)
+    if recorded.task.name != task_type:
         raise UserError(
-            f"teacher.source: {folder} is a run of {recorded.task.name}; expected one of {problem}"
+            f"teacher.source: {folder} is a run of {recorded.task.name}; expected one of {task_type}"
         )
     if (name := config.teacher.model) not in ("", recorded.model.name):
         raise UserError(f"teacher.model is {name!r}, but {folder} has a {recorded.model.name}; leave it out")
@@ -58,14 +58,14 @@ def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]
 
 
 def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
-    problem, name = tasks.problem(config), config.teacher.model
+    task_type, name = tasks.task_type(config), config.teacher.model
     if not name:
         raise UserError(
             f"teacher.model is not set: {path} does not tell its model; give it, e.g. seaformer_base"
         )
     state_dict = files.read_state_dict(path)
-    _check_classes(numbered(weights.class_count(state_dict, problem)), class_names, path)
-    model = create_model(name, problem, num_classes=len(class_names), dtype=config.dtype)
+    _check_classes(numbered(weights.class_count(state_dict, task_type)), class_names, path)
+    model = create_model(name, task_type, num_classes=len(class_names), dtype=config.dtype)
     weights.from_torch(model, state_dict)
     return model
 

@@ -16,8 +16,7 @@ import grain
 import numpy as np
 
 from seaformer_jax.errors import UserError
-
-Batch = dict[str, np.ndarray]
+from seaformer_jax.types import Batch
 
 _BUFFERED_BATCHES = 2  # Ready batches per worker process, or beyond one per thread.
 

@@ -1,7 +1,6 @@
 """Runs a model over the validation batches and adds up its metrics."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from absl import logging
@@ -11,8 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 from seaformer_jax.errors import UserError
 from seaformer_jax.mesh import put_batch
 from seaformer_jax.metrics import merge
-
-Tree = dict[str, Any]
+from seaformer_jax.types import Batch, Tree
 
 
 class Evaluator:
@@ -20,8 +18,8 @@ class Evaluator:
 
     Args:
       graphdef: of the model, as `nnx.graphdef` gives it.
-      count: (model, batch) -> metrics of `metrics.py`, of the images where `batch["mask"]` is true; the metrics of
-        batches add up. A batch may be the rows of one device.
+      eval_metrics: (model, batch) -> metrics of `metrics.py`, over the images where `batch["mask"]` is true. Metrics
+        of several batches are added. A batch may be the rows of one device.
       open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
       mesh: of the devices to use.
     """
@@ -29,17 +27,21 @@ class Evaluator:
     def __init__(
         self,
         graphdef: nnx.GraphDef,
-        count: Callable[[nnx.Module, Tree], Tree],
-        open_batches: Callable[[], Iterator[Tree]],
+        eval_metrics: Callable[[nnx.Module, Batch], Tree],
+        open_batches: Callable[[], Iterator[Batch]],
         mesh: Mesh,
     ):
-        def count_own_rows(params: Tree, batch_stats: Tree, batch: Tree) -> Tree:
-            return jax.lax.psum(count(nnx.merge(graphdef, params, batch_stats), batch), "data")
+        def metrics_of_own_rows(params: Tree, batch_stats: Tree, batch: Batch) -> Tree:
+            return jax.lax.psum(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
 
         # Every device by itself, so that a task may go through its images one by one.
         weights, rows = PartitionSpec(), PartitionSpec("data")
         step = jax.shard_map(
-            count_own_rows, mesh=mesh, in_specs=(weights, weights, rows), out_specs=weights, check_vma=False
+            metrics_of_own_rows,
+            mesh=mesh,
+            in_specs=(weights, weights, rows),
+            out_specs=weights,
+            check_vma=False,
         )
         self._step = jax.jit(step)
         self._open_batches, self._mesh = open_batches, mesh
@@ -55,9 +57,9 @@ class Evaluator:
         try:
             for batch in batches:
                 skipped += int(batch.pop("skipped").sum())
-                counts = self._step(params, batch_stats, put_batch(self._mesh, batch))
+                metrics = self._step(params, batch_stats, put_batch(self._mesh, batch))
                 # Fetched one batch late, so that the device works while the host decodes.
-                total, ahead = (merge(total, ahead) if ahead is not None else None), counts
+                total, ahead = (merge(total, ahead) if ahead is not None else None), metrics
         finally:
             batches.close()
         if ahead is None:

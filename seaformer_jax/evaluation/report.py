@@ -3,13 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
-
-matplotlib.use("Agg")  # Files only: a cluster's node has no screen.
-from matplotlib import pyplot
 
 _NAMED_CLASSES = 60  # Beyond that many, axis labels are unreadable.
 
@@ -48,7 +45,9 @@ def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) ->
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = len(class_names) <= _NAMED_CLASSES
     side = 3 + 0.35 * len(class_names) if named else 8
-    figure, axes = pyplot.subplots(figsize=(side + 1, side), layout="constrained")
+    # Not through pyplot, which would choose a backend for the whole process.
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if named:
         ticks = range(len(class_names))
@@ -61,7 +60,6 @@ def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) ->
     axes.set_ylabel("true class")
     figure.colorbar(image, label="share of the true class", shrink=0.8)
     figure.savefig(path, dpi=100)
-    pyplot.close(figure)
 
 
 def draw_contact_sheet(
@@ -79,9 +77,8 @@ def draw_contact_sheet(
     """
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(2.2 * columns, 2.5 * rows), layout="constrained", squeeze=False
-    )
+    figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, title, color in zip(
@@ -90,4 +87,3 @@ def draw_contact_sheet(
         axes.imshow(image)
         axes.set_title(title, fontsize=8, color=color)
     figure.savefig(path, dpi=90)
-    pyplot.close(figure)

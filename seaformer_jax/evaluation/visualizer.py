@@ -16,7 +16,7 @@ from seaformer_jax.evaluation.inference import LABEL_MULTIPLE
 Element = Mapping[str, np.ndarray]
 
 
-class Artist:
+class Visualizer:
     """Draws what a segmentation model sees.
 
     Args:

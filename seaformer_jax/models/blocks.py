@@ -111,17 +111,3 @@ class InvertedResidual(nnx.Module):
         y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
         y = self.project(jax.nn.relu(self.depthwise(y, train)), train)
         return x + y if self.shortcut else y
-
-
-def drop_path(x: jax.Array, rate: float, rngs: nnx.Rngs | None) -> jax.Array:
-    """Stochastic depth: zeroes whole images of a residual branch with probability `rate`, scales the rest.
-
-    Args:
-      x: [B, H, W, C], the branch.
-      rate: in [0, 1).
-      rngs: with a `dropout` stream; None keeps every branch.
-    """
-    if rngs is None or rate == 0:
-        return x
-    keep = jax.random.bernoulli(rngs.dropout(), 1 - rate, (x.shape[0], 1, 1, 1))
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)

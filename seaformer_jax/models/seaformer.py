@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.models.attention.sea import SeaAttention
-from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise, drop_path
+from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise
 from seaformer_jax.models.variants import SeaFormerConfig
 
 
@@ -28,12 +28,14 @@ class SeaFormerLayer(nnx.Module):
 
     def __init__(self, attention: SeaAttention, ffn: FFN, drop_path_rate: float):
         self.attention, self.ffn = attention, ffn
-        self.drop_path_rate = drop_path_rate
+        # Of every image in the batch the whole branch is kept and scaled, or dropped.
+        self.drop_path = nnx.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3))
 
     def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         """x [B, H, W, C] -> [B, H, W, C]."""
-        x = x + drop_path(self.attention(x, train), self.drop_path_rate, rngs)
-        return x + drop_path(self.ffn(x, train), self.drop_path_rate, rngs)
+        keep_all = rngs is None
+        x = x + self.drop_path(self.attention(x, train), deterministic=keep_all, rngs=rngs)
+        return x + self.drop_path(self.ffn(x, train), deterministic=keep_all, rngs=rngs)
 
 
 class Stage(nnx.Module):

@@ -31,9 +31,9 @@ def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:
     return _find(config)(config, class_names)
 
 
-def problem(config: ConfigDict) -> str:
-    """Returns `Task.problem` of the task that `config` names; UserError where it is unknown."""
-    return _find(config).problem
+def task_type(config: ConfigDict) -> str:
+    """Returns `Task.task_type` of the task that `config` names; UserError where it is unknown."""
+    return _find(config).task_type
 
 
 def _find(config: ConfigDict) -> type[Task]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 from flax import nnx
 
-Batch = dict[str, Any]
+from seaformer_jax.types import Batch
 
 
 class Task(Protocol):
@@ -15,7 +15,7 @@ class Task(Protocol):
 
     best_metric: str  # Of `summarize`; larger is better.
     class_names: Sequence[str]
-    problem: str  # What the model answers: a task that `create_model` knows.
+    task_type: str  # What the model answers: a task that `create_model` knows.
 
     def create_model(self) -> nnx.Module:
         """A model with fresh parameters."""
@@ -35,13 +35,13 @@ class Task(Protocol):
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Scalar loss of a training batch and scalar metrics; runs inside `jax.jit`."""
 
-    def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
+    def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         """Mergeable metrics (`metrics.py`) of a validation batch; runs inside `jax.jit`."""
 
-    def summarize(self, counts: dict[str, Any]) -> dict[str, float]:
+    def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
         """Numbers for the log, from merged metrics."""
 
-    def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
         """Writes tables and pictures of merged metrics into `folder`."""
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:

@@ -20,15 +20,15 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction, report
 from seaformer_jax.losses import cross_entropy, soft_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean
-from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.image_task import ImageTask
+from seaformer_jax.types import Batch
 
 
 class Classification(ImageTask):
     """See `tasks.base.Task`."""
 
     best_metric = "top1"
-    problem = "classification"
+    task_type = "classification"
 
     def open_source(self, split: str) -> Source:
         return sources.create(self.config.data, split, decode_pillow)
@@ -81,7 +81,7 @@ class Classification(ImageTask):
         images = random_erasing(self.normalize(images), erase_key, augment.erasing)
         return images, targets, dropout_key
 
-    def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
+    def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         logits = model(self.prepare(batch["image"]), train=False)
         labels, mask = batch["label"], batch["mask"]
         own = jnp.take_along_axis(logits, labels[:, None], axis=1)
@@ -93,17 +93,17 @@ class Classification(ImageTask):
             "confusion": ConfusionMatrix.of(labels, predictions, mask, self.num_classes),
         }
 
-    def summarize(self, counts: dict[str, Any]) -> dict[str, float]:
+    def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
         """loss in nats, top1 and top5 in percent, images counted."""
         return {
-            "loss": counts["loss"].compute(),
-            "top1": 100 * counts["top1"].compute(),
-            "top5": 100 * counts["top5"].compute(),
-            "images": int(counts["top1"].count),
+            "loss": metrics["loss"].compute(),
+            "top1": 100 * metrics["top1"].compute(),
+            "top5": 100 * metrics["top5"].compute(),
+            "images": int(metrics["top1"].count),
         }
 
-    def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
-        report.write_classification(counts["confusion"], self.val_source.labels.class_names, folder)
+    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+        report.write_classification(metrics["confusion"], self.val_source.labels.class_names, folder)
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
         raise UserError("--show-dir draws class maps, and this task has none; use predict for its pictures")

@@ -4,8 +4,9 @@ The teacher sees the image of the batch, the student the same image made smaller
 formulas are in `distillation_losses`.
 """
 
+import copy
 import hashlib
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ from flax import nnx
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.resize import apply_taps, linear_taps
-from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.image_task import ImageTask
+from seaformer_jax.types import Batch
 
 
 class Views(NamedTuple):
@@ -34,28 +35,33 @@ class Distillation(ImageTask):
     _teacher: nnx.GraphDef | None = None
     _weights: Batch
 
-    def use_teacher(self, model: nnx.Module) -> None:
-        """Takes `model` (of `create_model`) for the teacher; to be called before the student is made.
+    def with_teacher(self, model: nnx.Module) -> Self:
+        """Returns this task with `model` (of `create_model`) as its teacher; call it before the student is made.
 
-        The config gets what a run has to keep of it: `model.upsample_width`, the width of the features that both
-        compare, and `teacher.sha256`. So a run that is resumed with another teacher has another config.
+        The config of the result is a copy that also says which teacher it is: `model.upsample_width` is the width of
+        the features that both compare, `teacher.sha256` the hash of the weights. So resuming a run with another
+        teacher is resuming it with another config, which is refused.
 
         Raises:
-          UserError: the config has another width or hash already.
+          UserError: the config already names another width or hash.
         """
-        self._teacher, state = nnx.split(model)
-        self._weights = nnx.to_pure_dict(state)
-        self._record("model", "upsample_width", model.width)
-        self._record("teacher", "sha256", digest(self._weights))
+        taught = copy.copy(self)
+        taught._teacher, state = nnx.split(model)
+        taught._weights = nnx.to_pure_dict(state)
+        taught.config = self.config.copy_and_resolve_references()
+        found = {("model", "upsample_width"): model.width, ("teacher", "sha256"): digest(taught._weights)}
+        for (section, key), value in found.items():
+            self._check_teacher(section, key, value)
+            taught.config[section][key] = value
+        return taught
 
-    def _record(self, section: str, key: str, value: int | str) -> None:
+    def _check_teacher(self, section: str, key: str, value: int | str) -> None:
         before = self.config[section][key]
         if before and before != value:
             raise UserError(
                 f"{section}.{key} is {before!r}, but the teacher {self.config.teacher.source} has {value!r}; it is "
                 f"another teacher, or {section}.{key} should be left out"
             )
-        self.config[section][key] = value
 
     def constants(self) -> Batch:
         """The teacher's weights; UserError where there is no teacher."""

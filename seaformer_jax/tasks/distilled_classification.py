@@ -6,9 +6,9 @@ from flax import nnx
 
 from seaformer_jax.distillation_losses import feature_distance, output_divergence
 from seaformer_jax.losses import soft_cross_entropy
-from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.classification import Classification
 from seaformer_jax.tasks.distillation import Distillation
+from seaformer_jax.types import Batch
 
 
 class DistilledClassification(Distillation, Classification):

@@ -5,9 +5,9 @@ from flax import nnx
 
 from seaformer_jax.distillation_losses import class_shares, feature_distance, output_divergence
 from seaformer_jax.losses import pixel_cross_entropy, soft_cross_entropy
-from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.distillation import Distillation
 from seaformer_jax.tasks.segmentation import Segmentation
+from seaformer_jax.types import Batch
 
 
 class DistilledSegmentation(Distillation, Segmentation):

@@ -15,7 +15,7 @@ from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.on_device.normalize import normalize
 from seaformer_jax.data.sources import SkipCorrupt, check_num_classes
 from seaformer_jax.models.registry import create_model
-from seaformer_jax.tasks.base import Batch
+from seaformer_jax.types import Batch
 
 
 class ImageTask:
@@ -24,7 +24,7 @@ class ImageTask:
     Data sets are opened when they are first needed. A subclass has `open_source(split)` and `train_transform()`.
     """
 
-    problem: str
+    task_type: str
 
     def __init__(self, config: ConfigDict, class_names: Sequence[str] = ()):
         self.config = config
@@ -62,7 +62,7 @@ class ImageTask:
         options = {key: value for key, value in self.config.model.items() if key != "name"}
         return create_model(
             self.config.model.name,
-            self.problem,
+            self.task_type,
             num_classes=self.num_classes,
             seed=self.config.seed,
             dtype=self.config.dtype,

@@ -20,15 +20,15 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import inference, report, visualizer
 from seaformer_jax.losses import PixelSums, pixel_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
-from seaformer_jax.tasks.base import Batch
 from seaformer_jax.tasks.image_task import ImageTask
+from seaformer_jax.types import Batch
 
 
 class Segmentation(ImageTask):
     """See `tasks.base.Task`."""
 
     best_metric = "mIoU"
-    problem = "segmentation"
+    task_type = "segmentation"
 
     def open_source(self, split: str) -> sources.Source:
         return sources.create(self.config.data, split)
@@ -86,7 +86,7 @@ class Segmentation(ImageTask):
         shape = batch["label"].shape[1:]
         return inference.predict(model, images, batch["label_size"], shape, self.config.eval)
 
-    def count(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
+    def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         classes, labels = self.predict_classes(model, batch), batch["label"]
         labelled = (labels < self.num_classes) & batch["mask"][:, None, None]
         return {
@@ -94,21 +94,21 @@ class Segmentation(ImageTask):
             "images": Mean.of(jnp.ones(len(labels)), batch["mask"]),
         }
 
-    def summarize(self, counts: dict[str, Any]) -> dict[str, float]:
+    def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
         """mIoU, mAcc (means over the classes that occur) and aAcc (all pixels) in percent, images counted."""
-        confusion = counts["confusion"]
+        confusion = metrics["confusion"]
         return {
             "mIoU": 100 * mean_of_present(confusion.iou()),
             "mAcc": 100 * mean_of_present(confusion.recall()),
             "aAcc": 100 * confusion.accuracy(),
-            "images": int(counts["images"].count),
+            "images": int(metrics["images"].count),
         }
 
-    def write_report(self, counts: dict[str, Any], folder: pathlib.Path) -> None:
-        report.write_segmentation(counts["confusion"], self.val_source.labels.class_names, folder)
+    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+        report.write_segmentation(metrics["confusion"], self.val_source.labels.class_names, folder)
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
-        draw = self._artist(model)
+        draw = self._visualizer(model)
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
         for index in range(len(source)):
             element = source[index]
@@ -118,11 +118,11 @@ class Segmentation(ImageTask):
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
     ) -> None:
-        self._artist(model).write(paths, folder, heatmap)
+        self._visualizer(model).write(paths, folder, heatmap)
 
-    def _artist(self, model: nnx.Module) -> visualizer.Artist:
+    def _visualizer(self, model: nnx.Module) -> visualizer.Visualizer:
         transform = SegmentationEvalTransform(self.config.eval)
-        return visualizer.Artist(
+        return visualizer.Visualizer(
             model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
         )
 

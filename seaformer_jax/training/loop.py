@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.tasks.base import Batch, Task
+from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
 from seaformer_jax.training.checkpoint import Checkpoints
 from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.step import make_train_step
 from seaformer_jax.training.stop import Stopped, StopRequest
+from seaformer_jax.types import Batch
 
 
 def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
@@ -61,7 +62,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     reporter = reporting.Reporter(workdir, start)
     clock = reporting.Clock(saved_clock)
     window = reporting.Window(config.total_steps, config.batch_size, start, clock)
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, mesh)
+    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh)
     results, stop = {}, StopRequest()
     try:
         for step in range(start, config.total_steps + 1):

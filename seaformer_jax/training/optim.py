@@ -13,8 +13,7 @@ import optax
 
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.training import schedules
-
-Tree = dict  # Nested: of arrays, or with one leaf per parameter (a path, a bool, a factor).
+from seaformer_jax.types import Tree
 
 
 def create(

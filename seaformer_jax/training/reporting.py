@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from seaformer_jax.errors import UserError
-from seaformer_jax.training.state import Tree
+from seaformer_jax.types import Tree
 
 _WORDS = {"loss": "loss", "grad_norm": "gradient"}
 

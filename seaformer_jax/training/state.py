@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-Tree = dict[str, Any]
+from seaformer_jax.types import Tree
 
 
 class TrainState(NamedTuple):

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from seaformer_jax.training.state import TrainState, Tree
+from seaformer_jax.training.state import TrainState
+from seaformer_jax.types import Batch, Tree
 
-Batch = dict[str, jax.Array]
 LossFn = Callable[[nnx.Module, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, state, workdir
+from seaformer_jax.types import Tree
 
 
 class Trained(NamedTuple):
@@ -48,5 +49,5 @@ def load(folder: pathlib.Path, config: ConfigDict | None = None) -> Trained:
     return Trained(config, class_names, task, model, step)
 
 
-def _shapes(params: state.Tree) -> state.Tree:
+def _shapes(params: Tree) -> Tree:
     return jax.tree.map(np.shape, params)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
@@ -12,7 +13,7 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.training.checkpoint import saved_steps
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
+def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
     """Makes `workdir` the folder of `config`'s run, or checks that it is.
 
     A run that ended before its first checkpoint has nothing to resume and leaves the folder to any config. How
@@ -49,7 +50,7 @@ def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
 
 
 def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
-    before, now = (configs.flatten(c.to_dict()) for c in (configs.load(path), config))
+    before, now = (flatten_dict(c.to_dict(), sep=".") for c in (configs.load(path), config))
     differing = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -162,7 +162,7 @@ def test_every_variant_builds(recipe, variant):
     images = task.example_batch(2)["image"]
     graphdef, state = nnx.split(model)
     logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(task.prepare(x)), state, images)
-    sides = [side // 8 for side in images.shape[1:3]] if task.problem == "segmentation" else []
+    sides = [side // 8 for side in images.shape[1:3]] if task.task_type == "segmentation" else []
     assert logits.shape == (2, *sides, 10)
     optim.create(config.optim, config.total_steps, states.split_model(model)[0])  # Its patterns match.
 
@@ -178,15 +178,15 @@ def test_every_recipe_trains(recipe, tmp_path):
     get_config, variants = RECIPES[recipe][0].get_config, RECIPES[recipe][1]
     config = get_config(next(variant for variant in variants if variant.startswith("tiny")))
     nano.get_segmentation_config()  # Registers the model.
-    shrunk = SHRUNK | (SMALL_SCENES if tasks.problem(config) == "segmentation" else {})
+    shrunk = SHRUNK | (SMALL_SCENES if tasks.task_type(config) == "segmentation" else {})
     config.update_from_flattened_dict(shrunk | (TAUGHT if "teacher" in config else {}))
     if "crop_size" in config.data and "teacher" in config:
         config.data.crop_size = (64, 80)
     config_check.check(config)
     task = tasks.create(config)
     if "teacher" in config:
-        task.use_teacher(distilled.teacher(task.problem))
-    results = loop.train(config, task, task.create_model(), tmp_path)
+        task = task.with_teacher(distilled.teacher(task.task_type))
+    results = loop.train(task.config, task, task.create_model(), tmp_path)
     assert results["images"] == 24
     assert np.isfinite(results[task.best_metric])
     steps = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

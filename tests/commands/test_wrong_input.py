@@ -251,7 +251,7 @@ def place(tmp_path_factory) -> pathlib.Path:
     (place / "corrupt/a").mkdir()
     (place / "corrupt/a/broken.png").write_bytes(b"nothing")
     for name in ("run", "trained"):
-        workdir.claim(place / name, quickstart.get_config(), ("a", "b"))
+        workdir.prepare_workdir(place / name, quickstart.get_config(), ("a", "b"))
     (place / "trained/checkpoints/5").mkdir(parents=True)
 
     two = weights.to_torch(create_model("seaformer_tiny", num_classes=2))
@@ -356,17 +356,17 @@ def test_segmentation_values_outside_their_range(key, value):
 
 def test_mended_config_is_accepted_until_there_is_a_checkpoint(tmp_path):
     config = quickstart.get_config()
-    workdir.claim(tmp_path, config, ("a", "b"))
+    workdir.prepare_workdir(tmp_path, config, ("a", "b"))
     config.optim.lr = 0.5
-    workdir.claim(tmp_path, config, ("a", "b"))
+    workdir.prepare_workdir(tmp_path, config, ("a", "b"))
     assert workdir.read(tmp_path)[0].optim.lr == 0.5
     (tmp_path / "checkpoints/5").mkdir(parents=True)
-    workdir.claim(tmp_path, config, ("a", "b"))
+    workdir.prepare_workdir(tmp_path, config, ("a", "b"))
     config.optim.lr = 0.25
     with pytest.raises(
         UserError, match=r"another config: optim\.lr was 0\.5, now 0\.25\. .* a new --workdir"
     ):
-        workdir.claim(tmp_path, config, ("a", "b"))
+        workdir.prepare_workdir(tmp_path, config, ("a", "b"))
 
 
 def test_full_disk(tmp_path, monkeypatch):

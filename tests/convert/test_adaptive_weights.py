@@ -91,7 +91,7 @@ def test_training_moves_away_from_the_iclr_model(monkeypatch, tmp_path, task):
 
 def save(folder, config: configs.ConfigDict, task: tasks.Task, model: nnx.Module) -> None:
     """A run that has three steps behind it."""
-    workdir.claim(folder, config, task.class_names)
+    workdir.prepare_workdir(folder, config, task.class_names)
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)
     arrays = state.split_model(model)
     checkpoints.save(state.TrainState(np.int32(3), *arrays, ema={}, opt_state={}), 3, {}, None)

@@ -60,7 +60,7 @@ def save_run(folder: pathlib.Path, config, last: dict, averaged: dict | None, st
         model = create_model(config.model.name, num_classes=8)
         weights.from_torch(model, state_dict)
         trees.append(dict(zip(("params", "batch_stats"), state.split_model(model), strict=True)))
-    workdir.claim(folder, config, CLASS_NAMES)
+    workdir.prepare_workdir(folder, config, CLASS_NAMES)
     checkpoints = Checkpoints(folder, config.checkpoint, "top1")
     ema = trees[1] if averaged else {}
     checkpoints.save(state.TrainState(np.int32(step), **trees[0], ema=ema, opt_state={}), step, {}, None)
@@ -151,7 +151,7 @@ def test_from_torch_makes_a_run_at_step_0_without_its_data(tmp_path):
     # What `train` restores into, and the config that it compares.
     config = imagenet.get_config("tiny")
     config.data.root = str(tmp_path)
-    workdir.claim(folder, config, loaded.class_names)
+    workdir.prepare_workdir(folder, config, loaded.class_names)
     model = create_model("seaformer_tiny", num_classes=9, seed=5)
     optimizer, _ = optim.create(config.optim, config.total_steps, state.split_model(model)[0])
     checkpoints = Checkpoints(folder, config.checkpoint, "top1")

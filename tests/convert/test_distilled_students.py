@@ -26,18 +26,18 @@ def filled(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return golden.fill({name: tuple(value.shape) for name, value in model.state_dict().items()})
 
 
-def mirror(problem: str, **options) -> tuple[torch.nn.Module, dict[str, np.ndarray]]:
-    model = MIRRORS[problem].create_model("seaformer_tiny", CLASSES, **(STUDENT | options))
+def mirror(task_type: str, **options) -> tuple[torch.nn.Module, dict[str, np.ndarray]]:
+    model = MIRRORS[task_type].create_model("seaformer_tiny", CLASSES, **(STUDENT | options))
     state_dict = filled(model)
     model.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in state_dict.items()})
     return model.eval(), state_dict
 
 
-@pytest.mark.parametrize("problem", MIRRORS)
+@pytest.mark.parametrize("task_type", MIRRORS)
 @pytest.mark.parametrize("width", [160, 0])
-def test_a_student_has_equal_logits_in_pytorch(problem, width):
-    reference, state_dict = mirror(problem, upsample_width=width)
-    model = create_model("seaformer_tiny", problem, CLASSES, **(STUDENT | {"upsample_width": width}))
+def test_a_student_has_equal_logits_in_pytorch(task_type, width):
+    reference, state_dict = mirror(task_type, upsample_width=width)
+    model = create_model("seaformer_tiny", task_type, CLASSES, **(STUDENT | {"upsample_width": width}))
     weights.from_torch(model, state_dict)
     back = weights.to_torch(model)
     assert back.keys() == state_dict.keys()
@@ -48,16 +48,16 @@ def test_a_student_has_equal_logits_in_pytorch(problem, width):
     found = jax.jit(lambda arrays, x: nnx.merge(graphdef, arrays)(x))(arrays, images)
     with torch.inference_mode():
         expected = reference(torch.from_numpy(images).permute(0, 3, 1, 2))
-    if problem == "segmentation":
+    if task_type == "segmentation":
         expected = expected.permute(0, 2, 3, 1)
         assert expected.shape == (2, 17, 26, CLASSES)  # At 1/8 of 136 x 208.
     assert np.abs(expected.numpy()).max() > 0.1
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("problem", MIRRORS)
-def test_a_student_is_deployed(problem):
-    reference, _ = mirror(problem)
+@pytest.mark.parametrize("task_type", MIRRORS)
+def test_a_student_is_deployed(task_type):
+    reference, _ = mirror(task_type)
     images = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         found, expected = rewrites.deploy(reference, (96, 128))(images), reference(images)
@@ -73,14 +73,14 @@ def test_names_of_the_module():
     assert state_dict["decode_head.conv_seg.weight"].shape == (CLASSES, 160, 1, 1)
 
 
-@pytest.mark.parametrize("problem", MIRRORS)
-def test_a_file_of_a_student_tells_its_width(tmp_path, problem):
-    recipe = distill_camvid if problem == "segmentation" else distill_imagenet
+@pytest.mark.parametrize("task_type", MIRRORS)
+def test_a_file_of_a_student_tells_its_width(tmp_path, task_type):
+    recipe = distill_camvid if task_type == "segmentation" else distill_imagenet
     config = recipe.get_config("tiny")
-    _, state_dict = mirror(problem)
+    _, state_dict = mirror(task_type)
     files.write_state_dict(tmp_path / "student.safetensors", state_dict)
     loaded = starting_weights.load(tmp_path / "student.safetensors", config)
-    assert (loaded.model.width, loaded.task.problem, len(loaded.class_names)) == (160, problem, CLASSES)
+    assert (loaded.model.width, loaded.task.task_type, len(loaded.class_names)) == (160, task_type, CLASSES)
 
 
 def test_a_student_starts_from_a_run_without_module(tmp_path):
@@ -101,7 +101,7 @@ def run(tmp_path_factory):
     folder, config = tmp_path_factory.mktemp("teacher") / "run", configs.segmentation()
     task = tasks.create(config)
     model = task.create_model()
-    workdir.claim(folder, config, task.class_names)
+    workdir.prepare_workdir(folder, config, task.class_names)
     params, batch_stats = state.split_model(model)
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)
     checkpoints.save(state.TrainState(np.int32(7), params, batch_stats, {}, {}), 7, {}, None)
@@ -127,7 +127,7 @@ def test_the_teacher_of_a_run_and_of_a_file_are_one(run, tmp_path):
         config = student_config(teacher__source=str(source), teacher__model=name, dtype="bfloat16")
         task = tasks.create(config)
         model = load(config)
-        task.use_teacher(model)
+        config = task.with_teacher(model).config
         assert model.backbone.dtype == "bfloat16" and model.width == config.model.upsample_width == 96
         hashes.append(config.teacher.sha256)
     assert hashes[0] == hashes[1] and len(hashes[0]) == 64

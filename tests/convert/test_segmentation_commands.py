@@ -34,7 +34,7 @@ def save_run(folder: pathlib.Path, config: configs.ConfigDict, step: int) -> dic
     model = task.create_model()
     state_dict = golden.fill({name: value.shape for name, value in weights.to_torch(model).items()})
     weights.from_torch(model, state_dict)
-    workdir.claim(folder, config, task.class_names)
+    workdir.prepare_workdir(folder, config, task.class_names)
     params, batch_stats = state.split_model(model)
     ema = {"params": params, "batch_stats": batch_stats} if config.optim.ema_decay else {}
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)

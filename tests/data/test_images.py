@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from seaformer_jax import errors
-from seaformer_jax.data import images, sources
+from seaformer_jax.data import images
+from seaformer_jax.data.classification import sources
 
 
 def encode(image: Image.Image, extension: str, **options) -> bytes:

@@ -9,7 +9,8 @@ from absl import flags
 from PIL import Image
 
 from seaformer_jax import errors
-from seaformer_jax.data import pipeline, sources
+from seaformer_jax.data import pipeline
+from seaformer_jax.data.classification import sources
 from seaformer_jax.data.sources import SkipCorrupt
 
 SIZE, BATCH = 22, 8  # Two and three quarter batches: epochs end within batches.

@@ -40,7 +40,7 @@ def make_task(**changes) -> Classification:
 
 def evaluate(task: Classification) -> dict:
     model = Linear(task.num_classes)
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, meshes.create_mesh())
+    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
     return evaluator(*states.split_model(model))
 
 
@@ -132,7 +132,7 @@ def test_weights_are_not_changed():
     params, stats = states.split_model(model)
     before = jax.tree.map(np.array, params)
     task = make_task()
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, meshes.create_mesh())
+    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
     first, second = evaluator(params, stats), evaluator(params, stats)
     assert np.array_equal(params["kernel"], before["kernel"])
     assert task.summarize(first) == task.summarize(second)

@@ -13,7 +13,7 @@ from PIL import Image
 from seaformer_jax.data import images
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.evaluation import inference, pictures
-from seaformer_jax.evaluation.visualizer import Artist
+from seaformer_jax.evaluation.visualizer import Visualizer
 
 PALETTE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 SETTINGS = {"mode": "whole", "flip": False, "scale": (96, 96), "size_divisor": 32, "scales": (1.0,)}
@@ -44,9 +44,11 @@ def predict(model: nnx.Module, batch: dict) -> jax.Array:
 
 
 @pytest.fixture(scope="module")
-def artist() -> Artist:
+def visualizer() -> Visualizer:
     transform = SegmentationEvalTransform(SETTINGS)
-    return Artist(Brightest(), transform.map, lambda x: x / 255, predict, ("red", "green", "blue"), PALETTE)
+    return Visualizer(
+        Brightest(), transform.map, lambda x: x / 255, predict, ("red", "green", "blue"), PALETTE
+    )
 
 
 def halves(height: int, width: int, left: int, right: int) -> np.ndarray:
@@ -58,8 +60,8 @@ def halves(height: int, width: int, left: int, right: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [(96, 96), (50, 200), (301, 144)])
-def test_classes_at_the_image_s_own_size(artist, size):
-    classes = artist.classes(halves(*size, 2, 1))
+def test_classes_at_the_image_s_own_size(visualizer, size):
+    classes = visualizer.classes(halves(*size, 2, 1))
     assert classes.shape == size and classes.dtype == np.uint8
     margin = size[1] // 6  # The border between the halves is blurred.
     assert (classes[:, : size[1] // 2 - margin] == 2).all()
@@ -67,14 +69,14 @@ def test_classes_at_the_image_s_own_size(artist, size):
 
 
 @pytest.fixture(scope="module")
-def written(artist, tmp_path_factory) -> tuple[pathlib.Path, list[pathlib.Path]]:
+def written(visualizer, tmp_path_factory) -> tuple[pathlib.Path, list[pathlib.Path]]:
     place = tmp_path_factory.mktemp("predict")
     paths = [place / folder / "street.png" for folder in "ab"]
     for path, channels in zip(paths, ((2, 1), (2, 2)), strict=True):
         path.parent.mkdir()
         Image.fromarray(halves(96, 160, *channels)).save(path)
     (place / "out").mkdir()
-    artist.write(paths, place / "out", heatmap=True)
+    visualizer.write(paths, place / "out", heatmap=True)
     return place / "out", paths
 
 
@@ -85,22 +87,22 @@ def test_files_of_every_image(written):
     assert {path.name for path in folder.iterdir()} == expected | {"legend.png", "predictions.jsonl"}
 
 
-def test_mask_and_overlay_are_of_the_image(artist, written):
+def test_mask_and_overlay_are_of_the_image(visualizer, written):
     folder, paths = written
     image = images.decode(paths[0], "street")
-    classes = artist.classes(image)
+    classes = visualizer.classes(image)
     assert np.array_equal(np.asarray(Image.open(folder / "street_mask.png")), classes)
     overlay = np.asarray(Image.open(folder / "street_overlay.png"))
     assert np.array_equal(overlay, pictures.overlay(image, classes, PALETTE))
 
 
-def test_shares_of_the_classes(artist, written):
+def test_shares_of_the_classes(visualizer, written):
     folder, paths = written
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["image"] for row in rows] == [str(path) for path in paths]
     assert [row["mask"] for row in rows] == ["street_mask.png", "street-2_mask.png"]
     assert rows[1]["classes"] == {"blue": 1.0}
-    classes = artist.classes(images.decode(paths[0], "street"))
+    classes = visualizer.classes(images.decode(paths[0], "street"))
     assert rows[0]["classes"] == pytest.approx(
         {"blue": (classes == 2).mean(), "green": (classes == 1).mean()}, abs=1e-6
     )
@@ -120,15 +122,15 @@ def test_legend_names_the_classes_that_occur(written):
     assert len(rows[0]) == 0
 
 
-def test_no_heat_maps_unless_wanted(artist, written, tmp_path):
-    artist.write(written[1][:1], tmp_path, heatmap=False)
+def test_no_heat_maps_unless_wanted(visualizer, written, tmp_path):
+    visualizer.write(written[1][:1], tmp_path, heatmap=False)
     assert not list(tmp_path.glob("*heatmap*"))
 
 
-def test_comparison_has_the_labels_on_the_left(artist, tmp_path):
+def test_comparison_has_the_labels_on_the_left(visualizer, tmp_path):
     image = halves(96, 96, 0, 1)
     labels = np.full((96, 96), 255, np.uint8)
-    artist.comparison(image, labels, tmp_path / "x.png")
+    visualizer.comparison(image, labels, tmp_path / "x.png")
     left, right = np.split(np.asarray(Image.open(tmp_path / "x.png")), 2, axis=1)
     assert np.array_equal(left, image)
-    assert np.array_equal(right, pictures.overlay(image, artist.classes(image), PALETTE))
+    assert np.array_equal(right, pictures.overlay(image, visualizer.classes(image), PALETTE))

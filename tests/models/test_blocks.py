@@ -61,33 +61,6 @@ def test_initial_values_are_distributed_as_pytorchs(layer, reference):
         assert abs(ours.mean()) < 5 * theirs.std() / ours.size**0.5
 
 
-def test_drop_path_drops_whole_images_and_scales_the_rest():
-    x = jnp.asarray(normal(0, 4000, 2, 1, 3))
-    y = np.asarray(blocks.drop_path(x, 0.25, nnx.Rngs(dropout=0)))
-    kept = y.any((1, 2, 3))
-    np.testing.assert_allclose(y[kept], np.asarray(x)[kept] / 0.75, rtol=1e-6)
-    assert kept.mean() == pytest.approx(0.75, abs=0.035)  # 5 standard errors
-
-
-def test_drop_path_draws_anew_from_its_stream():
-    rngs, x = nnx.Rngs(dropout=0), jnp.ones((64, 1, 1, 1))
-    first, second = (blocks.drop_path(x, 0.5, rngs) for _ in range(2))
-    assert (first != second).any()
-    assert (blocks.drop_path(x, 0.5, nnx.Rngs(dropout=0)) == first).all()
-
-
-def test_drop_path_without_a_stream_or_rate_is_the_identity():
-    x = jnp.ones((8, 1, 1, 1))
-    assert blocks.drop_path(x, 0.9, None) is x
-    assert blocks.drop_path(x, 0.0, nnx.Rngs(dropout=0)) is x
-
-
-def test_drop_path_keeps_bfloat16():
-    assert (
-        blocks.drop_path(jnp.ones((2, 1, 1, 1), jnp.bfloat16), 0.5, nnx.Rngs(dropout=0)).dtype == jnp.bfloat16
-    )
-
-
 def test_bfloat16_model_keeps_parameters_statistics_and_logits_in_float32():
     graphdef, state = nnx.split(create_model("seaformer_tiny", num_classes=10, dtype="bfloat16"))
 

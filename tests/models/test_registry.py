@@ -90,7 +90,7 @@ def test_no_two_layers_start_alike():
 
 def test_drop_path_rate_rises_within_each_stage():
     model = create_model("seaformer_large", drop_path_rate=0.2)
-    rates = [[layer.drop_path_rate for layer in stage.sea] for stage in model.backbone.stages]
+    rates = [[layer.drop_path.rate for layer in stage.sea] for stage in model.backbone.stages]
     assert rates == [[], [], *[[0, pytest.approx(0.1), pytest.approx(0.2)]] * 3]
 
 

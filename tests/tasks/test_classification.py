@@ -90,7 +90,7 @@ def test_loss_mixes_images_and_targets_alike(batch):
 
 def test_counts_equal_torch(batch):
     mask = np.arange(64) % 3 > 0
-    count = jax.jit(lambda batch: make_task().count(Pixels(), batch))
+    count = jax.jit(lambda batch: make_task().eval_metrics(Pixels(), batch))
     counts = jax.device_get(count({**batch, "mask": mask}))
     logits, labels = logits_of(batch)[mask], torch.tensor(batch["label"], dtype=torch.long)[mask]
     top = logits.topk(5).indices
@@ -109,14 +109,14 @@ def test_a_model_that_gives_nan_is_never_right(batch):
         def __call__(self, images, train=False, rngs=None):
             return super().__call__(images) * jnp.nan
 
-    counts = make_task().count(Diverged(), {**batch, "mask": np.ones(64, bool)})
+    counts = make_task().eval_metrics(Diverged(), {**batch, "mask": np.ones(64, bool)})
     assert counts["top5"].total == 0
     assert np.isnan(counts["loss"].compute())
 
 
 def test_summary():
     task = make_task()
-    counts = task.count(
+    counts = task.eval_metrics(
         Pixels(), {"image": np.zeros((4, 2, 2, 3), np.uint8), "label": np.arange(4), "mask": np.arange(4) < 3}
     )
     summary = task.summarize(jax.device_get(counts))
@@ -164,7 +164,7 @@ def test_the_model_is_the_one_of_the_config():
     task = make_task(model__drop_path_rate=0.3, model__bn_groups=2, dtype="bfloat16", seed=3)
     model = task.create_model()
     assert model.head.kernel.shape[1] == CLASSES
-    assert model.backbone.stages[3].sea[-1].drop_path_rate == 0.3
+    assert model.backbone.stages[3].sea[-1].drop_path.rate == 0.3
     assert model.backbone.stem.bn.groups == 2
     assert model.backbone.dtype == jnp.bfloat16
     other = make_task(seed=4).create_model()

@@ -51,8 +51,7 @@ class Small(Plain):
 
 def make_task(**changes) -> tasks.Task:
     task = tasks.create(distilled.make_config("segmentation", **changes))
-    task.use_teacher(Plain(seed=5))
-    return task
+    return task.with_teacher(Plain(seed=5))
 
 
 @pytest.fixture(scope="module")
@@ -260,13 +259,13 @@ def test_the_config_keeps_what_a_run_has_to_know():
     task = make_task()
     assert task.config.model.upsample_width == 6
     assert task.config.teacher.sha256 == digest(task.constants()["teacher"])
-    task.use_teacher(Plain(seed=5))  # The same one again.
+    task.with_teacher(Plain(seed=5))  # The same one again.
     with pytest.raises(
         UserError, match=r"teacher\.sha256 is '[0-9a-f]{64}', but the teacher .* it is another"
     ):
-        task.use_teacher(Plain(seed=6))
+        task.with_teacher(Plain(seed=6))
     with pytest.raises(UserError, match=r"model\.upsample_width is 6, but the teacher .* has 7"):
-        task.use_teacher(Plain(width=7))
+        task.with_teacher(Plain(width=7))
 
 
 def test_a_task_without_its_teacher():

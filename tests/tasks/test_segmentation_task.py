@@ -125,7 +125,7 @@ def pairs_task(pairs, **changes) -> Segmentation:
 
 def evaluate(task: Segmentation) -> dict:
     model = Colours()
-    evaluator = Evaluator(nnx.graphdef(model), task.count, task.eval_batches, meshes.create_mesh())
+    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
     return evaluator(*states.split_model(model))
 
 
@@ -154,7 +154,7 @@ def test_no_number_depends_on_the_batch_size(pairs, expected, batch_size):
 
 def test_no_number_depends_on_the_number_of_hosts(pairs, expected):
     task, total = pairs_task(pairs), None
-    count = jax.jit(lambda batch: task.count(Colours(), batch))
+    count = jax.jit(lambda batch: task.eval_metrics(Colours(), batch))
     source = SkipCorrupt(task.val_source, "error", replace=False)
     transform = SegmentationEvalTransform(task.config.eval)
     for host in range(2):

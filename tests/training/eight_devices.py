@@ -53,7 +53,7 @@ def train(variant: str, mesh: Mesh, folder: pathlib.Path):
 
 def evaluate(variant: str, batch_size: int, mesh: Mesh, folder: pathlib.Path) -> dict:
     task = create(variant, eval__batch_size=batch_size)
-    evaluator = Evaluator(nnx.graphdef(task.create_model()), task.count, task.eval_batches, mesh)
+    evaluator = Evaluator(nnx.graphdef(task.create_model()), task.eval_metrics, task.eval_batches, mesh)
     return evaluator(*checkpoint.load_weights(folder)[1:])
 
 

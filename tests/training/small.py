@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from seaformer_jax import config as configs
 from seaformer_jax import losses
 from seaformer_jax.metrics import Mean
-from seaformer_jax.models.blocks import ConvBN, Pointwise, drop_path
+from seaformer_jax.models.blocks import ConvBN, Pointwise
 from tests.paths import REPOSITORY
 
 CLASSES, SIDE = 4, 4
@@ -32,12 +32,13 @@ class Net(nnx.Module):
         self.stem = ConvBN(Pointwise(3, 8, rng), 8, groups=bn_groups) if norm else Pointwise(3, 8, rng)
         self.branch = Pointwise(8, 8, rng)
         self.head = Pointwise(8, CLASSES, rng, use_bias=True)
+        self.drop_path = nnx.Dropout(0.5, broadcast_dims=(1, 2, 3))
         self.norm = norm
 
     def __call__(self, x: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
         """x [B, H, W, 3] -> logits [B, CLASSES]."""
         x = jax.nn.relu(self.stem(x, train) if self.norm else self.stem(x))
-        x = x + drop_path(self.branch(x), 0.5, rngs)
+        x = x + self.drop_path(self.branch(x), deterministic=rngs is None, rngs=rngs)
         return self.head(x.mean((1, 2)))
 
 
@@ -86,7 +87,7 @@ class StandIn:
 
     loss = staticmethod(loss)
 
-    def count(self, model: nnx.Module, batch: dict) -> dict:
+    def eval_metrics(self, model: nnx.Module, batch: dict) -> dict:
         logits, mask = model(batch["image"]), batch["mask"]
         return {
             "loss": Mean.of(losses.cross_entropy(logits, batch["label"]), mask),

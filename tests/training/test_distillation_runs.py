@@ -20,7 +20,9 @@ def one_compilation():
     compiled = {}
 
     def compile_once(config, task, *rest, compile_=loop._compile):
-        return compiled.get(task.problem) or compiled.setdefault(task.problem, compile_(config, task, *rest))
+        return compiled.get(task.task_type) or compiled.setdefault(
+            task.task_type, compile_(config, task, *rest)
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "_compile", compile_once)
@@ -28,7 +30,7 @@ def one_compilation():
 
 
 def train(task, folder) -> None:
-    workdir.claim(folder, task.config, task.class_names)
+    workdir.prepare_workdir(folder, task.config, task.class_names)
     loop.train(task.config, task, task.create_model(), folder)
 
 
@@ -81,13 +83,12 @@ def test_the_student_learns_and_the_checkpoint_has_nothing_else(runs):
 
 def test_another_teacher_is_refused(runs):
     task, whole, _ = runs
-    changed = distilled.make_config(task.problem)
+    changed = distilled.make_config(task.task_type)
     changed.update(configs.load(whole / "config.json"))
     changed.teacher.sha256 = ""
-    other = tasks.create(changed)
-    other.use_teacher(distilled.teacher(task.problem, seed=10))
+    other = tasks.create(changed).with_teacher(distilled.teacher(task.task_type, seed=10))
     with pytest.raises(UserError, match=r"teacher\.sha256 was '[0-9a-f]{64}', now '[0-9a-f]{64}'"):
-        workdir.claim(whole, changed, other.class_names)
+        workdir.prepare_workdir(whole, other.config, other.class_names)
 
 
 def test_a_run_is_read_without_its_teacher(runs):
@@ -97,5 +98,5 @@ def test_a_run_is_read_without_its_teacher(runs):
     assert (
         loaded.model.width
         == loaded.config.model.upsample_width
-        == (12 if loaded.task.problem == "segmentation" else 16)
+        == (12 if loaded.task.task_type == "segmentation" else 16)
     )

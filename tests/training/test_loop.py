@@ -71,7 +71,7 @@ def test_evaluation_sees_the_state_that_is_saved(tmp_path, use_ema):
     results = train(tmp_path, config)
     task = small.StandIn(config)
     evaluator = Evaluator(
-        nnx.graphdef(task.create_model()), task.count, task.eval_batches, meshes.create_mesh()
+        nnx.graphdef(task.create_model()), task.eval_metrics, task.eval_batches, meshes.create_mesh()
     )
     averaged, last = (
         task.summarize(evaluator(*checkpoint.load_weights(tmp_path, use_ema=use)[1:]))

@@ -23,7 +23,7 @@ def changed(**changes):
 def run(tmp_path):
     """The workdir of a run with a checkpoint; made with its parents."""
     folder = tmp_path / "runs/first"
-    workdir.claim(folder, changed(), NAMES)
+    workdir.prepare_workdir(folder, changed(), NAMES)
     (folder / "checkpoints/500").mkdir(parents=True)
     return folder
 
@@ -36,14 +36,14 @@ def test_it_says_what_is_in_it(run):
 
 def test_the_same_config_may_go_on(run):
     before = (run / "config.json").read_bytes()
-    workdir.claim(run, changed(), NAMES)
+    workdir.prepare_workdir(run, changed(), NAMES)
     assert (run / "config.json").read_bytes() == before
 
 
 def test_another_config_is_refused_with_the_differences(run):
     other = changed(optim__lr=0.5, model__name="seaformer_base", optim__lr_multipliers=((".*bias", 3.0),))
     with pytest.raises(UserError) as error:
-        workdir.claim(run, other, NAMES)
+        workdir.prepare_workdir(run, other, NAMES)
     assert str(error.value) == (
         f"{run} belongs to a run with another config: "
         "model.name was 'seaformer_tiny', now 'seaformer_base'; "
@@ -55,27 +55,27 @@ def test_another_config_is_refused_with_the_differences(run):
 
 
 def test_a_run_without_checkpoints_leaves_its_folder(tmp_path):
-    workdir.claim(tmp_path, changed(), NAMES)
-    workdir.claim(tmp_path, changed(optim__lr=0.5), NAMES)
+    workdir.prepare_workdir(tmp_path, changed(), NAMES)
+    workdir.prepare_workdir(tmp_path, changed(optim__lr=0.5), NAMES)
     assert workdir.read(tmp_path)[0].optim.lr == 0.5
 
 
 def test_how_hosts_find_each_other_is_no_part_of_the_run(run):
     other = changed(distributed__enabled=True, distributed__coordinator="a:1", distributed__process_id=1)
-    workdir.claim(run, other, NAMES)
+    workdir.prepare_workdir(run, other, NAMES)
     assert other.distributed.enabled
     assert not workdir.read(run)[0].distributed.enabled
 
 
 def test_a_run_of_several_hosts_is_recorded_as_one_of_any_number(tmp_path):
     config = changed(distributed__enabled=True, distributed__num_processes=4)
-    workdir.claim(tmp_path, config, NAMES)
+    workdir.prepare_workdir(tmp_path, config, NAMES)
     assert not json.loads((tmp_path / "config.json").read_text())["distributed"]["enabled"]
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    workdir.claim(tmp_path / "run", changed(), NAMES)
+    workdir.prepare_workdir(tmp_path / "run", changed(), NAMES)
     assert not (tmp_path / "run").exists()
 
 
@@ -84,4 +84,4 @@ def test_folders_that_cannot_be_used(tmp_path):
         workdir.read(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to --workdir"):
-        workdir.claim(tmp_path / "file/run", changed(), NAMES)
+        workdir.prepare_workdir(tmp_path / "file/run", changed(), NAMES)

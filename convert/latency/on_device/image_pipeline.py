@@ -8,7 +8,7 @@ from convert.bundle import Bundle
 from convert.labels import class_map
 
 
-class Steps:
+class ImagePipeline:
     """Pre-processing, network and post-processing.
 
     Attributes:

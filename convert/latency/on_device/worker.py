@@ -21,7 +21,7 @@ import numpy as np
 
 from convert.bundle import Bundle
 from convert.latency.devices.base import STEPS, Samples
-from convert.latency.on_device.image_pipeline import Steps
+from convert.latency.on_device.image_pipeline import ImagePipeline
 
 MARKS = -77  # A file descriptor that no process has; arm/count.c watches it.
 
@@ -30,36 +30,38 @@ def main(folder: str, threads: str) -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # The pipe is for answers; runtimes print too.
     bundle = Bundle.open(pathlib.Path(folder))
-    steps = Steps(bundle, int(threads))
-    image = steps.image()
+    pipeline = ImagePipeline(bundle, int(threads))
+    image = pipeline.image()
     print("true", file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(_answer(line.split(), steps, image)), file=answers, flush=True)
+        print(json.dumps(_answer(line.split(), pipeline, image)), file=answers, flush=True)
 
 
-def _answer(words: list[str], steps: Steps, image: np.ndarray) -> Any:
+def _answer(words: list[str], pipeline: ImagePipeline, image: np.ndarray) -> Any:
     match words:
         case ["measure", warmup, runs]:
-            return _measure(steps, image, int(warmup), int(runs), time.perf_counter_ns)
+            return _measure(pipeline, image, int(warmup), int(runs), time.perf_counter_ns)
         case ["count", warmup, runs]:
-            return _measure(steps, image, int(warmup), int(runs), _marker())
+            return _measure(pipeline, image, int(warmup), int(runs), _marker())
         case ["output", path]:
-            np.save(path, steps.network(steps.reference))
+            np.save(path, pipeline.network(pipeline.reference))
             return True
         case ["peak"]:
             return _peak_bytes()
     raise ValueError(f"unknown request {words}")
 
 
-def _measure(steps: Steps, image: np.ndarray, warmup: int, runs: int, bound: Callable[[], int]) -> Samples:
+def _measure(
+    pipeline: ImagePipeline, image: np.ndarray, warmup: int, runs: int, bound: Callable[[], int]
+) -> Samples:
     samples: Samples = {step: [] for step in STEPS}
     for number in range(warmup + runs):
         began = bound()
-        prepared = steps.prepare(image)
+        prepared = pipeline.prepare(image)
         ready = bound()
-        output = steps.network(prepared)
+        output = pipeline.network(prepared)
         done = bound()
-        steps.finish(output)
+        pipeline.finish(output)
         ended = bound()
         if number >= warmup:
             spans = ready - began, done - ready, ended - done, ended - began

@@ -13,7 +13,7 @@ from convert.latency import table, turns
 from convert.latency.devices.host import Host
 from convert.latency.devices.qemu import read_marks
 from convert.latency.devices.registry import DeviceError
-from convert.latency.on_device.image_pipeline import Steps, picture
+from convert.latency.on_device.image_pipeline import ImagePipeline, picture
 from seaformer_jax.errors import UserError
 from tests.convert.latency import device_standins as standins
 from tests.paths import REPOSITORY
@@ -110,7 +110,7 @@ def test_pre_processing_gives_what_the_reference_holds(runtime, tmp_path):
         image = picture(bundle)
         scaled = image.astype(np.float64) / 255
         expected = scaled if inside else (scaled - bundle.mean) / bundle.std
-        np.testing.assert_allclose(Steps(bundle, 1).prepare(image), expected[None], atol=2e-6)
+        np.testing.assert_allclose(ImagePipeline(bundle, 1).prepare(image), expected[None], atol=2e-6)
     # Back from the reference: half a grey level off at most, but for what no picture can hold.
     closest = np.clip(bundle.reference()[0][0], 0, 1)
     assert np.abs(picture(bundle) / 255 - closest).max() <= 0.5 / 255 + 1e-6
@@ -120,7 +120,7 @@ def test_post_processing_follows_the_output(runtime, tmp_path):
     logits = np.random.default_rng(0).normal(size=(1, 2, 3, 5)).astype(np.float32)
     fields = {"task": "segmentation", "input_size": (2, 3), "output_layout": "NCHW"}
     steps = {
-        output: Steps(standins.write_bundle(tmp_path / output, "onnx", output=output, **fields), 1)
+        output: ImagePipeline(standins.write_bundle(tmp_path / output, "onnx", output=output, **fields), 1)
         for output in ("logits8", "logits", "labels")
     }
     expected = logits[0].argmax(-1)

@@ -65,8 +65,8 @@ def test_reduced_and_whole_pascal_context_agree():
 def test_the_tables_are_installed():
     settings = configparser.ConfigParser()
     settings.read(REPOSITORY / "setup.cfg")
-    patterns = settings["options.package_data"]["seaformer_jax.data"].split()
-    room = REPOSITORY / "seaformer_jax/data"
+    patterns = settings["options.package_data"]["seaformer_jax.data.segmentation"].split()
+    room = REPOSITORY / "seaformer_jax/data/segmentation"
     declared = {path for pattern in patterns for path in room.glob(pattern)}
     assert declared == {path for path in room.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert len(declared) == 5

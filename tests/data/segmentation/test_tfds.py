@@ -40,6 +40,7 @@ def tfds():
 @pytest.fixture(scope="module")
 def tfds_dir(tfds, tmp_path_factory):
     class SceneParse150(tfds.core.GeneratorBasedBuilder):
+        code_path = None  # TFDS cannot find the source of a module of `tests` without importlib_resources.
         """The features of TFDS's builder of this name."""
 
         VERSION = tfds.core.Version("1.0.0")
@@ -62,6 +63,7 @@ def tfds_dir(tfds, tmp_path_factory):
                 yield i, {"image": picture("scene_parse150", i), "annotation": stored(annotation)}
 
     class Cityscapes(tfds.core.GeneratorBasedBuilder):
+        code_path = None  # TFDS cannot find the source of a module of `tests` without importlib_resources.
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="semantic_segmentation")]  # noqa: RUF012
 
