@@ -55,7 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
     Values that depend on the batch size are lazy: they follow `config.batch_size` until they are set.
 
     Raises:
-      UserError: an unknown variant.
+        UserError: an unknown variant.
     """
     size, optimiser = _parse(variant)
     mixup, warm_up_epochs = _MIXUP_AND_WARM_UP_EPOCHS[size]

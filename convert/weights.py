@@ -48,9 +48,9 @@ def to_torch(model: nnx.Module, batches_tracked: int = 0) -> dict[str, np.ndarra
     """Returns the state dict of `model`: official name -> float32 array in PyTorch's layout.
 
     Args:
-      model: of `seaformer_jax.create_model`.
-      batches_tracked: value of BatchNorm's `num_batches_tracked`, which PyTorch wants beside the statistics
-        and uses only where its momentum is None.
+        model: of `seaformer_jax.create_model`.
+        batches_tracked: value of BatchNorm's `num_batches_tracked`, which PyTorch wants beside the statistics
+          and uses only where its momentum is None.
     """
     values = _variables(model)
     state_dict = {}
@@ -65,8 +65,8 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
     """Puts `state_dict` (official names; arrays or tensors) into `model`, in place.
 
     Raises:
-      ValueError: a name is missing or unexpected, or a shape differs; the message lists them and `model` is
-        left as it was.
+        ValueError: a name is missing or unexpected, or a shape differs; the message lists them and `model` is
+          left as it was.
     """
     matching = match(model, state_dict)
     if matching.missing or matching.unexpected or matching.misshaped:
@@ -80,7 +80,7 @@ def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Ma
     For fine-tuning: a head of another class count or task keeps its fresh values.
 
     Raises:
-      UserError: nothing fits.
+        UserError: nothing fits.
     """
     matching = match(model, state_dict)
     if not matching.matched:

@@ -46,10 +46,10 @@ def in_turn(
     time.
 
     Args:
-      sides: name -> function without arguments, called in the new process (so it must be picklable), that returns
-        (a function that does the work once and waits for it, facts for the table).
-      rounds: counted runs of each side.
-      warm_up: runs before them.
+        sides: name -> function without arguments, called in the new process (so it must be picklable), that returns
+          (a function that does the work once and waits for it, facts for the table).
+        rounds: counted runs of each side.
+        warm_up: runs before them.
     """
     context = multiprocessing.get_context("spawn")
     pipes = {}

@@ -235,8 +235,8 @@ def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
     """Returns `variant` where it is one of `variants`; UserError that lists them otherwise.
 
     Args:
-      recipe: path of the recipe, for the message.
-      variant: the part of `--config` after the colon.
+        recipe: path of the recipe, for the message.
+        variant: the part of `--config` after the colon.
     """
     variants = list(variants)
     if variant not in variants:

@@ -26,9 +26,9 @@ def class_shares(labels: jax.Array, num_classes: int, stride: int) -> jax.Array:
     them is the mean over the cell's pixels, 0 where there is no label.
 
     Args:
-      labels: integer [B, H, W]; a pixel whose value is not in 0..num_classes-1 has no label.
-      num_classes: of the logits.
-      stride: pixels along one side of a cell; it divides H and W.
+        labels: integer [B, H, W]; a pixel whose value is not in 0..num_classes-1 has no label.
+        num_classes: of the logits.
+        stride: pixels along one side of a cell; it divides H and W.
     """
     batch, height, width = labels.shape
     cells = labels.reshape(batch, height // stride, stride, width // stride, stride)
@@ -41,9 +41,9 @@ def feature_distance(student: jax.Array, teacher: jax.Array, shares: jax.Array) 
     0 for equal features, 1 for features that are all 0; it does not depend on the scale of the teacher.
 
     Args:
-      student: f, [B, h, w, C].
-      teacher: t, of the same shape; no gradient flows to it.
-      shares: s, float32 [B, h, w] in [0, 1].
+        student: f, [B, h, w, C].
+        teacher: t, of the same shape; no gradient flows to it.
+        shares: s, float32 [B, h, w] in [0, 1].
     """
     teacher = jax.lax.stop_gradient(teacher).astype(jnp.float32)
     error = (shares * jnp.square(student.astype(jnp.float32) - teacher).sum(-1)).sum()
@@ -56,11 +56,11 @@ def output_divergence(student: jax.Array, teacher: jax.Array, temperature: float
     T^2 keeps the size of the gradient as T grows (Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2).
 
     Args:
-      student: logits [..., C].
-      teacher: logits of the same shape; no gradient flows to them.
-      temperature: T > 0.
+        student: logits [..., C].
+        teacher: logits of the same shape; no gradient flows to them.
+        temperature: T > 0.
     Returns:
-      float32 [...], in nats.
+        float32 [...], in nats.
     """
     log_p = jax.nn.log_softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32) / temperature)
     log_q = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)

@@ -14,10 +14,10 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     `SoftTargetCrossEntropy` (timm/loss/cross_entropy.py).
 
     Args:
-      logits: [B, num_classes].
-      targets: [B, num_classes], rows summing to 1.
+        logits: [B, num_classes].
+        targets: [B, num_classes], rows summing to 1.
     Returns:
-      [B].
+        [B].
     """
     return optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
@@ -46,10 +46,10 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> PixelSums:
     is taken in the same pass, so that nothing of their size is kept or computed twice.
 
     Args:
-      logits: [B, h, w, C].
-      labels: integer [B, f*h, f*w], f even; a pixel whose value is not in 0..C-1 has no label.
+        logits: [B, h, w, C].
+        labels: integer [B, f*h, f*w], f even; a pixel whose value is not in 0..C-1 has no label.
     Raises:
-      ValueError: the labels are not of such a size.
+        ValueError: the labels are not of such a size.
     """
     (_, h, w, _), (_, height, width) = logits.shape, labels.shape
     if height % (2 * h) or height * w != width * h:

@@ -17,8 +17,8 @@ def resize_linear(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     `seaformer_jax.models.macs` can tell interpolation from the products of the network.
 
     Args:
-      x: array of any rank, float.
-      shape: the wanted shape, of the same rank.
+        x: array of any rank, float.
+        shape: the wanted shape, of the same rank.
     """
     if x.shape == shape:
         return x
@@ -36,9 +36,9 @@ def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
     """The two taps per output of linear resizing from `size` to `new_size`, as `resize_linear` does it.
 
     Args:
-      size: entries of the input.
-      new_size: entries of the output; may be traced.
-      length: rows of the result, at least `new_size`; those beyond it repeat the input's last entry.
+        size: entries of the input.
+        new_size: entries of the output; may be traced.
+        length: rows of the result, at least `new_size`; those beyond it repeat the input's last entry.
     """
     position = jnp.clip((jnp.arange(length) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
     low = jnp.floor(position).astype(jnp.int32)

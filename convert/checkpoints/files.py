@@ -33,12 +33,12 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     parallel training is removed, and entries that are not tensors are left out.
 
     Args:
-      path: a .pth, .pth.tar, .pt or .safetensors file.
+        path: a .pth, .pth.tar, .pt or .safetensors file.
     Returns:
-      Name -> array in PyTorch's layout and the stored dtype; bfloat16, which NumPy lacks, becomes float32.
+        Name -> array in PyTorch's layout and the stored dtype; bfloat16, which NumPy lacks, becomes float32.
     Raises:
-      UserError: unknown suffix, no such file, not readable, no tensors, or objects other than tensors, plain
-        values, NumPy's floats and `argparse.Namespace`; PyTorch is not installed and the suffix is one of its own.
+        UserError: unknown suffix, no such file, not readable, no tensors, or objects other than tensors, plain
+          values, NumPy's floats and `argparse.Namespace`; PyTorch is not installed and the suffix is one of its own.
     """
     path = pathlib.Path(path)
     load = _load_torch if _is_torch(path) else _load_safetensors
@@ -60,11 +60,11 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
     """Writes `state_dict` so that `path` holds either the whole of it or what it held before.
 
     Args:
-      path: .safetensors, or .pth, .pth.tar or .pt for a bare dict of tensors, as PyTorch's
-        `load_state_dict(torch.load(path))` takes it.
-      state_dict: name -> array in PyTorch's layout.
+        path: .safetensors, or .pth, .pth.tar or .pt for a bare dict of tensors, as PyTorch's
+          `load_state_dict(torch.load(path))` takes it.
+        state_dict: name -> array in PyTorch's layout.
     Raises:
-      UserError: unknown suffix, the place cannot be written to, or PyTorch is needed and not installed.
+        UserError: unknown suffix, the place cannot be written to, or PyTorch is needed and not installed.
     """
     path = pathlib.Path(path)
     dump = _dump_torch if _is_torch(path) else _dump_safetensors

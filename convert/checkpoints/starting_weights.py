@@ -20,7 +20,7 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
     "class 0", "class 1", ... otherwise.
 
     Raises:
-      UserError: the file cannot be read, or is of another model or another number of classes than `config`.
+        UserError: the file cannot be read, or is of another model or another number of classes than `config`.
     """
     state_dict = files.read_state_dict(path)
     task_type = tasks.task_type(config)
@@ -47,11 +47,11 @@ def load_into(model: nnx.Module, source: str) -> None:
     The log lists the names that matched, those that are missing in `source` and those that it has besides.
 
     Args:
-      model: of `seaformer_jax.create_model`.
-      source: a workdir, whose own config tells which of its weights are meant, or a file of weights with the
-        official names (.pth, .pth.tar, .pt or .safetensors). It may be a classifier where `model` segments.
+        model: of `seaformer_jax.create_model`.
+        source: a workdir, whose own config tells which of its weights are meant, or a file of weights with the
+          official names (.pth, .pth.tar, .pt or .safetensors). It may be a classifier where `model` segments.
     Raises:
-      UserError: `source` cannot be read, or its backbone is not the one of `model`.
+        UserError: `source` cannot be read, or its backbone is not the one of `model`.
     """
     path = pathlib.Path(source).expanduser()
     if not path.exists():

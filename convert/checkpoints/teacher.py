@@ -19,10 +19,10 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
     """Returns the model that `config.teacher` names, computing in `config.dtype`.
 
     Args:
-      config: of the student's run.
-      class_names: of its data, in order.
+        config: of the student's run.
+        class_names: of its data, in order.
     Raises:
-      UserError: there is no such teacher, or it is of another task type, other classes or other mean and std.
+        UserError: there is no such teacher, or it is of another task type, other classes or other mean and std.
     """
     source = config.teacher.source
     if not source:

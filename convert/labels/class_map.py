@@ -27,12 +27,12 @@ def argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     `argmax_upsample.c`, which is compiled at the first call.
 
     Args:
-      logits: float32 [h, w, C], finite, of at most 256 classes.
-      size: height and width of the image.
+        logits: float32 [h, w, C], finite, of at most 256 classes.
+        size: height and width of the image.
     Returns:
-      uint8 [*size].
+        uint8 [*size].
     Raises:
-      ValueError: the logits have another shape, or the image no pixels.
+        ValueError: the logits have another shape, or the image no pixels.
     """
     logits = np.ascontiguousarray(logits, np.float32)
     if logits.ndim != 3 or not 1 <= logits.shape[2] <= MAX_CLASSES or min(*logits.shape, *size) < 1:
@@ -47,8 +47,8 @@ def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The class of an image, [], or of every pixel, [*size], from what a model gives for one image.
 
     Args:
-      output: logits [1, C], logits or logits8 [1, h, w, C], or labels uint8 [1, H, W].
-      size: H and W of the input.
+        output: logits [1, C], logits or logits8 [1, h, w, C], or labels uint8 [1, H, W].
+        size: H and W of the input.
     """
     if output.ndim == 4:
         return argmax_upsample(output[0], size)

@@ -79,15 +79,15 @@ def train_batches(
     """Endless shuffled batches; every epoch has an order of its own and the last images of one begin the next.
 
     Args:
-      source: random access to elements; `data.sources` has them.
-      transform: random transform of one element, given the generator of its position.
-      batch_size: global; divisible by `process_count`.
-      seed: of the order and of the transforms.
-      start_step: number of the first batch.
-      workers: processes that decode and transform; 0 uses threads of this one.
-      process_index, process_count: of this host.
+        source: random access to elements; `data.sources` has them.
+        transform: random transform of one element, given the generator of its position.
+        batch_size: global; divisible by `process_count`.
+        seed: of the order and of the transforms.
+        start_step: number of the first batch.
+        workers: processes that decode and transform; 0 uses threads of this one.
+        process_index, process_count: of this host.
     Returns:
-      An iterator with a `close` method; batches are dictionaries of arrays [batch_size / process_count, ...].
+        An iterator with a `close` method; batches are dictionaries of arrays [batch_size / process_count, ...].
     """
     elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
     batches = ProcessBatches(elements, batch_size, process_index, process_count)

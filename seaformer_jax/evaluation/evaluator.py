@@ -17,11 +17,12 @@ class Evaluator:
     """Merged metrics of a whole data set; no result depends on batch size, devices or hosts.
 
     Args:
-      graphdef: of the model, as `nnx.graphdef` gives it.
-      eval_metrics: (model, batch) -> metrics of `metrics.py`, over the images where `batch["mask"]` is true. Metrics
-        of several batches are added. A batch may be the rows of one device.
-      open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
-      mesh: of the devices to use.
+        graphdef: of the model, as `nnx.graphdef` gives it.
+        eval_metrics: (model, batch) -> metrics of `metrics.py`, over the images where `batch["mask"]` is true.
+            Metrics
+          of several batches are added. A batch may be the rows of one device.
+        open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
+        mesh: of the devices to use.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Evaluator:
         """Returns the merged metrics, on the host in int64 and float64.
 
         Raises:
-          UserError: there is nothing to evaluate.
+            UserError: there is nothing to evaluate.
         """
         total, skipped, ahead = None, 0, None
         batches = self._open_batches()

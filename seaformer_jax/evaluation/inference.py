@@ -42,11 +42,11 @@ def predict(
     where scores are NaN, the number of classes.
 
     Args:
-      model: takes what `images` holds.
-      images: one array [B, h, w, 3] per entry of `eval.scales`, normalised.
-      sizes: int [B, 2], height and width of the label of each image, at most `shape`.
-      shape: height and width of the result, the height a multiple of 8.
-      config: `config.eval` with `mode`, `slide_crop`, `slide_stride` and `flip`.
+        model: takes what `images` holds.
+        images: one array [B, h, w, 3] per entry of `eval.scales`, normalised.
+        sizes: int [B, 2], height and width of the label of each image, at most `shape`.
+        shape: height and width of the result, the height a multiple of 8.
+        config: `config.eval` with `mode`, `slide_crop`, `slide_stride` and `flip`.
     """
     look = functools.partial(_slide, config=config) if config["mode"] == "slide" else _whole
     views = [look(model, image) for image in images]

@@ -17,11 +17,11 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Sequence[Colour]) -
     """Blends the classes' colours into an image; pixels that are no class (255) keep their own colours.
 
     Args:
-      image: uint8 [H, W, 3].
-      classes: uint8 [H, W].
-      palette: colour of each class.
+        image: uint8 [H, W, 3].
+        classes: uint8 [H, W].
+        palette: colour of each class.
     Returns:
-      uint8 [H, W, 3].
+        uint8 [H, W, 3].
     """
     table = np.zeros((256, 3), np.float32)
     table[: len(palette)] = palette
@@ -35,10 +35,10 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     The papers' appendix has such maps of the last attention output's channel mean.
 
     Args:
-      image: uint8 [H, W, 3].
-      heat: float [h, w].
+        image: uint8 [H, W, 3].
+        heat: float [h, w].
     Returns:
-      uint8 [H, W, 3].
+        uint8 [H, W, 3].
     """
     low, high = float(heat.min()), float(heat.max())
     scaled = np.round(255 * (heat - low) / (high - low)) if high > low else np.zeros(heat.shape)

@@ -27,12 +27,12 @@ def classify(
     """Writes `predictions.jsonl` (the five likeliest labels of every image) and `contact_sheet.png`.
 
     Args:
-      model: classifier.
-      paths: of the images.
-      folder: to write into.
-      transform: evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
-      normalize: uint8 [B, S, S, 3] -> what the model takes.
-      class_names: of the outputs.
+        model: classifier.
+        paths: of the images.
+        folder: to write into.
+        transform: evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
+        normalize: uint8 [B, S, S, 3] -> what the model takes.
+        class_names: of the outputs.
     """
     graphdef, state = nnx.split(model)
     probabilities = jax.jit(

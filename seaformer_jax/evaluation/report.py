@@ -71,9 +71,9 @@ def draw_contact_sheet(
     """Draws images (uint8 [H, W, 3] each) in a grid, each under its title.
 
     Args:
-      images, titles: of the same length.
-      path: of the PNG to write.
-      colors: of the titles; black by default.
+        images, titles: of the same length.
+        path: of the PNG to write.
+        colors: of the titles; black by default.
     """
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)

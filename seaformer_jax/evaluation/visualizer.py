@@ -20,12 +20,12 @@ class Visualizer:
     """Draws what a segmentation model sees.
 
     Args:
-      model: with `backbone.last_attention`, for heat maps.
-      transform: evaluation transform of an element {"image": uint8 [H, W, 3]}.
-      normalize: uint8 [B, h, w, 3] -> what the model takes.
-      predict: (model, batch) -> int32 [B, Hp, Wp], the classes of pixels; the batch is like those of
-        `data.segmentation.batches`.
-      class_names, palette: name and colour (red, green, blue) of every class.
+        model: with `backbone.last_attention`, for heat maps.
+        transform: evaluation transform of an element {"image": uint8 [H, W, 3]}.
+        normalize: uint8 [B, h, w, 3] -> what the model takes.
+        predict: (model, batch) -> int32 [B, Hp, Wp], the classes of pixels; the batch is like those of
+          `data.segmentation.batches`.
+        class_names, palette: name and colour (red, green, blue) of every class.
     """
 
     def __init__(

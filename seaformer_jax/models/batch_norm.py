@@ -56,10 +56,10 @@ def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Ar
     XLA's own takes half as long again to compile.
 
     Args:
-      x: [groups, B / groups, ..., C].
-      scale, bias: [C].
+        x: [groups, B / groups, ..., C].
+        scale, bias: [C].
     Returns:
-      y like x; mean and biased variance, float32 [groups, C].
+        y like x; mean and biased variance, float32 [groups, C].
     """
     return _batch_norm_forward(x, scale, bias)[0]
 

@@ -15,11 +15,11 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     (`experiments/depthwise_speed.py`). Jitted under its own name for `seaformer_jax.models.macs`.
 
     Args:
-      x: [B, H, W, C].
-      kernel: [k, k, C], k odd.
-      stride: of both axes.
+        x: [B, H, W, C].
+        kernel: [k, k, C], k odd.
+        stride: of both axes.
     Returns:
-      [B, ceil(H/stride), ceil(W/stride), C].
+        [B, ceil(H/stride), ceil(W/stride), C].
     """
     if kernel.shape[0] == stride == 1:
         return x * kernel[0, 0]
@@ -43,7 +43,7 @@ def _scan_images(body: Callable, carry, *arrays: jax.Array):
     A loop must not run along the axis that is sharded.
 
     Returns:
-      The last carry, and what `body` made of the images, [B, ...].
+        The last carry, and what `body` made of the images, [B, ...].
     """
     devices = _devices(arrays[0])
     if devices == 1:

@@ -27,18 +27,18 @@ def create_model(
     """Builds a model with fresh parameters.
 
     Args:
-      name: one of `list_models()`.
-      task: "classification": logits [B, num_classes] from images [B, H, W, 3]; "segmentation": logits
-        [B, ceil(H/8), ceil(W/8), num_classes].
-      num_classes: outputs of the head.
-      seed: of the initial parameters.
-      **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
-        `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` and `adaptive=""` leave the
-        model's own.
+        name: one of `list_models()`.
+        task: "classification": logits [B, num_classes] from images [B, H, W, 3]; "segmentation": logits
+          [B, ceil(H/8), ceil(W/8), num_classes].
+        num_classes: outputs of the head.
+        seed: of the initial parameters.
+        **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
+          `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` and `adaptive=""` leave the
+          model's own.
     Returns:
-      An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` gives the maps of all stages.
+        An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` gives the maps of all stages.
     Raises:
-      UserError: unknown name, task, option or value of an option.
+        UserError: unknown name, task, option or value of an option.
     """
     if task not in _TASKS:
         raise UserError(f"unknown task {task!r}; known: {', '.join(_TASKS)}.{suggest(task, _TASKS)}")

@@ -84,11 +84,11 @@ class SeaFormer(nnx.Module):
         """Returns the output of every stage.
 
         Args:
-          images: [B, H, W, 3] float, normalised.
-          train: normalise by batch statistics and update the running ones.
-          rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
+            images: [B, H, W, 3] float, normalised.
+            train: normalise by batch statistics and update the running ones.
+            rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
         Returns:
-          Five maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
+            Five maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
         """
         x = self._stem(images, train)
         features = []

@@ -26,11 +26,11 @@ class Upsampling(nnx.Module):
     nothing else.
 
     Args:
-      inputs, outputs: channels.
-      ratio: side of the image that the result is for / side of the image that the model sees, at least 1.
-      stride: pixels of an image along one side of a cell of its map.
-      bn_groups: of the BatchNorms.
-      rng: of the initial values.
+        inputs, outputs: channels.
+        ratio: side of the image that the result is for / side of the image that the model sees, at least 1.
+        stride: pixels of an image along one side of a cell of its map.
+        bn_groups: of the BatchNorms.
+        rng: of the initial values.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Upsampling(nnx.Module):
         """Returns [B, ceil(r*H / stride), ceil(r*W / stride), outputs], r being the ratio.
 
         Args:
-          x: [B, h, w, inputs], the map of an image.
-          image_size: H and W of that image; r*H and r*W are rounded to whole pixels.
-          train: normalise by batch statistics and update the running ones.
+            x: [B, h, w, inputs], the map of an image.
+            image_size: H and W of that image; r*H and r*W are rounded to whole pixels.
+            train: normalise by batch statistics and update the running ones.
         """
         size = (math.ceil(round(side * self.ratio) / self.stride) for side in image_size)
         x = resize_linear(x, (len(x), *size, x.shape[-1]))

@@ -47,8 +47,8 @@ class SeaFormerConfig:
     others in `attention.SeaAttention`.
 
     Raises:
-      UserError: an option is none of the known values, shapes adaptive weights that the model does not have, or there
-        are not as many fusion widths as depths.
+        UserError: an option has an unknown value, an option shapes adaptive weights that the model does not have, or
+            the numbers of fusion widths and of depths differ.
     """
 
     stem: int  # channels of the first convolution

@@ -23,10 +23,10 @@ def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:
     """Returns the task that `config.task.name` names.
 
     Args:
-      config: the whole record.
-      class_names: where they are known; otherwise the data set is asked.
+        config: the whole record.
+        class_names: where they are known; otherwise the data set is asked.
     Raises:
-      UserError: an unknown task.
+        UserError: an unknown task.
     """
     return _find(config)(config, class_names)
 

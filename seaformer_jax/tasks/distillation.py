@@ -43,7 +43,7 @@ class Distillation(ImageTask):
         teacher is resuming it with another config, which is refused.
 
         Raises:
-          UserError: the config already names another width or hash.
+            UserError: the config already names another width or hash.
         """
         taught = copy.copy(self)
         taught._teacher, state = nnx.split(model)
@@ -89,10 +89,10 @@ class Distillation(ImageTask):
         """Runs teacher and student on the same images.
 
         Args:
-          model: the student, in training mode.
-          batch: with the teacher's weights.
-          images: [B, H, W, 3], what the teacher takes.
-          key: of the student's dropout and stochastic depth.
+            model: the student, in training mode.
+            batch: with the teacher's weights.
+            images: [B, H, W, 3], what the teacher takes.
+            key: of the student's dropout and stochastic depth.
         """
         teacher, rngs = nnx.merge(self._teacher, batch["teacher"]), nnx.Rngs(dropout=key)
         target = jax.lax.stop_gradient(teacher.features(images))

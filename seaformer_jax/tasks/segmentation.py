@@ -79,8 +79,8 @@ class Segmentation(ImageTask):
         """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
 
         Args:
-          model: of this task.
-          batch: `image`, `image_1`, ..., `label` (of which only the shape is used) and `label_size`.
+            model: of this task.
+            batch: `image`, `image_1`, ..., `label` (of which only the shape is used) and `label_size`.
         """
         images = [self.normalize(batch[image_name(k)]) for k in range(len(self.config.eval.scales))]
         shape = batch["label"].shape[1:]

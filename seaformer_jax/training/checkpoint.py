@@ -26,9 +26,9 @@ class Checkpoints:
     """Saves and restores training states; keeps the newest `config.keep` and the best one.
 
     Args:
-      workdir: of the run.
-      config: `config.checkpoint`.
-      best_metric: of the metrics that `save` is given; larger is better.
+        workdir: of the run.
+        config: `config.checkpoint`.
+        best_metric: of the metrics that `save` is given; larger is better.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, best_metric: str):
@@ -56,7 +56,7 @@ class Checkpoints:
         """Writes in the background; a run that is killed meanwhile resumes from the one before.
 
         Raises:
-          UserError: the disk has no room for it.
+            UserError: the disk has no room for it.
         """
         self.check_space(state)
         args = ocp.args.Composite(
@@ -70,10 +70,10 @@ class Checkpoints:
         A damaged one is reported and moved aside, and the one before it is used.
 
         Args:
-          template: a state of the shapes, dtypes and shardings to restore into; the number of devices may
-            differ from the run that saved.
+            template: a state of the shapes, dtypes and shardings to restore into; the number of devices may
+              differ from the run that saved.
         Raises:
-          UserError: there are checkpoints, but none can be read.
+            UserError: there are checkpoints, but none can be read.
         """
         damaged = []
         for step in reversed(self.steps()):
@@ -142,10 +142,10 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
     """Returns (step, params, batch_stats) of the newest checkpoint in `workdir`, as NumPy arrays.
 
     Args:
-      workdir: of a training run, or of `convert.from_torch`.
-      use_ema: the averaged weights, where the run has them.
+        workdir: of a training run, or of `convert.from_torch`.
+        use_ema: the averaged weights, where the run has them.
     Raises:
-      UserError: there is no checkpoint, or the newest is damaged.
+        UserError: there is no checkpoint, or the newest is damaged.
     """
     folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
     if not steps:

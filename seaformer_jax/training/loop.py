@@ -35,10 +35,10 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     step and nothing after, and a run resumed from it repeats the one that did not stop, bit for bit.
 
     Returns:
-      The last validation metrics; {} where the run was complete before.
+        The last validation metrics; {} where the run was complete before.
     Raises:
-      UserError: the loss is not finite, the disk is full, an image is corrupt.
-      Stopped: after SIGTERM or Ctrl-C, when a checkpoint is written.
+        UserError: the loss is not finite, the disk is full, an image is corrupt.
+        Stopped: after SIGTERM or Ctrl-C, when a checkpoint is written.
     """
     mesh = meshes.create_mesh()
     meshes.check_batch_size("batch_size", config.batch_size, config.optim.accumulate)

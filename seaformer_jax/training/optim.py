@@ -33,14 +33,14 @@ def create(
       authors' code.
 
     Args:
-      config: the `optim` record. `no_decay` holds patterns of parameters without weight decay, and
-        `lr_multipliers` pairs (pattern, factor) of which the first match counts. `accumulate` and `ema_decay`
-        belong to the training step.
-      total_steps: steps of the whole run, >= 1.
-      params: nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
+        config: the `optim` record. `no_decay` holds patterns of parameters without weight decay, and
+          `lr_multipliers` pairs (pattern, factor) of which the first match counts. `accumulate` and `ema_decay`
+          belong to the training step.
+        total_steps: steps of the whole run, >= 1.
+        params: nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
 
     Raises:
-      UserError: an unknown name, an invalid pattern, or a pattern that matches no parameter.
+        UserError: an unknown name, an invalid pattern, or a pattern that matches no parameter.
     """
     if config.name not in _OPTIMISERS:
         known = ", ".join(_OPTIMISERS)

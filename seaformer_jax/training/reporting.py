@@ -21,9 +21,9 @@ class Reporter:
     """Writes the scalars of a run into its workdir; only on the first process.
 
     Args:
-      workdir: of the run.
-      start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are
-        dropped.
+        workdir: of the run.
+        start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are
+          dropped.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
@@ -100,7 +100,7 @@ class Window:
         """Returns the means over the window that ends at `step`, and the speed; opens the next one.
 
         Raises:
-          UserError: a loss or a gradient is not finite.
+            UserError: a loss or a gradient is not finite.
         """
         rows = jax.device_get(self._metrics)
         self.clock.charge("train")  # device_get waited for the steps.

@@ -34,15 +34,15 @@ def create(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> op
     the noise of timm's scheduler/scheduler.py, but from NumPy's generator: other draws than PyTorch's.
 
     Args:
-      config: the `optim.schedule` record.
-      lr: learning rate at the end of warm-up, > 0.
-      total_steps: steps of the whole run, >= 1. Later steps keep the last rate.
+        config: the `optim.schedule` record.
+        lr: learning rate at the end of warm-up, > 0.
+        total_steps: steps of the whole run, >= 1. Later steps keep the last rate.
 
     Returns:
-      A function of an integer step (Python or traced), fit for `jax.jit`.
+        A function of an integer step (Python or traced), fit for `jax.jit`.
 
     Raises:
-      UserError: an unknown schedule name, or a value that must be positive and is not.
+        UserError: an unknown schedule name, or a value that must be positive and is not.
     """
     _check(config, lr, total_steps)
     hold = int(config.hold_steps)

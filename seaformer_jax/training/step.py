@@ -27,13 +27,13 @@ def make_train_step(
     `constants` (nothing, if left out) are entries that the batch and all its microbatches have besides.
 
     Args:
-      graphdef: of the model, as `nnx.graphdef` gives it.
-      loss_fn: (model, batch, key) -> (scalar loss, scalar metrics); it runs `model` in training mode.
-      optimizer: makes updates of the parameters.
-      seed: of all that is random in a step; the key of step t is folded from it and t, so that nothing random
-        needs to be in a checkpoint.
-      ema_decay: of the moving averages of parameters and statistics (no ramp, as timm's ModelEmaV2).
-      accumulate: microbatches whose mean gradient makes one update; BatchNorm sees them one after another.
+        graphdef: of the model, as `nnx.graphdef` gives it.
+        loss_fn: (model, batch, key) -> (scalar loss, scalar metrics); it runs `model` in training mode.
+        optimizer: makes updates of the parameters.
+        seed: of all that is random in a step; the key of step t is folded from it and t, so that nothing random
+          needs to be in a checkpoint.
+        ema_decay: of the moving averages of parameters and statistics (no ramp, as timm's ModelEmaV2).
+        accumulate: microbatches whose mean gradient makes one update; BatchNorm sees them one after another.
     """
 
     def gradients(params: Tree, batch_stats: Tree, batch: Batch, constants: Batch, key: jax.Array):

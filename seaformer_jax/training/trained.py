@@ -29,11 +29,11 @@ def load(folder: pathlib.Path, config: ConfigDict | None = None) -> Trained:
     """Returns the model of the run in `folder` with the weights of its newest checkpoint.
 
     Args:
-      folder: workdir of a training run, or of `convert.from_torch`.
-      config: in place of the run's own, e.g. with other data. Its `eval.use_ema` chooses between the averaged
-        and the last weights.
+        folder: workdir of a training run, or of `convert.from_torch`.
+        config: in place of the run's own, e.g. with other data. Its `eval.use_ema` chooses between the averaged
+          and the last weights.
     Raises:
-      UserError: `folder` is no workdir, or has no checkpoint, or the config makes another model than the run's.
+        UserError: `folder` is no workdir, or has no checkpoint, or the config makes another model than the run's.
     """
     recorded, class_names = workdir.read(folder)
     config = config or recorded

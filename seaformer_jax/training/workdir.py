@@ -21,7 +21,7 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
     processes, the first one does it.
 
     Raises:
-      UserError: it cannot be written, or holds checkpoints of another config.
+        UserError: it cannot be written, or holds checkpoints of another config.
     """
     if jax.process_index() > 0:
         return

@@ -44,10 +44,10 @@ class AdaptiveSqueeze(nnx.Module):
         """Squeezes each of the maps, of whatever width.
 
         Args:
-          source: [B, H, W, inputs].
-          *maps: [B, H, W, C].
+            source: [B, H, W, inputs].
+            *maps: [B, H, W, C].
         Returns:
-          The row tokens [B, H, C] of all maps, and their column tokens [B, W, C].
+            The row tokens [B, H, C] of all maps, and their column tokens [B, W, C].
         """
         scores = self.map(source).astype(jnp.float32)
         by_row, by_column = (jax.nn.softmax(scores, axis=axis).astype(source.dtype) for axis in (2, 1))
@@ -82,10 +82,10 @@ def create(
     """Returns the two steps; None stands for the mean and the broadcast of the ICLR model.
 
     Args:
-      adaptive: "none", "both", "squeeze" or "expand".
-      inputs: channels of what the weights are computed from.
-      groups: 1, or the number of heads.
-      expansion: "linear" or "sigmoid".
+        adaptive: "none", "both", "squeeze" or "expand".
+        inputs: channels of what the weights are computed from.
+        groups: 1, or the number of heads.
+        expansion: "linear" or "sigmoid".
     """
     squeeze = AdaptiveSqueeze(inputs, groups) if adaptive in ("both", "squeeze") else None
     sigmoid = expansion == "sigmoid"

@@ -24,9 +24,9 @@ class Classifier(nnx.Module):
         """Returns float32 logits [B, num_classes].
 
         Args:
-          images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
-          train: normalise by batch statistics and update the running ones.
-          rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
+            images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
+            train: normalise by batch statistics and update the running ones.
+            rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
         """
         return self.classify(self.features(images, train, rngs), train, rngs)
 

@@ -62,10 +62,10 @@ class LightHead(nnx.Module):
     Its initial values are those of mmcv's `ConvModule` and mmseg's `BaseDecodeHead`.
 
     Args:
-      config: of the whole model.
-      width: channels of the map to classify: the fused one, or what an up-sampling module makes of it.
-      num_classes: of the logits.
-      rng: of the initial values.
+        config: of the whole model.
+        width: channels of the map to classify: the fused one, or what an up-sampling module makes of it.
+        num_classes: of the logits.
+        rng: of the initial values.
     """
 
     def __init__(self, config: SeaFormerConfig, width: int, num_classes: int, rng: np.random.Generator):
@@ -89,8 +89,8 @@ class LightHead(nnx.Module):
         """Returns the map of the last fusion block, [B, ceil(H/8), ceil(W/8), C].
 
         Args:
-          features: [B, ceil(H/s), ceil(W/s), C_s] of the backbone's stages, s = 4, 8, 16, 32, 64.
-          train: normalise by batch statistics and update the running ones.
+            features: [B, ceil(H/s), ceil(W/s), C_s] of the backbone's stages, s = 4, 8, 16, 32, 64.
+            train: normalise by batch statistics and update the running ones.
         """
         x = features[_EIGHTH]
         for fuse, context in zip(self.fuse, features[-len(self.fuse) :], strict=True):
@@ -101,9 +101,9 @@ class LightHead(nnx.Module):
         """x [B, h, w, width] -> float32 logits [B, h, w, num_classes].
 
         Args:
-          x: the fused map.
-          train: normalise by batch statistics and update the running ones.
-          rngs: with a `dropout` stream; None keeps every channel.
+            x: the fused map.
+            train: normalise by batch statistics and update the running ones.
+            rngs: with a `dropout` stream; None keeps every channel.
         """
         x = jax.nn.relu(self.linear_fuse(x, train))
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
@@ -122,9 +122,9 @@ class Segmenter(nnx.Module):
         """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes]; upsampled, r*H and r*W for H and W.
 
         Args:
-          images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
-          train: normalise by batch statistics and update the running ones.
-          rngs: with a `dropout` stream for stochastic depth and the head's dropout; None keeps everything.
+            images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
+            train: normalise by batch statistics and update the running ones.
+            rngs: with a `dropout` stream for stochastic depth and the head's dropout; None keeps everything.
         """
         return self.classify(self.features(images, train, rngs), train, rngs)
 
