@@ -1,4 +1,4 @@
-"""Names of classes: those of training and validation data agree, those of bare weights are made up."""
+"""Class names: placeholders for weights without names, and the check that two data sets have the same classes."""
 
 from collections.abc import Sequence
 
@@ -6,20 +6,22 @@ from seaformer_jax.errors import UserError
 
 
 def numbered(count: int) -> list[str]:
-    """The names of weights that come without any: "class 0", "class 1", ..."""
+    """Returns names for weights that have none: "class 0", "class 1", ..."""
     return [f"class {index}" for index in range(count)]
 
 
 def check_same(found: Sequence[str], expected: Sequence[str], owner: str) -> None:
-    """Checks the classes of the validation data; of `numbered` ones only how many there are.
+    """Checks that the validation data has the expected classes.
+
+    If the expected names are those of `numbered`, only the number of classes is compared.
 
     Args:
-        found: the class names of the validation data, in order.
-        expected: those of what it is to validate.
-        owner: what that is, for the message: "the training data" or "the weights".
+        found: Class names of the validation data, in order.
+        expected: Class names of the model that is validated, in order.
+        owner: Where the expected names come from, for the error message: "the training data" or "the weights".
 
     Raises:
-        UserError: other classes, or the same in another order: label k would mean two things.
+        UserError: The classes differ, or their order does: label k would have two meanings.
     """
     found, expected = list(found), list(expected)
     if found == expected or expected == numbered(len(found)):

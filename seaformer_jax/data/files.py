@@ -1,4 +1,4 @@
-"""Folders of a data set: what is in them, and clear words where something is not."""
+"""Finds the folders and image files of a data set; errors say what was found and what was expected."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ def root_folder(root: str | os.PathLike, layout: str) -> pathlib.Path:
     """Returns `data.root` as a path.
 
     Args:
-        root: absolute, relative or with "~".
-        layout: what is expected below it, for the message.
+        root: Absolute or relative path; it may start with "~".
+        layout: What the folder should contain, for the error message.
 
     Raises:
-        UserError: it is empty or no folder.
+        UserError: The path is empty or not a folder.
     """
     if not os.fspath(root):
         raise errors.UserError(
@@ -29,14 +29,26 @@ def root_folder(root: str | os.PathLike, layout: str) -> pathlib.Path:
 
 
 def subfolder(folder: pathlib.Path, name: str, keys: str) -> pathlib.Path:
-    """Returns `folder / name`; where it is no folder, a UserError that names the config keys to correct."""
+    """Returns `folder / name`.
+
+    Args:
+        folder: Existing folder.
+        name: Name of the folder in it.
+        keys: The config keys to correct, for the error message.
+
+    Raises:
+        UserError: There is no such folder.
+    """
     if not (folder / name).is_dir():
         raise errors.UserError(f"{folder}: no folder {name!r} (found {listing(folder)}); correct {keys}")
     return folder / name
 
 
 def image_files(folder: pathlib.Path, name: str = "") -> list[str]:
-    """Returns the paths, relative to `folder`, of the images below `folder/name`, in torchvision's order."""
+    """Returns the paths, relative to `folder`, of the images below `folder/name`.
+
+    The order is that of torchvision: by folder, then by file name.
+    """
     found = []
     for directory, _, names in sorted(os.walk(folder / name, followlinks=True)):
         relative = os.path.relpath(directory, folder)
@@ -48,11 +60,11 @@ def image_files(folder: pathlib.Path, name: str = "") -> list[str]:
 
 
 def listing(folder: pathlib.Path) -> str:
-    """Names what is in a folder, eight entries at most."""
+    """Returns the names of at most eight entries of a folder, as text."""
     return some(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
 
 
 def some(names: Sequence[str]) -> str:
-    """Joins eight names at most and says how many more there are."""
+    """Joins at most eight names and says how many more there are."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(names[:8]) + more if names else "nothing"

@@ -1,7 +1,7 @@
-"""From a random-access source to batches, through grain.
+"""Turns a random-access source into batches, through grain.
 
-Batch number t is a function of the seed and t alone: not of the number of workers, of processes, or of where a
-run was resumed. So the step count is the whole state of the input, and nothing of it goes into checkpoints.
+Batch number t depends on the seed and t alone. It does not depend on the number of workers or processes, or on
+where a run was resumed. So the step count is the whole state of the input, and checkpoints store no input state.
 """
 
 import gc
@@ -18,19 +18,31 @@ import numpy as np
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Batch
 
-_BUFFERED_BATCHES = 2  # Ready batches per worker process, or beyond one per thread.
+_BUFFERED_BATCHES = 2  # Finished batches that wait: per worker process, or in addition to one per thread.
 
 
 class ProcessBatches:
     """One process's rows of every global batch, as a random-access sequence of stacked elements.
 
-    Process p of n holds the p-th of n consecutive runs of rows, so that the global array is the batch that a
-    single process would have made, row for row.
+    Process p of n holds the p-th of n consecutive runs of rows. So the global array equals, row for row, the batch
+    that a single process would have made.
+
+    Args:
+        elements: Random access to dictionaries of arrays with equal keys and shapes.
+        batch_size: Global batch size, divisible by `count`.
+        index: Index of this process.
+        count: Number of processes.
+
+    Raises:
+        ValueError: The batch size is not divisible by the number of processes.
     """
 
     def __init__(self, elements: Sequence[dict[str, Any]], batch_size: int, index: int, count: int):
         if batch_size % count:
-            raise ValueError(f"batch of {batch_size} does not divide among {count} processes")
+            raise ValueError(
+                f"batch of {batch_size} does not divide among {count} processes; set the batch size to a multiple "
+                "of the number of processes"
+            )
         self.elements, self.batch_size = elements, batch_size
         self.rows = batch_size // count
         self.offset = index * self.rows
@@ -39,7 +51,7 @@ class ProcessBatches:
         return len(self.elements) // self.batch_size
 
     def __getitem__(self, step: int) -> Batch | UserError:
-        """Returns an error as a value: one that is raised in a worker comes out with half of grain in tow."""
+        """Returns batch `step`, or a user error: raising it here, in a worker, would add grain's traceback."""
         first = int(step) * self.batch_size + self.offset
         try:
             rows = [self.elements[i] for i in range(first, first + self.rows)]
@@ -49,7 +61,7 @@ class ProcessBatches:
 
 
 class Masked:
-    """Elements padded to a whole number of batches; `mask` is False on padding and on skipped images."""
+    """Pads elements to a whole number of batches and adds `mask`: False on padding and on skipped images."""
 
     def __init__(self, elements: Sequence[dict[str, Any]], batch_size: int):
         self.elements = elements
@@ -60,7 +72,9 @@ class Masked:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         real = index < len(self.elements)
+        # The last element serves as padding, because it has the right fields, types and shapes.
         element = self.elements[index if real else -1]
+        # A skipped image is counted once, not again in each copy that pads the batch.
         skipped = element["skipped"] if real else 0
         return {**element, "skipped": skipped, "mask": np.bool_(real and not skipped)}
 
@@ -76,16 +90,20 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Endless shuffled batches; every epoch has an order of its own and the last images of one begin the next.
+    """Returns endless shuffled batches.
+
+    Every epoch has its own order. A batch may hold the last images of one epoch and the first of the next.
 
     Args:
-        source: random access to elements; `data.sources` has them.
-        transform: random transform of one element, given the generator of its position.
-        batch_size: global; divisible by `process_count`.
-        seed: of the order and of the transforms.
-        start_step: number of the first batch.
-        workers: processes that decode and transform; 0 uses threads of this one.
-        process_index, process_count: of this host.
+        source: Random access to elements, as in `data.sources`.
+        transform: Random transform of one element; it takes the generator of the element's position.
+        batch_size: Global batch size, divisible by `process_count`.
+        seed: Seed of the order and of the random transforms.
+        start_step: Number of the first batch.
+        workers: Number of processes that decode and transform; 0 uses threads of this process.
+        process_index: Index of this host process.
+        process_count: Number of host processes.
+
     Returns:
         An iterator with a `close` method; batches are dictionaries of arrays [batch_size / process_count, ...].
     """
@@ -103,29 +121,40 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Every element once, in order, with a `mask` [batch_size / process_count] that is False on padding."""
+    """Returns batches of every element once, in order; the arguments are those of `train_batches`.
+
+    Returns:
+        An iterator as that of `train_batches`. Batches also hold `mask` [batch_size / process_count], which is
+        False on padding and on skipped images.
+    """
     elements = Masked(grain.MapDataset.source(source).map(transform), batch_size)
     return iterate(ProcessBatches(elements, batch_size, process_index, process_count), 0, workers)
 
 
 def iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch]:
-    """Yields the batches from number `start` on; `workers` processes make them, or with 0 threads of this one."""
+    """Yields the batches from number `start` on; `workers` processes make them, or threads of this one if it is 0.
+
+    Raises:
+        UserError: A batch could not be made.
+    """
     iterator = iter(_dataset(batches, start, workers))
-    # A copy out of the workers' shared memory: grain cannot free what JAX has taken without one.
-    own = np.array if workers else np.asarray
+    # Worker batches live in shared memory. JAX may use an array without copying it, and grain cannot free memory
+    # that is still in use, so they are copied.
+    to_array = np.array if workers else np.asarray
     try:
         for batch in iterator:
+            # `ProcessBatches` returns errors as values; this is the process where they are raised.
             if isinstance(batch, UserError):
                 raise batch
-            yield {name: own(value) for name, value in batch.items()}
+            yield {name: to_array(value) for name, value in batch.items()}
     finally:
         iterator.close()
-        gc.collect()  # grain's end of iteration is a reference cycle that holds shared memory, too.
+        gc.collect()  # The end of a grain iteration leaves a reference cycle that holds shared memory, too.
 
 
 def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDataset:
     dataset = grain.MapDataset.source(batches)[start:]
-    # Whole batches are the unit of work, so that their order does not depend on who makes them.
+    # A unit of work is a whole batch, so the order of the batches does not depend on the workers.
     threads = 1 if workers else min(len(os.sched_getaffinity(0)), 16)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + _BUFFERED_BATCHES)
     iterable = dataset.to_iter_dataset(options)
@@ -136,11 +165,13 @@ def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDat
 
 
 def _begin_worker(worker_index: int, worker_count: int) -> None:
-    """The main process decides when its workers end; where it is killed, they end, too."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole process group.
+    """Prepares a worker process: it ignores Ctrl-C, and it exits when the main process is killed."""
+    # Ctrl-C reaches the whole process group, but the main process decides when its workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
+    """Waits for the main process to end, then exits without any cleaning up."""
     multiprocessing.parent_process().join()
     os._exit(1)

@@ -1,9 +1,9 @@
-"""Random-access sources of labelled images.
+"""What all data sources share: the interface, a check of the classes and the handling of broken images.
 
-A source has a length, `labels` (a `LabelSpec`) and `source[i] -> {"image": uint8 [height, width, 3], "label":
-int}`. It is picklable and opens its files only when an element is read: the reading processes are spawned.
-Created with `decode=images.decode_pillow`, a source of files gives RGB Pillow images instead of arrays: what the
-transforms would make of them, for less.
+A source gives random access to labelled images. It has a length, `labels` (a `LabelSpec`) and `source[i] ->
+{"image": uint8 [height, width, 3], "label": int}`. It can be pickled, and it opens its files only when an element
+is read, because worker processes are spawned. With `decode=images.decode_pillow` a source of files returns RGB
+Pillow images instead of arrays. The transforms work on Pillow images, so this saves a conversion.
 """
 
 from typing import Protocol
@@ -18,7 +18,7 @@ _ON_CORRUPT = ("error", "skip")
 
 
 class Source(Protocol):
-    """What the pipeline asks of a data set."""
+    """What the pipeline needs from a data set."""
 
     labels: labels.LabelSpec
 
@@ -28,7 +28,7 @@ class Source(Protocol):
 
 
 def check_num_classes(source: Source, expected: int) -> None:
-    """Raises `errors.UserError` where the data set does not have the `expected` number of classes."""
+    """Raises `errors.UserError` if the data set does not have the `expected` number of classes."""
     names = source.labels.class_names
     if len(names) != expected:
         raise errors.UserError(
@@ -38,16 +38,18 @@ def check_num_classes(source: Source, expected: int) -> None:
 
 
 class SkipCorrupt:
-    """A source whose elements say how many broken files were passed over: field "skipped" (int).
+    """Wraps a source and handles its broken images; adds the field "skipped" (int) to every element.
+
+    "skipped" is the number of broken images that were skipped to get the element.
 
     Args:
-        source: the data set.
-        on_corrupt: "error": a file that cannot be decoded ends the run. "skip": it is logged and passed over.
-        replace: what passing over means. True (training): the next readable element stands in for it. False
-            (evaluation): a black image [32, 32, 3] with label 0 and skipped 1, to be left out of every count.
+        source: The data set.
+        on_corrupt: "error": a file that cannot be decoded ends the run. "skip": it is logged and skipped.
+        replace: What takes the place of a skipped image. True (training): the next readable element. False
+            (evaluation): a black image [32, 32, 3] with label 0 and skipped 1, which no metric may count.
 
     Raises:
-        UserError: an unknown policy; when reading, no readable image in the whole data set.
+        UserError: The policy is unknown; when reading: the whole data set has no readable image.
     """
 
     def __init__(self, source: Source, on_corrupt: str, replace: bool = True):
@@ -65,7 +67,7 @@ class SkipCorrupt:
         return len(self._source)
 
     def size(self, index: int) -> tuple[int, int] | None:
-        """(height, width) of an image of a segmentation source; None where its header is broken and skipped."""
+        """Returns (height, width) of an image of a segmentation source; None if its broken header is skipped."""
         try:
             return self._source.size(index)
         except errors.CorruptImageError:
@@ -74,6 +76,7 @@ class SkipCorrupt:
             return None
 
     def __getitem__(self, index: int) -> dict:
+        # Each failure moves on to the next element, and from the last one to the first.
         for skipped in range(len(self)):
             try:
                 return {**self._source[(index + skipped) % len(self)], "skipped": skipped}

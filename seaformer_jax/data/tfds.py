@@ -1,6 +1,7 @@
-"""Data sets that TensorFlow Datasets prepared for random access (ArrayRecord); no TensorFlow is needed.
+"""Opens data sets that TensorFlow Datasets prepared for random access (ArrayRecord), without TensorFlow.
 
-Preparing, once and anywhere, may need TensorFlow: TFDS's imagenet2012, cityscapes and its `tfds` command do.
+Preparing a data set is done once, on any machine. It may need TensorFlow: TFDS's imagenet2012, cityscapes and its
+`tfds` command do.
 """
 
 import os
@@ -13,19 +14,20 @@ from seaformer_jax.data import files
 def open_records(
     name: str, split: str, data_dir: str | os.PathLike, needed: Sequence[str]
 ) -> tuple[Sequence[dict], dict]:
-    """Opens a prepared split; neither the code that made it nor the network is asked.
+    """Opens a prepared split; this needs neither the code of the data set nor the network.
 
     Args:
         name: "imagenet2012", "name/config" or "name:version".
-        split: a split of the data set, or a slice of one: "train[:90%]".
-        data_dir: where it was prepared; "" for TFDS's own default.
-        needed: features that it must have.
+        split: A split of the data set, or a slice of one: "train[:90%]".
+        data_dir: Folder where it was prepared; "" for TFDS's own default.
+        needed: Names of the features that it must have.
 
     Returns:
         The records, in which images are the bytes of their files, and the features by name.
 
     Raises:
-        UserError: the package or the data set is missing, or it has no such split, features or random access.
+        UserError: The package or the data set is missing, or the data set does not have the split, the features or
+            random access.
     """
     try:
         import tensorflow_datasets as tfds
@@ -35,6 +37,7 @@ def open_records(
         if not set(needed) <= set(features):
             expected = " and ".join(repr(feature) for feature in needed)
             raise errors.UserError(f"{name} has the features {', '.join(features)}; expected {expected}")
+        # Images stay encoded: the sources decode them as they decode files.
         pictures = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
         return _open_split(
             builder, name, split, {key: tfds.decode.SkipDecoding() for key in pictures}
@@ -46,6 +49,7 @@ def open_records(
 
 
 def _builder(name: str, data_dir: str | os.PathLike):
+    """Returns a builder that reads the prepared files; UserError if there are none."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import read_only_builder
 
@@ -55,22 +59,25 @@ def _builder(name: str, data_dir: str | os.PathLike):
     except tfds.core.DatasetNotFoundError as error:
         found = files.listing(folder) if folder.is_dir() else "no such folder"
         raise errors.UserError(
-            f"data set {name!r} is not in data.root {folder} (found {found}); prepare it there with {_how(name)}"
+            f"data set {name!r} is not in data.root {folder} (found {found}); prepare it there with "
+            f"{_how_to_prepare(name)}"
         ) from error
 
 
 def _open_split(builder, name: str, split: str, decoders: dict) -> Sequence[dict]:
+    """Opens a split for random access; UserError if its file format or its name does not allow that."""
     try:
         return builder.as_data_source(split, decoders=decoders)
     except NotImplementedError as error:
         raise errors.UserError(
             f"{name} is in {builder.data_dir} as {builder.info.file_format.value}, which has no random access; "
-            f"prepare it in another data.root with {_how(name)}"
+            f"prepare it in another data.root with {_how_to_prepare(name)}"
         ) from error
     except ValueError as error:  # An unknown split, or a slice that cannot be parsed.
         reason = str(error).splitlines()[0]
         raise errors.UserError(f"{name}: {reason} Correct data.train_split or data.val_split.") from error
 
 
-def _how(name: str) -> str:
+def _how_to_prepare(name: str) -> str:
+    """Returns the call that prepares the data set for random access, for error messages."""
     return f"tfds.builder({name!r}, data_dir=...).download_and_prepare(file_format='array_record')"

@@ -14,15 +14,16 @@ from seaformer_jax.types import Batch, Tree
 
 
 class Evaluator:
-    """Merged metrics of a whole data set; no result depends on batch size, devices or hosts.
+    """Computes the merged metrics of a whole data set.
+
+    The result does not depend on the batch size or on the number of devices or hosts.
 
     Args:
-        graphdef: of the model, as `nnx.graphdef` gives it.
+        graphdef: The model's structure, from `nnx.graphdef`.
         eval_metrics: (model, batch) -> metrics of `metrics.py`, over the images where `batch["mask"]` is true.
-            Metrics
-          of several batches are added. A batch may be the rows of one device.
-        open_batches: returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
-        mesh: of the devices to use.
+            The metrics of several batches are added. The batch may hold the rows of one device only.
+        open_batches: Returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
+        mesh: Mesh of the devices to use.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Evaluator:
         def metrics_of_own_rows(params: Tree, batch_stats: Tree, batch: Batch) -> Tree:
             return jax.lax.psum(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
 
-        # Every device by itself, so that a task may go through its images one by one.
+        # Each device evaluates its own rows by itself, so that a task may loop over its images one by one.
         weights, rows = PartitionSpec(), PartitionSpec("data")
         step = jax.shard_map(
             metrics_of_own_rows,
@@ -48,18 +49,19 @@ class Evaluator:
         self._open_batches, self._mesh = open_batches, mesh
 
     def __call__(self, params: Tree, batch_stats: Tree) -> Tree:
-        """Returns the merged metrics, on the host in int64 and float64.
+        """Returns the merged metrics as NumPy arrays on the host, in int64 and float64.
 
         Raises:
-            UserError: there is nothing to evaluate.
+            UserError: The validation split has no images.
         """
         total, skipped, ahead = None, 0, None
         batches = self._open_batches()
         try:
             for batch in batches:
+                # Only the host counts the skipped images; the device does not need the entry.
                 skipped += int(batch.pop("skipped").sum())
                 metrics = self._step(params, batch_stats, put_batch(self._mesh, batch))
-                # Fetched one batch late, so that the device works while the host decodes.
+                # Metrics are fetched one batch late, so that the device works while the host decodes.
                 total, ahead = (merge(total, ahead) if ahead is not None else None), metrics
         finally:
             batches.close()

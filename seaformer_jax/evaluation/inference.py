@@ -1,8 +1,9 @@
-"""The class of every pixel: windows, resized and mirrored views, and logits at 1/8 brought to the label's size.
+"""Predicts the class of every pixel of an image from logits at 1/8 of its size.
 
-After `mmseg/models/segmentors/encoder_decoder.py`, which resizes the logits twice: to the size of the model's input
-and from there to that of the label. Both are linear, and so are the averages of overlapping windows: together they
-are one map along the rows and one along the columns, and nothing in between is ever computed at full resolution.
+Supports sliding windows, several image scales and mirrored images. Follows
+`mmseg/models/segmentors/encoder_decoder.py`, which resizes the logits twice: first to the size of the model's input,
+then to the size of the label. Both steps are linear, and so is averaging overlapping windows. Together they are one
+linear map along the rows and one along the columns, so no intermediate result is ever computed at full resolution.
 """
 
 import functools
@@ -15,18 +16,18 @@ import numpy as np
 
 from seaformer_jax.resize import Taps, apply_taps, linear_taps, then
 
-LABEL_MULTIPLE = 128  # Label maps are padded to multiples of it, so that fewer shapes are compiled.
-_BAND = 8  # Rows of pixels whose logits exist at a time: few enough for a CPU's cache.
+LABEL_MULTIPLE = 128  # Label maps are padded to multiples of this, so that fewer shapes are compiled.
+_BAND = 8  # Rows of pixels whose logits exist at a time; few enough for a CPU's cache.
 
 Model = Callable[[jax.Array], jax.Array]  # Images [B, h, w, 3] -> logits [B, ceil(h/8), ceil(w/8), C].
 
 
 class View(NamedTuple):
-    """Logits of one view of every image, and how they make those of the view's pixels."""
+    """Logits of one scaled or mirrored view of every image, and the linear maps to logits of the view's pixels."""
 
     logits: jax.Array  # [B, h, w, C]
-    rows: Taps  # h -> the height of the view
-    columns: Taps  # w -> the width of the view
+    rows: Taps  # h -> height of the view
+    columns: Taps  # w -> width of the view
 
 
 def predict(
@@ -36,23 +37,24 @@ def predict(
     shape: tuple[int, int],
     config: Mapping[str, Any],
 ) -> jax.Array:
-    """Returns the class of every pixel, int32 [B, *shape]; what lies beyond an image's size means nothing.
+    """Returns the class of every pixel, int32 [B, *shape]. Values beyond an image's own size are meaningless.
 
-    With several views, class probabilities are averaged (`aug_test`). Of classes with equal scores it is the first;
-    where scores are NaN, the number of classes.
+    With several views, the class probabilities are averaged, as in mmseg's `aug_test`. Ties go to the lowest class
+    id. A pixel whose scores are NaN gets the number of classes.
 
     Args:
-        model: takes what `images` holds.
-        images: one array [B, h, w, 3] per entry of `eval.scales`, normalised.
-        sizes: int [B, 2], height and width of the label of each image, at most `shape`.
-        shape: height and width of the result, the height a multiple of 8.
+        model: Returns the logits of one entry of `images`, or of windows of it.
+        images: One array [B, h, w, 3] per entry of `eval.scales`, normalised.
+        sizes: Height and width of the label of each image, int [B, 2], at most `shape`.
+        shape: Height and width of the result; the height is a multiple of 8.
         config: `config.eval` with `mode`, `slide_crop`, `slide_stride` and `flip`.
     """
-    look = functools.partial(_slide, config=config) if config["mode"] == "slide" else _whole
-    views = [look(model, image) for image in images]
+    # 1. Logits of every view: each scale, then each scale mirrored.
+    make_view = functools.partial(_slide, config=config) if config["mode"] == "slide" else _whole
+    views = [make_view(model, image) for image in images]
     if config["flip"]:
-        views += [_mirror(look(model, image[:, :, ::-1])) for image in images]
-    # Image by image: the logits of a band stay in the cache.
+        views += [_mirror(make_view(model, image[:, :, ::-1])) for image in images]
+    # 2. Classes, image by image, so that the logits of a band stay in the cache.
     return jax.lax.map(
         lambda one: _classes(
             [View(z, v.rows, v.columns) for z, v in zip(one[0], views, strict=True)], one[1], shape
@@ -62,14 +64,19 @@ def predict(
 
 
 def _whole(model: Model, images: jax.Array) -> View:
+    """Runs the model on whole images [B, H, W, 3]."""
     logits = model(images)
     (_, height, width, _), (_, h, w, _) = images.shape, logits.shape
     return View(logits, linear_taps(h, height, height), linear_taps(w, width, width))
 
 
 def _slide(model: Model, images: jax.Array, config: Mapping[str, Any]) -> View:
-    """Windows, the last ones moved inwards to end at the border; their mean where they overlap."""
+    """Runs the model on windows of images [B, H, W, 3]; overlapping windows are averaged.
+
+    The last window of each row and column is moved inwards so that it ends at the border.
+    """
     batch, *size, _ = images.shape
+    # An axis shorter than the window has a single, shorter one.
     crop = tuple(min(pair) for pair in zip(config["slide_crop"], size, strict=True))
     tops, lefts = (_starts(*line) for line in zip(size, crop, config["slide_stride"], strict=True))
     corners = jnp.stack(jnp.meshgrid(tops, lefts, indexing="ij"), -1).reshape(-1, 2)
@@ -78,6 +85,7 @@ def _slide(model: Model, images: jax.Array, config: Mapping[str, Any]) -> View:
         return model(jax.lax.dynamic_slice(images, (0, *corner, 0), (batch, *crop, 3)))
 
     logits = jax.lax.map(window, corners)
+    # The windows' logits are laid side by side in one map, so that the taps below can address any of them.
     *_, h, w, classes = logits.shape
     grid = logits.reshape(len(tops), len(lefts), batch, h, w, classes).transpose(2, 0, 3, 1, 4, 5)
     side_by_side = grid.reshape(batch, len(tops) * h, len(lefts) * w, classes)
@@ -87,20 +95,28 @@ def _slide(model: Model, images: jax.Array, config: Mapping[str, Any]) -> View:
 
 
 def _starts(length: int, crop: int, stride: int) -> np.ndarray:
-    """First pixels of the windows along one axis."""
+    """Returns the first pixel of each window along one axis."""
     count = -(-(length - crop) // stride) + 1
     return np.minimum(np.arange(count) * stride, length - crop)
 
 
 def _window_taps(starts: np.ndarray, crop: int, cells: int, length: int) -> Taps:
-    """From the windows' logits, side by side along one axis, `cells` of each, to pixels."""
+    """Returns the map along one axis from the windows' logits to the logits of the pixels.
+
+    Args:
+        starts: First pixel of each window.
+        crop: Pixels of a window.
+        cells: Logits of a window; those of all windows lie side by side.
+        length: Pixels of the image.
+    """
     pixel = np.arange(length)[:, None]
     covers = (starts <= pixel) & (pixel < starts + crop)  # [length, windows]
     count = covers.sum(1)
-    window = np.argsort(~covers, axis=1, kind="stable")[
-        :, : count.max()
-    ]  # Those that cover the pixel come first.
+    # The windows that cover a pixel come first. All pixels get as many as the most covered one, because taps need
+    # a fixed number per output; the surplus ones have weight 0.
+    window = np.argsort(~covers, axis=1, kind="stable")[:, : count.max()]
     covers = np.take_along_axis(covers, window, 1)
+    # Within a window the logits are resized linearly; the windows of a pixel count equally.
     taps = linear_taps(cells, crop, crop)
     inside = np.where(covers, pixel - starts[window], 0)
     index = window[..., None] * cells + taps.index[inside]
@@ -109,14 +125,15 @@ def _window_taps(starts: np.ndarray, crop: int, cells: int, length: int) -> Taps
 
 
 def _mirror(view: View) -> View:
-    """The view of a mirrored image, mirrored back."""
+    """Mirrors the view of a mirrored image back."""
     return view._replace(columns=Taps(view.columns.index[::-1], view.columns.weight[::-1]))
 
 
 def _classes(views: Sequence[View], size: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """views of one image (logits [h, w, C]), size int [2] -> int32 [*shape]."""
+    """Returns the classes of one image, int32 [*shape], from its views (logits [h, w, C]) and label size int [2]."""
 
     def to_label(taps: Taps, axis: int) -> Taps:
+        # At least 1: the size of padding is 0, and `linear_taps` divides by it.
         return then(taps, linear_taps(len(taps.index), jnp.maximum(size[axis], 1), shape[axis]))
 
     bands = [jax.tree.map(_in_bands, to_label(view.rows, 0)) for view in views]
@@ -126,17 +143,20 @@ def _classes(views: Sequence[View], size: jax.Array, shape: tuple[int, int]) -> 
         scores = [
             apply_taps(columns[k], apply_taps(rows[k], view.logits, 0), 1) for k, view in enumerate(views)
         ]
+        # A single view needs no softmax: it does not change which class is the largest.
         return _first_largest(sum(map(jax.nn.softmax, scores)) if len(views) > 1 else scores[0])
 
+    # Band by band, so that the logits of all pixels never exist at once.
     return jax.lax.map(classes_of_band, bands).reshape(shape)
 
 
 def _in_bands(table: jax.Array) -> jax.Array:
+    """[H, k] -> [H / 8, 8, k]."""
     return table.reshape(-1, _BAND, *table.shape[1:])
 
 
 def _first_largest(scores: jax.Array) -> jax.Array:
-    """[..., C] -> int32 [...], as argmax, which XLA computes one number at a time on CPUs."""
+    """Returns the argmax of scores [..., C], int32 [...]; on CPUs XLA computes `argmax` one number at a time."""
     # Without the barrier the scores would be computed twice, once for each reduction.
     scores = jax.lax.optimization_barrier(scores)
     classes = scores.shape[-1]

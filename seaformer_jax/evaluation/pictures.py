@@ -1,4 +1,4 @@
-"""Pictures of class maps: colour masks, overlays, heat maps, legends."""
+"""Draws class maps: colour masks, overlays, heat maps and legends."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,20 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 
-_OPACITY = 0.5  # Of colours over an image, as mmseg's `show_result`.
-_LINE = 26  # Pixels of a legend's line.
+_OPACITY = 0.5  # Opacity of colours over an image, as in mmseg's `show_result`.
+_LINE = 26  # Height of a legend's line in pixels.
 
 
 def overlay(image: np.ndarray, classes: np.ndarray, palette: Sequence[Colour]) -> np.ndarray:
-    """Blends the classes' colours into an image; pixels that are no class (255) keep their own colours.
+    """Blends the classes' colours into an image. Pixels without a class (255) keep their own colours.
 
     Args:
-        image: uint8 [H, W, 3].
-        classes: uint8 [H, W].
-        palette: colour of each class.
+        image: Image, uint8 [H, W, 3].
+        classes: Class map, uint8 [H, W].
+        palette: Colour of each class.
     Returns:
         uint8 [H, W, 3].
     """
+    # A table of all 256 values, so that 255 can be looked up too; its opacity is 0.
     table = np.zeros((256, 3), np.float32)
     table[: len(palette)] = palette
     opacity = np.where(classes < len(palette), np.float32(_OPACITY), np.float32(0))[..., None]
@@ -30,16 +31,18 @@ def overlay(image: np.ndarray, classes: np.ndarray, palette: Sequence[Colour]) -
 
 
 def heat_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Blends a heat map into an image: scaled to 0..255, upsampled bilinearly, coloured from blue to red.
+    """Blends a heat map into an image.
 
-    The papers' appendix has such maps of the last attention output's channel mean.
+    The heat map is scaled to 0..255, upsampled bilinearly and coloured from blue to red. The papers' appendix shows
+    such maps of the channel mean of the last attention output.
 
     Args:
-        image: uint8 [H, W, 3].
-        heat: float [h, w].
+        image: Image, uint8 [H, W, 3].
+        heat: Heat map, float [h, w].
     Returns:
         uint8 [H, W, 3].
     """
+    # A constant map has no range to scale to and is drawn as 0.
     low, high = float(heat.min()), float(heat.max())
     scaled = np.round(255 * (heat - low) / (high - low)) if high > low else np.zeros(heat.shape)
     height, width = image.shape[:2]
@@ -49,19 +52,19 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def save(picture: np.ndarray, path: pathlib.Path) -> None:
-    """Writes uint8 [H, W, 3] as PNG."""
+    """Writes a picture, uint8 [H, W, 3], as PNG."""
     Image.fromarray(picture).save(path)
 
 
 def save_mask(classes: np.ndarray, palette: Sequence[Colour], path: pathlib.Path) -> None:
-    """Writes uint8 [H, W] as PNG whose pixel values are the classes and whose colours those of the palette."""
+    """Writes a class map, uint8 [H, W], as PNG: pixel values are the classes, colours those of the palette."""
     mask = Image.fromarray(classes)
-    mask.putpalette([channel for colour in palette for channel in colour])  # Makes the mode "P".
+    mask.putpalette([channel for colour in palette for channel in colour])  # Also sets the mode to "P".
     mask.save(path)
 
 
 def save_legend(entries: Sequence[tuple[str, Colour]], path: pathlib.Path) -> None:
-    """Writes a PNG with one line per (name, colour)."""
+    """Writes a PNG with one line per entry (name, colour)."""
     font = ImageFont.load_default(_LINE * 0.6)
     width = max((font.getlength(name) for name, _ in entries), default=0)
     picture = Image.new("RGB", (int(width) + 2 * _LINE + 12, _LINE * len(entries) + 8), "white")

@@ -1,4 +1,4 @@
-"""Labels with probabilities for images on disk."""
+"""Predicts labels with probabilities for image files."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from seaformer_jax.evaluation.report import draw_contact_sheet
 
 _BATCH = 16
 _SHEET = 36  # Images on the contact sheet.
-_TOP = 5
+_TOP = 5  # Labels listed per image.
 
 
 def classify(
@@ -24,15 +24,15 @@ def classify(
     normalize: Callable[[jax.Array], jax.Array],
     class_names: Sequence[str],
 ) -> None:
-    """Writes `predictions.jsonl` (the five likeliest labels of every image) and `contact_sheet.png`.
+    """Writes `predictions.jsonl` (the five most likely labels of every image) and `contact_sheet.png`.
 
     Args:
-        model: classifier.
-        paths: of the images.
-        folder: to write into.
-        transform: evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
-        normalize: uint8 [B, S, S, 3] -> what the model takes.
-        class_names: of the outputs.
+        model: Classifier.
+        paths: Paths of the images.
+        folder: Folder to write into.
+        transform: Evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
+        normalize: Turns images uint8 [B, S, S, 3] into the model's input.
+        class_names: Names of the classes, in the order of the logits.
     """
     graphdef, state = nnx.split(model)
     probabilities = jax.jit(
@@ -41,14 +41,16 @@ def classify(
     rows, sheet = [], []
     for first in range(0, len(paths), _BATCH):
         chunk = paths[first : first + _BATCH]
+        # The transform takes elements of a data set, which have a label; 0 is never used.
         crops = [transform({"image": images.decode(path, str(path)), "label": 0})["image"] for path in chunk]
-        padded = np.stack(crops + [crops[0]] * (_BATCH - len(crops)))  # One shape, one compilation.
+        padded = np.stack(crops + [crops[0]] * (_BATCH - len(crops)))  # One shape needs one compilation.
         rows += [
             _row(path, p, class_names)
             for path, p in zip(chunk, np.asarray(probabilities(state, padded)), strict=False)
         ]
         sheet += crops[: _SHEET - len(sheet)]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    # The contact sheet shows the first images, each under its most likely label.
     titles = [
         f"{row['top'][0]['label']} {100 * row['top'][0]['probability']:.0f}%" for row in rows[: len(sheet)]
     ]
@@ -56,6 +58,7 @@ def classify(
 
 
 def _row(path: pathlib.Path, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:
+    """Returns the line of `predictions.jsonl` of one image, from its probabilities [C]."""
     order = np.argsort(-probabilities)[:_TOP]
     top = [{"label": class_names[i], "probability": round(float(probabilities[i]), 6)} for i in order]
     return {"image": str(path), "top": top}

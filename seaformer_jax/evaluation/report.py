@@ -1,4 +1,4 @@
-"""Tables and pictures of an evaluation."""
+"""Writes the tables and pictures of an evaluation."""
 
 import pathlib
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
 
-_NAMED_CLASSES = 60  # Beyond that many, axis labels are unreadable.
+_NAMED_CLASSES = 60  # With more classes, the axis labels would be unreadable.
 
 
 def write_classification(
@@ -26,7 +26,7 @@ def write_classification(
 def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], folder: pathlib.Path) -> None:
     """Writes `per_class.md`: IoU, accuracy (recall) and share of the labelled pixels of each class, and the means.
 
-    A class that neither is true nor was predicted anywhere has no IoU ("nan") and no part in the mean.
+    A class that occurs neither in the labels nor in the predictions has the IoU "nan" and is left out of the mean.
     """
     iou, recall = 100 * confusion.iou(), 100 * confusion.recall()
     pixels = confusion.counts.sum(1)
@@ -34,6 +34,7 @@ def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], f
     rows = ["| class | IoU % | Acc % | pixels % |", "|---|---:|---:|---:|"]
     for name, *values in zip(class_names, iou, recall, shares, strict=True):
         rows.append("| " + " | ".join([name, *(f"{value:.2f}" for value in values)]) + " |")
+    # mIoU and mAcc weigh all classes equally, aAcc all pixels.
     means = f"{mean_of_present(iou):.2f} | {mean_of_present(recall):.2f}"
     rows.append(f"| **mean (mIoU, mAcc)** | {means} | |")
     rows.append(f"| **all pixels (aAcc)** | | {100 * confusion.accuracy():.2f} | 100.00 |")
@@ -41,11 +42,11 @@ def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], f
 
 
 def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:
-    """Rows are true classes and sum to 1; the diagonal is the recall."""
+    """Draws the confusion matrix. Each row is a true class and sums to 1, so the diagonal is the recall."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = len(class_names) <= _NAMED_CLASSES
     side = 3 + 0.35 * len(class_names) if named else 8
-    # Not through pyplot, which would choose a backend for the whole process.
+    # Without pyplot, which would choose a backend for the whole process.
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -53,6 +54,7 @@ def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) ->
         ticks = range(len(class_names))
         axes.set_xticks(ticks, class_names, rotation=90)
         axes.set_yticks(ticks, class_names)
+        # Only counts above 0 are written: most cells are empty.
         for row, column in np.argwhere(counts):
             shade = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=7, color=shade)
@@ -68,17 +70,19 @@ def draw_contact_sheet(
     path: pathlib.Path,
     colors: Sequence[str] | None = None,
 ) -> None:
-    """Draws images (uint8 [H, W, 3] each) in a grid, each under its title.
+    """Draws images in a grid, each under its title.
 
     Args:
-        images, titles: of the same length.
-        path: of the PNG to write.
-        colors: of the titles; black by default.
+        images: Images, uint8 [H, W, 3] each.
+        titles: One title per image.
+        path: Path of the PNG to write.
+        colors: One colour per title; black by default.
     """
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.2 * columns, 2.5 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False)
+    # For the whole grid: its last row may have cells without an image.
     for axes in grid.flat:
         axes.axis("off")
     for axes, image, title, color in zip(

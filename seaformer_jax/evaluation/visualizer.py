@@ -1,4 +1,4 @@
-"""Class maps of images: colour masks, overlays, legends and heat maps."""
+"""Draws what a segmentation model predicts: colour masks, overlays, legends and heat maps."""
 
 import collections
 import json
@@ -17,15 +17,16 @@ Element = Mapping[str, np.ndarray]
 
 
 class Visualizer:
-    """Draws what a segmentation model sees.
+    """Predicts and draws the class maps of a segmentation model.
 
     Args:
-        model: with `backbone.last_attention`, for heat maps.
-        transform: evaluation transform of an element {"image": uint8 [H, W, 3]}.
-        normalize: uint8 [B, h, w, 3] -> what the model takes.
-        predict: (model, batch) -> int32 [B, Hp, Wp], the classes of pixels; the batch is like those of
-          `data.segmentation.batches`.
-        class_names, palette: name and colour (red, green, blue) of every class.
+        model: Segmentation model; heat maps need its `backbone.last_attention`.
+        transform: Evaluation transform of an element {"image": uint8 [H, W, 3]}.
+        normalize: Turns images uint8 [B, h, w, 3] into the model's input.
+        predict: (model, batch) -> class of every pixel, int32 [B, Hp, Wp]. The batch has the entries of
+            `data.segmentation.batches`.
+        class_names: Name of every class.
+        palette: Colour (red, green, blue) of every class.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Visualizer:
         self._transform, self.class_names, self.palette = transform, class_names, palette
 
     def classes(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of any size -> uint8 [H, W]: the class of every pixel."""
+        """Returns the class of every pixel, uint8 [H, W], of an image uint8 [H, W, 3] of any size."""
         height, width = image.shape[:2]
+        # Padded as in validation batches, so that fewer shapes are compiled. Only the label's shape matters here.
         padded = [-(-length // LABEL_MULTIPLE) * LABEL_MULTIPLE for length in (height, width)]
         element = {"label": np.zeros(padded, np.uint8), "label_size": np.array([height, width], np.int32)}
         element |= self._transform({"image": image})
@@ -54,24 +56,32 @@ class Visualizer:
         return np.asarray(self._predict(self._state, batch))[0, :height, :width].astype(np.uint8)
 
     def attention(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> float32 [h, w]: channel mean of the last attention output, at 1/64 of the input."""
+        """Returns the channel mean of the last attention output for an image uint8 [H, W, 3].
+
+        float32 [h, w], at 1/64 of the model's input.
+        """
         return np.asarray(self._attention(self._state, self._transform({"image": image})["image"][None]))[0]
 
     def comparison(self, image: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
-        """Writes two overlays side by side: the labels (uint8 [H, W]) and what the model sees."""
+        """Writes two overlays side by side: the labels (uint8 [H, W]) and the predicted classes."""
         overlays = [pictures.overlay(image, m, self.palette) for m in (labels, self.classes(image))]
         pictures.save(np.concatenate(overlays, 1), path)
 
     def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool) -> None:
-        """Writes, for the images at `paths`:
+        """Writes the predictions for the images at `paths` into `folder`.
 
-        - `<name>_mask.png`: pixel values are classes, with the palette for colours;
-        - `<name>_overlay.png`: the mask over the image;
-        - `<name>_heatmap.png`, where wanted: the channel mean of the last attention output over the image;
-        - `legend.png`: colours and names of the classes that occur, the largest first;
+        - `<name>_mask.png`: the class map; pixel values are classes, shown in the colours of the palette.
+        - `<name>_overlay.png`: the mask over the image.
+        - `<name>_heatmap.png`: the channel mean of the last attention output over the image.
+        - `legend.png`: colours and names of the classes that occur, the largest first.
         - `predictions.jsonl`: the share of every class in every image.
 
-        A name is that of the file without its extension, numbered where several have the same.
+        A name is the image's file name without its extension; equal names are numbered.
+
+        Args:
+            paths: Paths of the images.
+            folder: Folder to write into.
+            heatmap: Whether to write the heat maps.
         """
         totals, rows = collections.Counter(), []
         for path, name in zip(paths, _distinct([path.stem for path in paths]), strict=True):
@@ -86,6 +96,7 @@ class Visualizer:
             totals.update(shares)
             rows.append({"image": str(path), "mask": f"{name}_mask.png", "classes": shares})
         (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        # One legend for all images.
         colours = dict(zip(self.class_names, self.palette, strict=True))
         pictures.save_legend(
             [(name, colours[name]) for name, _ in totals.most_common()], folder / "legend.png"
@@ -99,7 +110,7 @@ class Visualizer:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Returns the names, followed by -2, -3, ... where one was there before."""
+    """Returns the names; a name that is already taken gets the first free suffix of -2, -3, ..."""
     taken, result = set(), []
     for name in names:
         number, candidate = 1, name

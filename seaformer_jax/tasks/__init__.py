@@ -1,4 +1,4 @@
-"""Tasks by name."""
+"""Creates tasks by name."""
 
 from collections.abc import Sequence
 
@@ -23,16 +23,16 @@ def create(config: ConfigDict, class_names: Sequence[str] = ()) -> Task:
     """Returns the task that `config.task.name` names.
 
     Args:
-        config: the whole record.
-        class_names: where they are known; otherwise the data set is asked.
+        config: The whole config.
+        class_names: Names of the classes, if they are known. If empty, they are those of the training data.
     Raises:
-        UserError: an unknown task.
+        UserError: The task is unknown.
     """
     return _find(config)(config, class_names)
 
 
 def task_type(config: ConfigDict) -> str:
-    """Returns `Task.task_type` of the task that `config` names; UserError where it is unknown."""
+    """Returns `Task.task_type` of the task that `config` names; raises UserError for an unknown task."""
     return _find(config).task_type
 
 

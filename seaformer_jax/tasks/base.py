@@ -1,4 +1,4 @@
-"""What the training loop and the commands ask of a task; they know nothing else of it."""
+"""The interface between a task and the training loop and commands."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -11,43 +11,62 @@ from seaformer_jax.types import Batch
 
 
 class Task(Protocol):
-    """Model, data, loss and evaluation of one kind of problem."""
+    """Model, data, loss and evaluation of one kind of problem.
 
-    best_metric: str  # Of `summarize`; larger is better.
+    Attributes:
+        best_metric: Key of the result of `summarize` that decides which checkpoint is the best; larger is better.
+        class_names: Names of the classes, in the order of the logits.
+        task_type: Kind of model, as the `task` argument of `create_model`.
+    """
+
+    best_metric: str
     class_names: Sequence[str]
-    task_type: str  # What the model answers: a task that `create_model` knows.
+    task_type: str
 
     def create_model(self) -> nnx.Module:
-        """A model with fresh parameters."""
+        """Returns a model with fresh parameters."""
 
     def example_batch(self, batch_size: int) -> Batch:
-        """Shapes and dtypes of a global training batch, to compile with."""
+        """Returns the shapes and dtypes of a global training batch, to compile with."""
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        """This process's rows of the training batches from number `start_step` on."""
+        """Returns this process's rows of the training batches, from batch number `start_step` on.
+
+        The iterator has a `close` method. The entry `skipped` [B] of a batch says how many broken images were
+        skipped to get each image.
+        """
 
     def constants(self) -> Batch:
-        """Arrays that every training batch has besides, the same in each and in no checkpoint: a frozen model."""
+        """Returns arrays that are added to every training batch and never change, such as a frozen model's weights.
+
+        They are not saved in checkpoints.
+        """
 
     def eval_batches(self) -> Iterator[Batch]:
-        """This process's rows of the validation batches, with `mask`."""
+        """Returns this process's rows of the validation batches, with the entries `mask` and `skipped`.
+
+        The iterator has a `close` method.
+        """
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Scalar loss of a training batch and scalar metrics; runs inside `jax.jit`."""
+        """Returns the scalar loss of a training batch and scalar metrics; runs inside `jax.jit`."""
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
-        """Mergeable metrics (`metrics.py`) of a validation batch; runs inside `jax.jit`."""
+        """Returns the mergeable metrics (`metrics.py`) of a validation batch; runs inside `jax.jit`."""
 
     def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
-        """Numbers for the log, from merged metrics."""
+        """Returns the numbers for the log, from merged metrics."""
 
     def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
         """Writes tables and pictures of merged metrics into `folder`."""
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
-        """Writes a picture of every validation image with what `model` sees in it into `folder`."""
+        """Writes a picture of every validation image with the model's predictions into `folder`."""
 
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
     ) -> None:
-        """Writes what `model` sees in the images at `paths` into `folder`; with `heatmap`, where it looks, too."""
+        """Writes the model's predictions for the images at `paths` into `folder`.
+
+        With `heatmap`, it also writes heat maps of the last attention output.
+        """

@@ -1,4 +1,4 @@
-"""Image classification: the ImageNet recipe's loss, top-1 and top-5, predictions."""
+"""Image classification: the ImageNet recipe's loss, top-1 and top-5 accuracy, predictions."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from seaformer_jax.types import Batch
 
 
 class Classification(ImageTask):
-    """See `tasks.base.Task`."""
+    """Image classification; the methods are described in `tasks.base.Task`."""
 
     best_metric = "top1"
     task_type = "classification"
@@ -58,18 +58,28 @@ class Classification(ImageTask):
         return EvalTransform(config.data.image_size, config.eval.crop_fraction, config.eval.interpolation)
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Mean cross-entropy against smoothed, possibly mixed targets; accuracy against the batch's labels."""
+        """Returns the mean cross-entropy and the accuracy.
+
+        The loss uses the smoothed and possibly mixed targets; the accuracy uses the labels of the batch.
+        """
         images, targets, dropout_key = self.training_images(batch, key)
         logits = model(images, train=True, rngs=nnx.Rngs(dropout=dropout_key))
         accuracy = (logits.argmax(-1) == batch["label"]).mean()
         return soft_cross_entropy(logits, targets).mean(), {"accuracy": accuracy}
 
     def training_images(self, batch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns images [B, S, S, 3], normalised and augmented, targets [B, num_classes], and a key that is left."""
+        """Prepares a training batch on the device.
+
+        Returns:
+            The normalised and augmented images [B, S, S, 3], the smoothed and mixed targets [B, num_classes], and an
+            unused random key for dropout.
+        """
         augment = self.config.augment
         mix_key, erase_key, dropout_key = jax.random.split(key, 3)
         smoothing = self.config.task.label_smoothing
+        # 1. Targets as probabilities, so that mixing can blend them.
         targets = smooth_one_hot(batch["label"], self.num_classes, smoothing)
+        # 2. Mixup and CutMix on the pixel values 0..255, as timm's `FastCollateMixup`.
         images, targets = mix(
             batch["image"],
             targets,
@@ -78,23 +88,25 @@ class Classification(ImageTask):
             cutmix=augment.cutmix,
             group=augment.mix_group,
         )
+        # 3. Erasing on normalised images, as timm: the erased pixels become noise from N(0, 1).
         images = random_erasing(self.normalize(images), erase_key, augment.erasing)
         return images, targets, dropout_key
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         logits = model(self.prepare(batch["image"]), train=False)
         labels, mask = batch["label"], batch["mask"]
-        own = jnp.take_along_axis(logits, labels[:, None], axis=1)
+        own = jnp.take_along_axis(logits, labels[:, None], axis=1)  # [B, 1], the logit of the true class.
         predictions = logits.argmax(-1)
         return {
             "loss": Mean.of(cross_entropy(logits, labels), mask),
             "top1": Mean.of(predictions == labels, mask),
-            "top5": Mean.of((~(logits <= own)).sum(-1) < 5, mask),  # NaN is never right.
+            # Counts the logits above the true one. Every comparison with NaN is false, so NaN is never right.
+            "top5": Mean.of((~(logits <= own)).sum(-1) < 5, mask),
             "confusion": ConfusionMatrix.of(labels, predictions, mask, self.num_classes),
         }
 
     def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
-        """loss in nats, top1 and top5 in percent, images counted."""
+        """Returns the loss in nats, top1 and top5 in percent, and the number of images counted."""
         return {
             "loss": metrics["loss"].compute(),
             "top1": 100 * metrics["top1"].compute(),

@@ -1,7 +1,7 @@
-"""What distillation has in common for all kinds of labels: the frozen teacher, the small image, the weighted terms.
+"""The parts of distillation shared by all kinds of labels: frozen teacher, smaller image, weighted terms.
 
-The teacher sees the image of the batch, the student the same image made smaller on the device. The terms and their
-formulas are in `distillation_losses`.
+The teacher sees the image of the batch. The student sees the same image, made smaller on the device. The terms and
+their formulas are in `distillation_losses`.
 """
 
 import copy
@@ -20,51 +20,65 @@ from seaformer_jax.types import Batch
 
 
 class Views(NamedTuple):
-    """What student and teacher make of the same images; no gradient flows into what is the teacher's own."""
+    """Outputs of student and teacher for the same images. No gradient flows into the teacher's own outputs.
+
+    Attributes:
+        logits: The student's logits.
+        crossed: Logits of the teacher's head, in evaluation mode, on the student's features.
+        features: The student's features [B, h, w, C], upsampled to the teacher's resolution.
+        teacher_logits: The teacher's logits.
+        teacher_features: The teacher's features [B, h, w, C].
+    """
 
     logits: jax.Array
-    crossed: jax.Array  # Logits of the teacher's head, in evaluation mode, on the student's features.
-    features: jax.Array  # [B, h, w, C], upsampled
+    crossed: jax.Array
+    features: jax.Array
     teacher_logits: jax.Array
     teacher_features: jax.Array
 
 
 class Distillation(ImageTask):
-    """Goes before `Segmentation` or `Classification` among the bases of a task."""
+    """Mixin of the distilled tasks; comes before `Segmentation` or `Classification` in the list of bases."""
 
     _teacher: nnx.GraphDef | None = None
     _weights: Batch
 
     def with_teacher(self, model: nnx.Module) -> Self:
-        """Returns this task with `model` (of `create_model`) as its teacher; call it before the student is made.
+        """Returns a copy of this task with `model` as its teacher; call it before creating the student.
 
-        The config of the result is a copy that also says which teacher it is: `model.upsample_width` is the width of
-        the features that both compare, `teacher.sha256` the hash of the weights. So resuming a run with another
-        teacher is resuming it with another config, which is refused.
+        The copy's config also identifies the teacher: `model.upsample_width` is the width of the features that are
+        compared, and `teacher.sha256` is the hash of the teacher's weights. A run with another teacher therefore has
+        another config, and resuming with another config is refused.
 
+        Args:
+            model: The teacher, from `create_model`.
         Raises:
-            UserError: the config already names another width or hash.
+            UserError: The config already has another width or hash.
         """
-        taught = copy.copy(self)
-        taught._teacher, state = nnx.split(model)
-        taught._weights = nnx.to_pure_dict(state)
-        taught.config = self.config.copy_and_resolve_references()
-        found = {("model", "upsample_width"): model.width, ("teacher", "sha256"): digest(taught._weights)}
-        for (section, key), value in found.items():
+        copied = copy.copy(self)
+        copied._teacher, state = nnx.split(model)
+        copied._weights = nnx.to_pure_dict(state)
+        copied.config = self.config.copy_and_resolve_references()
+        properties = {
+            ("model", "upsample_width"): model.width,
+            ("teacher", "sha256"): digest(copied._weights),
+        }
+        for (section, key), value in properties.items():
             self._check_teacher(section, key, value)
-            taught.config[section][key] = value
-        return taught
+            copied.config[section][key] = value
+        return copied
 
     def _check_teacher(self, section: str, key: str, value: int | str) -> None:
+        """Raises UserError if the config already has another value; 0 and "" mean that it has none."""
         before = self.config[section][key]
         if before and before != value:
             raise UserError(
-                f"{section}.{key} is {before!r}, but the teacher {self.config.teacher.source} has {value!r}; it is "
-                f"another teacher, or {section}.{key} should be left out"
+                f"{section}.{key} is {before!r}, but the teacher {self.config.teacher.source} has {value!r}; choose "
+                f"the teacher with {before!r}, or leave out {section}.{key}"
             )
 
     def constants(self) -> Batch:
-        """The teacher's weights; UserError where there is no teacher."""
+        """Returns the teacher's weights; raises UserError if there is no teacher."""
         if self._teacher is None:
             raise UserError(
                 "there is no teacher to distil from; set teacher.source to a workdir or a checkpoint"
@@ -72,10 +86,12 @@ class Distillation(ImageTask):
         return {"teacher": self._weights}
 
     def shrink(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] -> [B, H / r, W / r, 3] for the student (r = `model.upsample_ratio`; rounded).
+        """Shrinks images [B, H, W, 3] to the student's size, [B, H / r, W / r, 3] with r = `model.upsample_ratio`.
 
-        Bilinear with half-pixel centres, as `interpolate(align_corners=False)`: for r = 2 the mean of 2 x 2 pixels.
+        The new sides are rounded. Bilinear with half-pixel centres, as PyTorch's `interpolate(align_corners=False)`:
+        for r = 2 each new pixel is the mean of 2 x 2 pixels.
         """
+        # Interpolates in float32 and rounds to the images' dtype only once.
         small = images.astype(jnp.float32)
         for axis in (1, 2):
             size = round(images.shape[axis] / self.config.model.upsample_ratio)
@@ -89,26 +105,27 @@ class Distillation(ImageTask):
         """Runs teacher and student on the same images.
 
         Args:
-            model: the student, in training mode.
-            batch: with the teacher's weights.
-            images: [B, H, W, 3], what the teacher takes.
-            key: of the student's dropout and stochastic depth.
+            model: The student, which runs in training mode.
+            batch: Training batch with the teacher's weights as `teacher`.
+            images: Input of the teacher, [B, H, W, 3].
+            key: Random key of the student's dropout and stochastic depth.
         """
         teacher, rngs = nnx.merge(self._teacher, batch["teacher"]), nnx.Rngs(dropout=key)
+        # The teacher is frozen and runs in evaluation mode.
         target = jax.lax.stop_gradient(teacher.features(images))
         features = model.features(self.shrink(images), train=True, rngs=rngs)
         return Views(
             logits=model.classify(features, train=True, rngs=rngs),
-            crossed=teacher.classify(features),
+            crossed=teacher.classify(features),  # No stop_gradient: this term trains the student's features.
             features=features,
             teacher_logits=jax.lax.stop_gradient(teacher.classify(target)),
             teacher_features=target,
         )
 
     def total(self, **terms: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Returns the weighted sum of `ce`, `cross`, `feature` and `output`, and the terms that count, unweighted.
+        """Returns the weighted sum of the terms `ce`, `cross`, `feature` and `output`, and the unweighted terms.
 
-        A term of weight 0 is neither reported nor, within `jax.jit`, computed.
+        A term of weight 0 is left out of the result, so `jax.jit` does not compute it.
         """
         chosen = self.config.distillation
         weights = {"ce": 1.0, **{name: chosen[f"{name}_weight"] for name in ("cross", "feature", "output")}}
@@ -117,10 +134,10 @@ class Distillation(ImageTask):
 
 
 def digest(weights: Batch) -> str:
-    """Returns the SHA-256 of names, shapes and float32 values of nested dictionaries of arrays."""
-    found = hashlib.sha256()
+    """Returns the SHA-256 of the names, shapes and float32 values in nested dictionaries of arrays."""
+    hasher = hashlib.sha256()
     for path, value in jax.tree_util.tree_flatten_with_path(weights)[0]:
         array = np.ascontiguousarray(value, np.float32)
-        found.update(f"{jax.tree_util.keystr(path)}{array.shape}".encode())
-        found.update(array.data)
-    return found.hexdigest()
+        hasher.update(f"{jax.tree_util.keystr(path)}{array.shape}".encode())
+        hasher.update(array.data)
+    return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""Classification by a student on a smaller image, taught by a frozen model on the whole one."""
+"""Distilled classification: the student sees a smaller image, the frozen teacher the whole one."""
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,21 @@ from seaformer_jax.types import Batch
 
 
 class DistilledClassification(Distillation, Classification):
-    """See `tasks.base.Task`. The features are those of the last stage."""
+    """Distilled classification; see `tasks.base.Task`. The compared features are those of the last stage."""
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The four terms of `distillation_losses`, means over the images; accuracy against the batch's labels.
+        """Returns the weighted sum of the four `distillation_losses`; the metrics are the four terms and `accuracy`.
 
-        Teacher and student see the same mixed and erased images, and both cross-entropies the mixed targets.
+        The cross-entropies and the output divergence are means over the images. Teacher and student see the same
+        mixed and erased images, and both cross-entropies use the mixed targets. The accuracy uses the labels of the
+        batch.
         """
         images, targets, dropout_key = self.training_images(batch, key)
         views = self.views(model, batch, images, dropout_key)
         divergence = output_divergence(
             views.logits, views.teacher_logits, self.config.distillation.temperature
         )
+        # Labels belong to whole images, so every position of the feature map counts fully.
         everywhere = jnp.ones(views.features.shape[:3])
         loss, terms = self.total(
             ce=soft_cross_entropy(views.logits, targets).mean(),

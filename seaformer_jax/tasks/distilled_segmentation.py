@@ -1,4 +1,4 @@
-"""Segmentation by a student on a smaller image, taught by a frozen model on the whole one."""
+"""Distilled segmentation: the student sees a smaller image, the frozen teacher the whole one."""
 
 import jax
 from flax import nnx
@@ -11,23 +11,29 @@ from seaformer_jax.types import Batch
 
 
 class DistilledSegmentation(Distillation, Segmentation):
-    """See `tasks.base.Task`. Logits come at 1/8 of the teacher's image, in training and in evaluation."""
+    """Distilled segmentation; see `tasks.base.Task`.
+
+    The student's logits are at 1/8 of the teacher's image, in training and in evaluation.
+    """
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """The four terms of `distillation_losses`, each divided as the cross-entropy is; accuracy.
+        """Returns the weighted sum of the four `distillation_losses`; the metrics are the four terms and `accuracy`.
 
-        The student's cross-entropy is that of every pixel, as in plain training; the other terms are taken at 1/8 of
-        the image. No logits or features exist at its full size.
+        The student's cross-entropy is taken at every pixel, as in plain training. The other terms are taken at 1/8 of
+        the image, so no logits or features exist at its full size. The sums of `ce`, `cross` and `output` have the
+        same divisor (`task.loss_divisor`).
         """
         views = self.views(model, batch, self.training_images(batch), key)
         labels = batch["label"]
         own = pixel_cross_entropy(views.logits, labels)
+        # A cell is the stride x stride pixels behind one logit. It counts by the share of its pixels with a label.
         stride = labels.shape[1] // views.logits.shape[1]
         classes = class_shares(labels, self.num_classes, stride)
         shares = classes.sum(-1)
         divergence = output_divergence(
             views.logits, views.teacher_logits, self.config.distillation.temperature
         )
+        # Terms per cell are multiplied by the cell's area, because the divisor counts pixels.
         divisor, area = self.divisor(own, batch), stride**2
         loss, terms = self.total(
             ce=own.loss / divisor,
@@ -38,4 +44,5 @@ class DistilledSegmentation(Distillation, Segmentation):
         return loss, {"accuracy": own.accuracy(), **terms}
 
     def predict_classes(self, model: nnx.Module, batch: Batch) -> jax.Array:
+        """Returns the class of every pixel, as `Segmentation.predict_classes`, from the smaller images."""
         return super().predict_classes(lambda images: model(self.shrink(images)), batch)

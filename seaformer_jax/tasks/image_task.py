@@ -1,4 +1,4 @@
-"""What the tasks on labelled images have in common."""
+"""Code shared by the tasks on labelled images."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -19,9 +19,13 @@ from seaformer_jax.types import Batch
 
 
 class ImageTask:
-    """The half of `tasks.base.Task` that does not depend on what the labels are.
+    """The part of `tasks.base.Task` that does not depend on the kind of labels.
 
-    Data sets are opened when they are first needed. A subclass has `open_source(split)` and `train_transform()`.
+    Data sets are opened when they are first needed. Subclasses implement `open_source` and `train_transform`.
+
+    Args:
+        config: The whole config.
+        class_names: Names of the classes, if they are known. If empty, they are those of the training data.
     """
 
     task_type: str
@@ -31,19 +35,23 @@ class ImageTask:
         self._class_names = class_names
 
     def open_source(self, split: str) -> Any:
-        """The data set of `split`, "train" or "val"."""
+        """Returns the data set of `split`, "train" or "val"."""
         raise NotImplementedError
 
     def train_transform(self) -> grain.transforms.RandomMap:
+        """Returns the random transform of one training element."""
         raise NotImplementedError
 
     @functools.cached_property
     def train_source(self) -> Any:
+        """The training data."""
         return self.open_source("train")
 
     @functools.cached_property
     def val_source(self) -> Any:
+        """The validation data; raises UserError if its classes are not those of this task."""
         source = self.open_source("val")
+        # Label k must mean the same class in validation as in training.
         owner = "the weights" if self._class_names else "the training data"
         check_same(source.labels.class_names, self.class_names, owner)
         check_num_classes(source, self.num_classes)
@@ -55,10 +63,11 @@ class ImageTask:
 
     @functools.cached_property
     def num_classes(self) -> int:
-        """`task.num_classes`, or as many as the training data has where that is 0."""
+        """`task.num_classes`; if that is 0, the number of known class names."""
         return self.config.task.num_classes or len(self.class_names)
 
     def create_model(self) -> nnx.Module:
+        # All other keys of `config.model` are options of the model.
         options = {key: value for key, value in self.config.model.items() if key != "name"}
         return create_model(
             self.config.model.name,
@@ -71,6 +80,7 @@ class ImageTask:
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         config = self.config
+        # `task.num_classes` may be set by hand and then differ from the data.
         check_num_classes(self.train_source, self.num_classes)
         return pipeline.train_batches(
             SkipCorrupt(self.train_source, config.data.on_corrupt),
@@ -85,7 +95,7 @@ class ImageTask:
         return {}
 
     def reading(self) -> dict[str, int]:
-        """Who reads the data: arguments of the functions that make batches."""
+        """Returns the arguments of `train_batches` and `eval_batches` that say which process and workers read."""
         return {
             "workers": self.config.data.workers,
             "process_index": jax.process_index(),
@@ -93,10 +103,10 @@ class ImageTask:
         }
 
     def normalize(self, images: jax.Array) -> jax.Array:
-        """[B, H, W, 3] in 0..255 -> normalised, in the dtype of the computation."""
+        """Returns images [B, H, W, 3] in 0..255 normalised by `data.mean` and `data.std`, in `config.dtype`."""
         data = self.config.data
         return normalize(images, data.mean, data.std, jnp.dtype(self.config.dtype))
 
     def prepare(self, images: jax.Array) -> jax.Array:
-        """uint8 [B, H, W, 3], as the evaluation transform gives them -> what the model takes in evaluation."""
+        """Turns images of the evaluation transform, uint8 [B, H, W, 3], into the model's input in evaluation."""
         return self.normalize(images)

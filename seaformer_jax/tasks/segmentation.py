@@ -1,4 +1,4 @@
-"""Semantic segmentation: the official recipes' loss, mIoU, class maps."""
+"""Semantic segmentation: the official recipes' loss, mIoU and class maps."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from seaformer_jax.types import Batch
 
 
 class Segmentation(ImageTask):
-    """See `tasks.base.Task`."""
+    """Semantic segmentation; the methods are described in `tasks.base.Task`."""
 
     best_metric = "mIoU"
     task_type = "segmentation"
@@ -38,7 +38,7 @@ class Segmentation(ImageTask):
 
     @property
     def palette(self) -> Sequence[tuple[int, int, int]]:
-        """The colours of the data set's classes; distinct ones where it is not there."""
+        """Colour (red, green, blue) of every class: the data set's own, or distinct ones if it cannot be opened."""
         try:
             return self.train_source.labels.palette
         except UserError:
@@ -62,25 +62,28 @@ class Segmentation(ImageTask):
         )
 
     def loss(self, model: nnx.Module, batch: Batch, key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Cross-entropy per pixel; the share of labelled pixels that are right."""
+        """Returns the cross-entropy per pixel, and the share of labelled pixels that are right as `accuracy`."""
         logits = model(self.training_images(batch), train=True, rngs=nnx.Rngs(dropout=key))
         sums = pixel_cross_entropy(logits, batch["label"])
         return sums.loss / self.divisor(sums, batch), {"accuracy": sums.accuracy()}
 
     def training_images(self, batch: Batch) -> jax.Array:
-        """Returns the normalised images [B, H, W, 3], 0 where they are padded."""
+        """Returns the normalised images [B, H, W, 3] of a training batch; their padding is 0."""
         return _without_padding(self.normalize(batch["image"]), batch["size"])
 
     def divisor(self, sums: PixelSums, batch: Batch) -> jax.Array | int:
-        """What sums over the labelled pixels are divided by (`task.loss_divisor`)."""
+        """Returns the number that sums over the labelled pixels are divided by (`task.loss_divisor`).
+
+        "all": the number of all pixels, as in mmseg. "valid": the number of labelled pixels, at least 1.
+        """
         return batch["label"].size if self.config.task.loss_divisor == "all" else jnp.maximum(sums.pixels, 1)
 
     def predict_classes(self, model: nnx.Module, batch: Batch) -> jax.Array:
         """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
 
         Args:
-            model: of this task.
-            batch: `image`, `image_1`, ..., `label` (of which only the shape is used) and `label_size`.
+            model: Model of this task, or a function that returns its logits.
+            batch: Entries `image`, `image_1`, ..., `label` (only its shape is used) and `label_size`.
         """
         images = [self.normalize(batch[image_name(k)]) for k in range(len(self.config.eval.scales))]
         shape = batch["label"].shape[1:]
@@ -88,6 +91,7 @@ class Segmentation(ImageTask):
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         classes, labels = self.predict_classes(model, batch), batch["label"]
+        # Ignored pixels and padding have the label 255, which is no class.
         labelled = (labels < self.num_classes) & batch["mask"][:, None, None]
         return {
             "confusion": ConfusionMatrix.of(labels, classes, labelled, self.num_classes),
@@ -95,7 +99,7 @@ class Segmentation(ImageTask):
         }
 
     def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
-        """mIoU, mAcc (means over the classes that occur) and aAcc (all pixels) in percent, images counted."""
+        """Returns mIoU, mAcc (means over the classes that occur) and aAcc (all pixels) in percent, and `images`."""
         confusion = metrics["confusion"]
         return {
             "mIoU": 100 * mean_of_present(confusion.iou()),
@@ -112,6 +116,7 @@ class Segmentation(ImageTask):
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
         for index in range(len(source)):
             element = source[index]
+            # A skipped image leaves a gap, so that the number of a picture is always the index of its image.
             if not element["skipped"]:
                 draw.comparison(element["image"], element["label"], folder / f"{index:05}.png")
 
@@ -128,7 +133,7 @@ class Segmentation(ImageTask):
 
 
 def _without_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """images [B, H, W, 3], 0 beyond the size [B, 2] of each: mmseg pads normalised images."""
+    """Returns images [B, H, W, 3] set to 0 beyond their sizes [B, 2]: mmseg pads after normalising, with 0."""
     rows = jnp.arange(images.shape[1]) < sizes[:, :1]
     columns = jnp.arange(images.shape[2]) < sizes[:, 1:]
     return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)

@@ -1,7 +1,7 @@
-"""Checkpoints in a workdir, through orbax; the only file that knows it.
+"""Checkpoints in a workdir. This is the only file that uses orbax.
 
-Layout: `<workdir>/checkpoints/<step>/{state,clock,metrics}`. The state is a dictionary of arrays, readable
-without our classes. The data's position needs no entry of its own: batch t is a function of the seed and t.
+Layout: `<workdir>/checkpoints/<step>/{state,clock,metrics}`. The state is a dictionary of arrays, readable without
+our classes. The position in the data needs no entry of its own: batch t is a function of the seed and t.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from ml_collections import ConfigDict
 from seaformer_jax.errors import UserError
 from seaformer_jax.training.state import TrainState
 
-_MARGIN = 1.1  # Free space wanted / size of a checkpoint.
+_MARGIN = 1.1  # Free disk space required, as a multiple of the size of a checkpoint.
 
 
 class Checkpoints:
-    """Saves and restores training states; keeps the newest `config.keep` and the best one.
+    """Saves and restores training states; keeps the newest `config.keep` checkpoints and the best one.
 
     Args:
-        workdir: of the run.
+        workdir: Work directory of the run.
         config: `config.checkpoint`.
-        best_metric: of the metrics that `save` is given; larger is better.
+        best_metric: Key of the metrics given to `save` that decides which checkpoint is the best; larger is better.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, best_metric: str):
@@ -39,24 +39,33 @@ class Checkpoints:
 
         policies = ocp.checkpoint_managers
         newest = policies.LatestN(config.keep)
+        # A checkpoint without metrics was saved without an evaluation and cannot be the best.
         best = policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
-            best_fn=score,  # Without it the metrics are not written.
+            best_fn=score,  # Without it, orbax does not write the metrics.
             preservation_policy=policies.AnyPreservationPolicy([newest, best]),
-            save_decision_policy=policies.FixedIntervalPolicy(1),
+            save_decision_policy=policies.FixedIntervalPolicy(1),  # The training loop decides when to save.
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
+        """Returns the steps of the checkpoints, in ascending order."""
         return sorted(self._manager.all_steps())
 
     def save(
         self, state: TrainState, step: int, clock: dict[str, float], metrics: dict[str, float] | None
     ) -> None:
-        """Writes in the background; a run that is killed meanwhile resumes from the one before.
+        """Saves a checkpoint in the background.
 
+        If the run is killed before the files are complete, it resumes from the checkpoint before.
+
+        Args:
+            state: State after `step` updates.
+            step: Number of the checkpoint.
+            clock: Seconds per purpose (`reporting.Clock`).
+            metrics: Validation metrics of `state`; None if it was not evaluated.
         Raises:
-            UserError: the disk has no room for it.
+            UserError: The disk has no room for the checkpoint.
         """
         self.check_space(state)
         args = ocp.args.Composite(
@@ -65,21 +74,21 @@ class Checkpoints:
         self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, template: TrainState) -> tuple[TrainState, dict[str, float]] | None:
-        """Returns (state, clock) of the newest checkpoint that can be read, or None where there is none.
+        """Returns (state, clock) of the newest readable checkpoint, or None if there are no checkpoints.
 
-        A damaged one is reported and moved aside, and the one before it is used.
+        A damaged checkpoint is reported and moved aside, and the one before it is tried.
 
         Args:
-            template: a state of the shapes, dtypes and shardings to restore into; the number of devices may
-              differ from the run that saved.
+            template: State with the shapes, dtypes and shardings to restore into. The number of devices may differ
+                from that of the run that saved.
         Raises:
-            UserError: there are checkpoints, but none can be read.
+            UserError: There are checkpoints, but none can be read.
         """
         damaged = []
         for step in reversed(self.steps()):
             try:
                 return self._restore(step, template)
-            except Exception as error:  # Orbax and tensorstore raise whatever the damage leads to.
+            except Exception as error:  # Damage can raise any error in orbax or tensorstore.
                 logging.warning(
                     "checkpoint %d is damaged (%s): using the one before it", step, _first_line(error)
                 )
@@ -87,7 +96,7 @@ class Checkpoints:
         if damaged:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read; moved aside: {', '.join(damaged)}. "
-                "Start again in a new workdir, or name this one's exported weights in init_from"
+                "Start again in a new workdir; init_from may name weights that were exported from this one"
             )
         return None
 
@@ -100,15 +109,17 @@ class Checkpoints:
         return TrainState(**restored.state), restored.clock
 
     def _move_aside(self, step: int) -> str:
+        """Moves a damaged checkpoint out of the folder of checkpoints and returns its new name."""
         target = self.folder.parent / f"damaged-checkpoint-{step}"
         if jax.process_index() == 0:
             shutil.rmtree(target, ignore_errors=True)
             (self.folder / str(step)).rename(target)
+        # The manager caches the list of steps and must notice that one is gone.
         self._manager.reload()
         return target.name
 
     def check_space(self, state: TrainState) -> None:
-        """Raises UserError where the disk has no room for a checkpoint of `state`."""
+        """Raises UserError if the disk has no room for a checkpoint of `state`."""
         needed = _MARGIN * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -118,10 +129,11 @@ class Checkpoints:
             )
 
     def wait(self) -> None:
-        """Blocks until what `save` began is on disk."""
+        """Blocks until every started `save` is on disk."""
         self._manager.wait_until_finished()
 
     def close(self) -> None:
+        """Waits for every started `save` and closes orbax's manager."""
         self._manager.close()
 
 
@@ -134,7 +146,8 @@ def _first_line(error: Exception) -> str:
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of the checkpoints in `workdir`, rising; [] where there are none."""
+    """Returns the steps of the checkpoints in `workdir`, in ascending order; [] if there are none."""
+    # Only digits: orbax gives unfinished checkpoints other names.
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
 
 
@@ -142,10 +155,10 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
     """Returns (step, params, batch_stats) of the newest checkpoint in `workdir`, as NumPy arrays.
 
     Args:
-        workdir: of a training run, or of `convert.from_torch`.
-        use_ema: the averaged weights, where the run has them.
+        workdir: Work directory of a training run or of `convert.from_torch`.
+        use_ema: Whether to return the averaged weights, if the run has them.
     Raises:
-        UserError: there is no checkpoint, or the newest is damaged.
+        UserError: There is no checkpoint, or the newest one is damaged.
     """
     folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
     if not steps:
@@ -154,7 +167,7 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
         )
     try:
         state = _read_weights(folder / str(steps[-1]) / "state", use_ema)
-    except Exception as error:
+    except Exception as error:  # Damage can raise any error in orbax or tensorstore.
         raise UserError(
             f"{folder / str(steps[-1])} is damaged ({_first_line(error)}); remove it to use the one before it"
         ) from error
@@ -162,13 +175,15 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
 
 
 def _read_weights(path: pathlib.Path, use_ema: bool) -> dict[str, Any]:
-    # Not a Checkpointer: that looks for the description of a whole checkpoint in `path`, which is a part of one.
+    """Reads {"params", "batch_stats"} from the state at `path`, but not the optimiser's state."""
+    # A Checkpointer would look for the metadata of a whole checkpoint in `path`, which is only a part of one.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         tree = handler.metadata(path).tree
         keys = ["ema"] if use_ema and tree.get("ema") else ["params", "batch_stats"]
         wanted = {key: tree[key] for key in keys}
-        # As NumPy arrays: the devices that they were saved from may not be here.
+        # NumPy arrays, because the devices of the run that saved may not exist here.
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
         state = handler.restore(path, args=args)
+    # The files have the text "0", "1", ... as keys of list entries; nnx expects integers.
     return nnx.restore_int_paths(state.get("ema", state))

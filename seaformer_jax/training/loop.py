@@ -1,4 +1,4 @@
-"""The training loop, for every task."""
+"""The training loop. It is the same for every task."""
 
 import itertools
 import pathlib
@@ -25,27 +25,40 @@ from seaformer_jax.types import Batch
 
 
 def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
-    """Trains `model` to `config.total_steps`, going on from the newest checkpoint in `workdir`.
+    """Trains `model` up to step `config.total_steps`, or resumes from the newest checkpoint in `workdir`.
 
-    Where it starts, in this order:
-      1. the newest readable checkpoint of `workdir`;
-      2. the weights that `model` has: those of `init_from`, or fresh ones.
+    A run starts from the first of these that exists:
 
-    Every step is: log -> evaluate -> save -> next batch -> update. So a checkpoint holds all that came before its
-    step and nothing after, and a run resumed from it repeats the one that did not stop, bit for bit.
+    1. the newest readable checkpoint in `workdir`;
+    2. the weights of `model`: those of `init_from`, or fresh ones.
 
+    Each turn of the loop is log -> evaluate -> save -> next batch -> step. A checkpoint therefore contains everything
+    up to its step and nothing after it. A resumed run repeats the uninterrupted one bit for bit.
+
+    Args:
+        config: The whole config.
+        task: Supplies data, loss and metrics.
+        model: Model of `task` with the initial weights. It cannot be used afterwards, because the steps reuse the
+            memory of its arrays. The trained weights are in the checkpoints only.
+        workdir: Work directory for checkpoints and metrics.
     Returns:
-        The last validation metrics; {} where the run was complete before.
+        The last validation metrics; {} if the run was already complete.
     Raises:
-        UserError: the loss is not finite, the disk is full, an image is corrupt.
-        Stopped: after SIGTERM or Ctrl-C, when a checkpoint is written.
+        UserError: The loss is not finite, the disk is full, or an image is corrupt.
+        Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
+    # 1. Mesh and batch sizes: all devices of all hosts form one axis, and each must get the same number of images.
     mesh = meshes.create_mesh()
     meshes.check_batch_size("batch_size", config.batch_size, config.optim.accumulate)
     meshes.check_batch_size("eval.batch_size", config.eval.batch_size)
+
+    # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
+
+    # 3. Checkpoint: a full disk is an error now, not when the first checkpoint is due. `saved` is the step of the
+    #    newest checkpoint of this run, -1 for none.
     checkpoints = Checkpoints(workdir, config.checkpoint, task.best_metric)
-    checkpoints.check_space(state)  # Now, and not when the first one is due.
+    checkpoints.check_space(state)
     state, saved_clock = checkpoints.restore(state) or (state, None)
     start = int(state.step)
     saved = start if saved_clock is not None else -1
@@ -54,65 +67,98 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         return {}
     if saved >= 0:
         logging.info("resuming at step %d of %d", start, config.total_steps)
+
+    # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
+    #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole position.
     batches = task.train_batches(start)
-    # The first one before compiling: data that cannot be read is an error now, and more is read meanwhile.
     upcoming = itertools.chain([next(batches)], batches)
+
+    # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
     update = _compile(config, task, model, optimizer, state, mesh)
 
+    # 6. Reports, evaluation and stop signals. The clock goes on from the checkpoint, so that its sums are those of
+    #    the whole run.
     reporter = reporting.Reporter(workdir, start)
     clock = reporting.Clock(saved_clock)
     window = reporting.Window(config.total_steps, config.batch_size, start, clock)
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh)
     results, stop = {}, StopRequest()
+
+    # 7. The loop. At its head, `step` updates are done. It therefore turns once more after the last update, to log,
+    #    evaluate and save.
     try:
         for step in range(start, config.total_steps + 1):
+            # Nothing is due at `start`: a fresh run has nothing to report, a resumed one did it before it saved.
             evaluate, save = (
                 step > start and _due(step, key.every, config) for key in (config.eval, config.checkpoint)
             )
+            # Asked at every step by every process, because several processes must agree on the step to stop at.
             leave = stop.requested(step) or step == config.total_steps
+
+            # 7.1 Log, always before saving: closing the window raises an error if a loss or a gradient was not
+            #     finite, so no checkpoint holds spoilt parameters. Closing also waits for the device. Logging comes
+            #     before evaluation so that this wait counts as training time. The schedule counts updates from 0, so
+            #     the last one had the rate of `step - 1`.
             if window.steps and (save or leave or step % config.log_every == 0):
                 values = {**window.close(step), "lr": float(schedule(step - 1))}
                 logging.info("%s", reporting.progress_line(step, config.total_steps, values))
                 reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
+
+            # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept.
             if evaluate:
                 results = task.summarize(evaluator(*states.weights(state, config.eval.use_ema)))
                 logging.info("%s", reporting.results_line(step, results))
                 reporter.scalars(step, {f"val/{name}": value for name, value in results.items()})
                 clock.charge("evaluate")
+
+            # 7.3 Save, after everything that belongs to this step and before the next batch is taken. A run that
+            #     leaves saves too, unless its newest checkpoint is already of this step.
             if save or (leave and step > saved):
                 checkpoints.save(state, step, dict(clock.seconds), results if evaluate else None)
                 saved = step
                 clock.charge("checkpoint")
             if leave:
                 break
+
+            # 7.4 Next batch: number `step`, which is also the first one of a run that resumes from step `step`.
+            #     The counts of skipped images stay on the host.
             batch = next(upcoming)
             window.add_skipped(batch.pop("skipped"))
             clock.charge("data")
+
+            # 7.5 Step. The call returns before the device is done, so that the host can prepare the next batch. The
+            #     metrics stay on the device until the window is closed. The old state is donated: its memory is
+            #     reused.
             state, metrics = update(state, meshes.put_batch(mesh, batch))
             window.add(metrics)
             clock.charge("train")
     finally:
+        # 8. Close, after an error too: ends the data's workers, waits until the last checkpoint is on disk, and puts
+        #    the signal handlers back.
         batches.close()
         checkpoints.close()
         reporter.close()
         stop.restore()
+    # A signal during the last step changes nothing: the run is complete.
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
     return results
 
 
 def _due(step: int, every: int, config: ConfigDict) -> bool:
+    """Returns whether something that happens every `every` steps is due; 0 means only after the last step."""
     return step == config.total_steps or (every > 0 and step % every == 0)
 
 
 def _prepare(
     config: ConfigDict, model: nnx.Module, mesh: Mesh
 ) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
-    """Returns the state before the first step, on the devices, the optimiser and the learning-rate schedule."""
+    """Returns the state before the first step (on the devices), the optimiser and the learning-rate schedule."""
     params, _ = states.split_model(model)
     reporting.log_parameters(params)
     optimizer, schedule = optim.create(config.optim, config.total_steps, params)
     state = states.create(model, optimizer, use_ema=config.optim.ema_decay > 0)
+    # Every device has the whole state: only the batch is divided.
     return jax.device_put(state, meshes.replicated(mesh)), optimizer, schedule
 
 
@@ -124,7 +170,11 @@ def _compile(
     state: TrainState,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Returns the compiled training step, which donates its state, and logs what it costs."""
+    """Compiles the training step and logs what it costs.
+
+    Returns:
+        `update(state, batch) -> (state, metrics)`. It donates `state`, which must not be used afterwards.
+    """
     step = make_train_step(
         nnx.graphdef(model),
         task.loss,
@@ -133,9 +183,13 @@ def _compile(
         ema_decay=config.optim.ema_decay,
         accumulate=config.optim.accumulate,
     )
+    # Each device holds the whole state and constants, and its own rows of the batch. From these shardings XLA derives
+    # the sums over the devices, so the step itself is written for the global batch.
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
+    # Constants are arguments of the step, put on the devices once; closed over, they would be part of the program.
     constants = jax.device_put(task.constants(), whole)
+    # From shapes alone, so that no batch is needed.
     began = time.monotonic()
     compiled = jitted.lower(state, task.example_batch(config.batch_size), constants).compile()
     reporting.log_compiled(compiled, time.monotonic() - began)

@@ -1,7 +1,7 @@
-"""Optimisers by name, with no-decay groups and learning-rate multipliers chosen by parameter path.
+"""Creates optimisers by name, with no-decay groups and learning-rate multipliers chosen by parameter path.
 
-A path is the keys of a parameter in the nested dictionary, joined by slashes, e.g.
-`backbone/stages/3/sea/0/attention/to_q/bn/scale`; patterns are regular expressions that match whole paths.
+A parameter's path is its keys in the nested dictionary, joined by slashes, e.g.
+`backbone/stages/3/sea/0/attention/to_q/bn/scale`. Patterns are regular expressions that match whole paths.
 """
 
 import re
@@ -21,32 +21,40 @@ def create(
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Returns the optimiser of `config.optim` and its learning-rate schedule.
 
-    The chain: clipping by global norm (clip_norm; 0: none), the optimiser, then the factors of lr_multipliers
-    on the updates, the same as factors on the learning rate because every update is linear in it.
+    The optimiser is a chain of three stages:
+
+    1. clipping by the global norm `clip_norm` (0 switches it off);
+    2. the named optimiser, see below;
+    3. multiplication of the updates by the factors of `lr_multipliers`. This equals multiplying the learning rate,
+       because every update is linear in it.
+
+    The named optimisers:
 
     - `rmsprop_tf`: timm's RMSpropTF (optim/rmsprop_tf.py): L2 weight decay, mean square starting at 1, eps
       inside the root, the learning rate inside the momentum buffer.
     - `adamw`: decoupled weight decay, as `torch.optim.AdamW`.
     - `sgd`: Nesterov momentum and L2 weight decay, as `torch.optim.SGD(nesterov=True)` and timm's `sgd`.
     - `lamb` (You et al. 2020, arXiv 1904.00962) and `lars` (You et al. 2017, arXiv 1708.03888; trust
-      coefficient 0.001): as in optax, but with the trust ratio on decayed parameters only, as in their
+      coefficient 0.001): as in optax, but the trust ratio applies to decayed parameters only, as in the
       authors' code.
 
     Args:
-        config: the `optim` record. `no_decay` holds patterns of parameters without weight decay, and
-          `lr_multipliers` pairs (pattern, factor) of which the first match counts. `accumulate` and `ema_decay`
-          belong to the training step.
-        total_steps: steps of the whole run, >= 1.
-        params: nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
+        config: `config.optim`. `no_decay` lists patterns of parameters without weight decay. `lr_multipliers` lists
+            pairs (pattern, factor); the first match counts. `accumulate` and `ema_decay` belong to the training
+            step and are not used here.
+        total_steps: Steps of the whole run, >= 1.
+        params: Nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
 
     Raises:
-        UserError: an unknown name, an invalid pattern, or a pattern that matches no parameter.
+        UserError: The name is unknown, a pattern is invalid, or a pattern matches no parameter.
     """
     if config.name not in _OPTIMISERS:
         known = ", ".join(_OPTIMISERS)
         raise UserError(
             f"optim.name is {config.name!r}; expected one of {known}." + suggest(config.name, _OPTIMISERS)
         )
+    # 1. What applies to each parameter, as trees of booleans and factors. Patterns are resolved here, before the
+    #    run, so that a misspelt one is an error now.
     schedule = schedules.create(config.schedule, config.lr, total_steps)
     paths = parameter_paths(params)
     multipliers = [(_compile("lr_multipliers", p, paths), factor) for p, factor in config.lr_multipliers]
@@ -54,6 +62,7 @@ def create(
     decayed = jax.tree.map(lambda path: not any(p.fullmatch(path) for p in no_decay), paths)
     factors = jax.tree.map(lambda path: _factor(multipliers, path), paths)
 
+    # 2. The chain. A stage without effect is left out.
     stages = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm > 0 else []
     stages.append(_OPTIMISERS[config.name](config, schedule, decayed))
     if multipliers:
@@ -62,19 +71,21 @@ def create(
 
 
 def parameter_paths(params: Tree) -> Tree:
-    """Returns the same tree with each parameter's path as its leaf."""
+    """Returns the tree of `params` with each parameter replaced by its path."""
     return jax.tree_util.tree_map_with_path(
         lambda keys, _: jax.tree_util.keystr(keys, simple=True, separator="/"), params
     )
 
 
 def _compile(key: str, pattern: str, paths: Tree) -> re.Pattern:
+    """Compiles a pattern of the config key `optim.<key>`; raises UserError if it matches no path."""
     names = jax.tree.leaves(paths)
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(f"optim.{key}: {pattern!r} is not a regular expression: {error}") from error
     if not any(compiled.fullmatch(name) for name in names):
+        # Up to three paths, evenly spaced, show different parts of the model.
         examples = ", ".join(names[:: -(-len(names) // 3)])
         raise UserError(
             f"optim.{key}: {pattern!r} matches none of the {len(names)} parameter paths, e.g. {examples}; "
@@ -84,10 +95,12 @@ def _compile(key: str, pattern: str, paths: Tree) -> re.Pattern:
 
 
 def _factor(multipliers: list[tuple[re.Pattern, float]], path: str) -> float:
+    """Returns the factor of the first pattern that matches `path`, or 1."""
     return next((factor for pattern, factor in multipliers if pattern.fullmatch(path)), 1.0)
 
 
 def _rmsprop_tf(config, schedule, decayed) -> optax.GradientTransformation:
+    # Weight decay comes first: L2 decay is added to the gradient.
     return optax.chain(
         optax.add_decayed_weights(config.weight_decay, decayed),
         optax.rmsprop(
@@ -115,7 +128,7 @@ def _sgd(config, schedule, decayed) -> optax.GradientTransformation:
 
 
 def _lamb(config, schedule, decayed) -> optax.GradientTransformation:
-    # Not optax.lamb: it applies the trust ratio to every parameter.
+    # optax.lamb would apply the trust ratio to every parameter.
     return optax.chain(
         optax.scale_by_adam(config.b1, config.b2, config.eps),
         optax.add_decayed_weights(config.weight_decay, decayed),

@@ -1,4 +1,4 @@
-"""What a run says of itself: overview, progress lines, metrics.jsonl and TensorBoard events."""
+"""Reports on a run: model overview, progress lines, metrics.jsonl and TensorBoard events."""
 
 import collections
 import json
@@ -14,32 +14,33 @@ from absl import logging
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Tree
 
-_WORDS = {"loss": "loss", "grad_norm": "gradient"}
+_WORDS = {"loss": "loss", "grad_norm": "gradient"}  # Metric -> its name in error messages.
 
 
 class Reporter:
-    """Writes the scalars of a run into its workdir; only on the first process.
+    """Writes the scalars of a run into its workdir; only the first process writes.
 
     Args:
-        workdir: of the run.
-        start_step: where the run (re)starts; rows of later steps, which a killed run left behind, and torn ones are
-          dropped.
+        workdir: Work directory of the run.
+        start_step: Step at which the run starts or resumes. Rows of later steps, which a killed run left behind, are
+            dropped, and so are incomplete rows.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
         self.active = jax.process_index() == 0
         if not self.active:
             return
-        import tensorboardX  # Here: it imports PyTorch where that is installed, a second for every command.
+        import tensorboardX  # Here, because it imports PyTorch if installed: a second for every command.
 
         path = workdir / "metrics.jsonl"
         rows = path.read_text().splitlines() if path.exists() else []
         path.write_text("".join(f"{row}\n" for row in rows if _step(row) <= start_step))
-        self._file = path.open("a", buffering=1)
+        self._file = path.open("a", buffering=1)  # Line by line, so that a killed run leaves all its rows.
+        # TensorBoard hides the events from `purge_step` on that are already in the files.
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Appends one row `{"step": ..., name: value, ...}`."""
+        """Appends the row `{"step": ..., name: value, ...}` to metrics.jsonl, and TensorBoard events."""
         if not self.active:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
@@ -47,34 +48,47 @@ class Reporter:
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
+        """Closes the files."""
         if self.active:
             self._file.close()
             self._events.close()
 
 
 def _step(row: str) -> float:
+    """Returns the step of a row of metrics.jsonl; infinity for an incomplete row, which is later than every step."""
     try:
         return json.loads(row)["step"]
-    except json.JSONDecodeError:  # Cut off, where the machine went down or the disk was full.
+    except json.JSONDecodeError:  # The row was cut off when the machine went down or the disk was full.
         return math.inf
 
 
 class Clock:
-    """Seconds of a run by what they were spent on; survives restarts."""
+    """Sums up the seconds that a run spends on each purpose.
+
+    Args:
+        saved: The sums of the run before it was resumed, from its checkpoint.
+    """
 
     def __init__(self, saved: dict[str, float] | None = None):
         self.seconds = collections.defaultdict(float, saved or {})
         self._last = time.monotonic()
 
     def charge(self, purpose: str) -> None:
-        """Books the time since the last call on `purpose`: data, train, evaluate or checkpoint."""
+        """Adds the time since the last call to the sum of `purpose`: data, train, evaluate or checkpoint."""
         now = time.monotonic()
         self.seconds[purpose] += now - self._last
         self._last = now
 
 
 class Window:
-    """The steps since the last progress line."""
+    """Collects the metrics of the steps since the last progress line.
+
+    Args:
+        total_steps: Steps of the whole run, for the remaining time.
+        batch_size: Global batch size, for the speed.
+        start_step: Step at which the run starts or resumes.
+        clock: Clock of the run.
+    """
 
     def __init__(self, total_steps: int, batch_size: int, start_step: int, clock: Clock):
         self.total_steps, self.batch_size, self.clock = total_steps, batch_size, clock
@@ -86,26 +100,32 @@ class Window:
 
     @property
     def steps(self) -> int:
+        """Number of steps in the window."""
         return len(self._metrics)
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
-        """Notes a step's metrics without waiting for the device."""
+        """Adds a step's metrics without waiting for the device."""
         self._metrics.append(metrics)
 
     def add_skipped(self, files: np.ndarray) -> None:
-        """Notes how many unreadable files were passed over for each image of a batch."""
+        """Adds the numbers of broken images [B] that were skipped to get each image of a batch."""
         self._skipped += int(files.sum())
 
     def close(self, step: int) -> dict[str, float]:
-        """Returns the means over the window that ends at `step`, and the speed; opens the next one.
+        """Returns the means of the metrics and the speed over the window that ends at `step`, and opens the next one.
 
+        Returns:
+            The means of the metrics by name, `images_per_second`, `data_share` (share of the time for data and
+            training that was spent on data), `skipped` (number of broken images) and `eta_seconds` (remaining time).
         Raises:
-            UserError: a loss or a gradient is not finite.
+            UserError: A loss or a gradient is not finite.
         """
+        # One transfer for the whole window; it waits for the steps, and that time belongs to training.
         rows = jax.device_get(self._metrics)
-        self.clock.charge("train")  # device_get waited for the steps.
+        self.clock.charge("train")
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         self._check_finite(rows, step)
+        # The speed leaves out the time of evaluation and checkpoints.
         spent = {key: self.clock.seconds[key] - self._booked.get(key, 0.0) for key in ("data", "train")}
         seconds = max(sum(spent.values()), 1e-9)
         means["images_per_second"] = self.batch_size * len(rows) / seconds
@@ -116,19 +136,22 @@ class Window:
         return means
 
     def _check_finite(self, rows: list[dict[str, np.ndarray]], step: int) -> None:
-        """An infinite gradient spoils the parameters one step before the loss shows it."""
+        """Raises UserError if a loss or a gradient is not finite.
+
+        The gradient is checked too, because it spoils the parameters one step before the loss shows it.
+        """
         for number, row in enumerate(rows, self.first + 1):
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(row[name]):
                     raise UserError(
                         f"the {_WORDS[name]} is not finite: first at step {number}, in the window of steps "
                         f"{self.first + 1}-{step}. Lower optim.lr, lengthen optim.schedule.warmup_steps or set "
-                        "optim.clip_norm; the last checkpoint is from before it"
+                        "optim.clip_norm; the last checkpoint was saved before this window"
                     )
 
 
 def progress_line(step: int, total: int, values: dict[str, float]) -> str:
-    """E.g. `step 12500/160000 (7.8%) loss 1.234 lr 4.6e-04 img/s 812 data 2% ETA 5h12m`."""
+    """Returns e.g. `step 12500/160000 (7.8%) loss 1.234 lr 4.6e-04 img/s 812 data 2% ETA 5h12m`."""
     speed = values["images_per_second"]
     skipped = f" skipped {values['skipped']:.0f}" if values["skipped"] else ""
     return (
@@ -139,14 +162,14 @@ def progress_line(step: int, total: int, values: dict[str, float]) -> str:
 
 
 def results_line(step: int, results: dict[str, float]) -> str:
-    """E.g. `step 500 val loss 1.021 top1 71.2 top5 97.3 images 329`."""
+    """Returns e.g. `step 500 val loss 1.021 top1 71.2 top5 97.3 images 329`."""
     return f"step {step} val " + " ".join(
         f"{name} {value:{'d' if isinstance(value, int) else '.4g'}}" for name, value in results.items()
     )
 
 
 def duration(seconds: float) -> str:
-    """E.g. 5h12m, 3m07s, 12s."""
+    """Returns e.g. `5h12m`, `3m07s` or `12s`."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -159,6 +182,7 @@ def log_parameters(params: Tree) -> None:
     parts = collections.Counter()
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         names = [str(key.key) for key in path]
+        # The stages of the backbone are listed one by one, every other part as a whole.
         parts["/".join(names[:3] if names[1] == "stages" else names[:1])] += leaf.size
     for part, count in parts.items():
         logging.info("parameters %-24s %12s", part, f"{count:,}")
@@ -166,7 +190,8 @@ def log_parameters(params: Tree) -> None:
 
 
 def log_compiled(compiled: Any, seconds: float) -> None:
-    """Logs what the compiled training step costs on each device."""
+    """Logs the compile time, and the memory and operations that the compiled training step needs on each device."""
+    # Some platforms do not report one or the other.
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     megabytes = [
         f"{name} {getattr(memory, f'{name}_size_in_bytes') / 1e6:.0f} MB"

@@ -1,8 +1,9 @@
 """Learning-rate schedules: warm-up, decay, rates held for an epoch, and timm's learning-rate noise.
 
-A schedule is a table with one rate per hold block (a run of `hold_steps` steps), computed once on the host in
-float64 and indexed by the step inside the compiled training step. So the floors are exact however large the
-step (a float32 quotient can round across the end of a decay period), and noise needs no state.
+A schedule is a table with one rate per hold block (`hold_steps` consecutive steps). The table is computed once on
+the host in float64; the compiled training step looks the rate up by its step number. This keeps the floors exact for
+any step, while a float32 quotient can round across the end of a decay period. It also means that noise needs no
+state.
 """
 
 from collections.abc import Callable
@@ -19,49 +20,53 @@ from seaformer_jax.errors import UserError, suggest
 def create(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> optax.Schedule:
     """Returns the schedule step -> learning rate (float32 scalar) of `config.optim.schedule`.
 
-    The rate is `decay(t) * warm_up(t)`, t being the first step of the step's hold block. `warm_up` rises
-    linearly from warmup_init / lr at step 0 to 1 at warmup_steps, which are counted inside total_steps:
+    The rate is `decay(t) * warm_up(t)`, where t is the first step of the current hold block. `warm_up` rises linearly
+    from warmup_init / lr at step 0 to 1 at warmup_steps. The warm-up steps are part of total_steps. The decays:
 
-    - `step`: lr * decay_rate^floor(t / decay_steps), t counted from step 0; lr during warm-up (timm
-      scheduler/step_lr.py with `t_in_epochs`, if hold_steps is an epoch).
+    - `step`: lr * decay_rate^floor(t / decay_steps), with t counted from step 0, but lr during warm-up. This is
+      timm's scheduler/step_lr.py with `t_in_epochs` if hold_steps is an epoch.
     - `cosine`: half a cosine from lr at the end of warm-up to end_lr at total_steps, as
       `optax.warmup_cosine_decay_schedule`. (timm's cosine starts at step 0 and drops where warm-up ends.)
     - `poly`: end_lr + (lr - end_lr) * (1 - t / total_steps)^power. Warm-up multiplies the decaying rate, as
-      mmcv's `PolyLrUpdaterHook` with linear warm-up; its `warmup_ratio` is warmup_init / lr here.
+      mmcv's `PolyLrUpdaterHook` with linear warm-up. Its `warmup_ratio` is warmup_init / lr here.
 
-    In blocks that start at `noise_from` or later (0: in none) the rate is multiplied by 1 + n, with one n per
-    block, n ~ N(0, 1) drawn again until |n| < noise_limit, seeded by noise_seed + the block's index. That is
-    the noise of timm's scheduler/scheduler.py, but from NumPy's generator: other draws than PyTorch's.
+    In blocks that start at `noise_from` or later (0 switches the noise off) the rate is multiplied by 1 + n. Each
+    block has one n ~ N(0, 1), drawn again until |n| < noise_limit and seeded by noise_seed + the block's index. This
+    is the noise of timm's scheduler/scheduler.py, but NumPy's generator gives other draws than PyTorch's.
 
     Args:
-        config: the `optim.schedule` record.
-        lr: learning rate at the end of warm-up, > 0.
-        total_steps: steps of the whole run, >= 1. Later steps keep the last rate.
+        config: `config.optim.schedule`.
+        lr: Learning rate at the end of warm-up, > 0.
+        total_steps: Steps of the whole run, >= 1. Later steps keep the last rate.
 
     Returns:
-        A function of an integer step (Python or traced), fit for `jax.jit`.
+        A function of an integer step (Python or traced) that works inside `jax.jit`.
 
     Raises:
-        UserError: an unknown schedule name, or a value that must be positive and is not.
+        UserError: The schedule name is unknown, or a value is not positive but must be.
     """
     _check(config, lr, total_steps)
+    # 1. The rate of every hold block, in float64.
     hold = int(config.hold_steps)
     starts = np.arange(0, total_steps + 1, hold)
     rates = _DECAYS[config.name](config, lr, total_steps, starts) * _warm_up(config, lr, starts)
+    # 2. Noise, on top of decay and warm-up.
     if config.noise_from > 0:
         noisy = np.flatnonzero(starts >= config.noise_from)
         rates[noisy] *= 1 + _noise(config, noisy)
+    # 3. The table becomes a constant of the compiled step.
     table = rates.astype(np.float32)
 
     def schedule(step: int | jax.Array) -> jax.Array:
-        return jnp.take(table, step // hold, mode="clip")
+        return jnp.take(table, step // hold, mode="clip")  # "clip" keeps the last rate.
 
     return schedule
 
 
 def _step(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.ndarray) -> np.ndarray:
     del total_steps
-    # A period of, say, 0.1 x 1251 steps is rounded: the small term keeps ten of them from falling just short.
+    # decay_steps such as 0.1 x 1251 is a rounded float, so t = 1251 can fall just short of ten periods. The small
+    # term corrects that.
     periods = np.floor(t / config.decay_steps + 1e-9)
     return lr * config.decay_rate ** np.where(t < config.warmup_steps, 0, periods)
 
@@ -81,6 +86,7 @@ _DECAYS: dict[str, Callable] = {"step": _step, "cosine": _cosine, "poly": _poly}
 def _warm_up(config: ml_collections.ConfigDict, lr: float, t: np.ndarray) -> np.ndarray:
     if config.warmup_steps == 0:
         return np.ones(len(t))
+    # The share of warm-up that is left: 1 at step 0, 0 from warmup_steps on.
     left = np.maximum(1 - t / config.warmup_steps, 0)
     return 1 - left * (1 - config.warmup_init / lr)
 
@@ -89,6 +95,7 @@ def _noise(config: ml_collections.ConfigDict, blocks: np.ndarray) -> np.ndarray:
     """Returns one draw per block index, [len(blocks)], in (-noise_limit, noise_limit)."""
     draws = np.empty(len(blocks))
     for i, block in enumerate(blocks):
+        # A generator per block, so that its draw does not depend on where the noise starts.
         generator = np.random.default_rng(config.noise_seed + block)
         draws[i] = generator.standard_normal()
         while abs(draws[i]) >= config.noise_limit:

@@ -1,4 +1,4 @@
-"""What a training step carries from one step to the next."""
+"""The state that a training step passes to the next one."""
 
 from typing import Any, NamedTuple
 
@@ -11,12 +11,20 @@ from seaformer_jax.types import Tree
 
 
 class TrainState(NamedTuple):
-    """Pytrees only, so that a checkpoint can be read without our classes."""
+    """The state of a run. It holds only pytrees, so that a checkpoint can be read without our classes.
 
-    step: jax.Array  # int32 scalar: updates done
+    Attributes:
+        step: Number of updates done, int32 scalar.
+        params: Parameters.
+        batch_stats: Running statistics of BatchNorm.
+        ema: Moving averages {"params", "batch_stats"}; {} if the run has none.
+        opt_state: State of the optimiser.
+    """
+
+    step: jax.Array
     params: Tree
     batch_stats: Tree
-    ema: Tree  # {"params", "batch_stats"}: their moving averages; {} where there are none
+    ema: Tree
     opt_state: Any
 
 
@@ -27,7 +35,7 @@ def split_model(model: nnx.Module) -> tuple[Tree, Tree]:
 
 
 def update_model(model: nnx.Module, params: Tree, batch_stats: Tree) -> None:
-    """Puts the arrays of `split_model` back into `model`."""
+    """Sets the arrays of `model` to `params` and `batch_stats`, as `split_model` returns them."""
     for kind, tree in ((nnx.Param, params), (nnx.BatchStat, batch_stats)):
         state = nnx.state(model, kind)
         nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, tree))
@@ -35,18 +43,18 @@ def update_model(model: nnx.Module, params: Tree, batch_stats: Tree) -> None:
 
 
 def create(model: nnx.Module, optimizer: optax.GradientTransformation, use_ema: bool) -> TrainState:
-    """Returns the state before the first step; the moving averages start at the values themselves, as timm's."""
+    """Returns the state before the first step; the moving averages start at the model's own values, as in timm."""
     params, batch_stats = split_model(model)
-    # Copies: the step donates its state, and one buffer cannot be donated twice.
+    # Copies, because the step donates its state and one buffer cannot be donated twice.
     ema = jax.tree.map(jnp.copy, {"params": params, "batch_stats": batch_stats}) if use_ema else {}
     state = TrainState(jnp.zeros((), jnp.int32), params, batch_stats, ema, optimizer.init(params))
-    # No weak types (`jnp.full(shape, 1.0)` has one): a checkpoint does not keep them, and the step of a resumed run
-    # would be another program, to be compiled anew.
+    # Removes weak types (`jnp.full(shape, 1.0)` has one). A checkpoint does not keep them, so the step of a resumed
+    # run would be another program and would have to be compiled again.
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
 def weights(state: TrainState, use_ema: bool) -> tuple[Tree, Tree]:
-    """Returns the (params, batch_stats) to evaluate with: the averaged ones where wanted and there."""
+    """Returns the (params, batch_stats) to evaluate: the averaged ones if `use_ema` and the run has them."""
     if use_ema and state.ema:
         return state.ema["params"], state.ema["batch_stats"]
     return state.params, state.batch_stats

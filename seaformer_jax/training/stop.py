@@ -1,4 +1,4 @@
-"""Leaving a run in good order on SIGTERM or Ctrl-C."""
+"""Stops a run with a checkpoint on SIGTERM or Ctrl-C."""
 
 import signal
 
@@ -7,19 +7,19 @@ from jax.experimental import multihost_utils
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and did so with a checkpoint on disk."""
+    """The run was asked to stop; it stopped after writing a checkpoint."""
 
     def __init__(self, signal_number: int, step: int):
         super().__init__(f"stopped by {signal.Signals(signal_number).name} with a checkpoint at step {step}")
-        self.exit_status = 128 + signal_number  # as shells report it
+        self.exit_status = 128 + signal_number  # The status that shells report for this signal.
 
 
 class StopRequest:
-    """Notes SIGTERM and the first Ctrl-C; a second Ctrl-C interrupts at once.
+    """Records SIGTERM and the first Ctrl-C; a second Ctrl-C interrupts at once.
 
-    With several processes they must agree on the step to stop at. JAX's coordination service does that for the
-    SIGTERM that clusters send before they take a machine back, so this leaves SIGTERM to it and turns Ctrl-C
-    into one.
+    Several processes must agree on the step to stop at. JAX's coordination service does that for the SIGTERM that
+    clusters send before they take a machine back. With several processes, this class therefore leaves SIGTERM to
+    the service and turns Ctrl-C into a SIGTERM.
     """
 
     def __init__(self):
@@ -31,6 +31,7 @@ class StopRequest:
     def _note(self, number: int, frame) -> None:
         if self._interrupted:
             raise KeyboardInterrupt
+        # A SIGTERM is not counted, so that a Ctrl-C after it is the first one.
         self._interrupted = number == signal.SIGINT
         if self._together:
             signal.raise_signal(signal.SIGTERM)
@@ -38,12 +39,12 @@ class StopRequest:
             self.signal = number
 
     def requested(self, step: int) -> bool:
-        """Whether to stop before step `step` + 1; to be asked at every step by every process."""
+        """Returns whether to stop before step `step` + 1. Every process must call it at every step."""
         if self._together and multihost_utils.reached_preemption_sync_point(step):
             self.signal = signal.SIGTERM
         return self.signal is not None
 
     def restore(self) -> None:
-        """Puts the previous handlers back."""
+        """Puts the previous signal handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)

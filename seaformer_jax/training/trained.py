@@ -1,4 +1,4 @@
-"""A trained model together with what is needed to use it."""
+"""Loads a trained model together with its config, class names and task."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,30 +16,39 @@ from seaformer_jax.types import Tree
 
 
 class Trained(NamedTuple):
-    """A model with trained weights, and the task it was made for."""
+    """A model with trained weights, and the task that it solves.
+
+    Attributes:
+        config: Config of model and task.
+        class_names: Names of the classes, in the order of the logits.
+        task: The task.
+        model: The model.
+        step: Number of training steps that made the weights; 0 if unknown.
+    """
 
     config: ConfigDict
     class_names: Sequence[str]
     task: tasks.Task
     model: nnx.Module
-    step: int  # Training steps behind the weights; 0: unknown.
+    step: int
 
 
 def load(folder: pathlib.Path, config: ConfigDict | None = None) -> Trained:
     """Returns the model of the run in `folder` with the weights of its newest checkpoint.
 
     Args:
-        folder: workdir of a training run, or of `convert.from_torch`.
-        config: in place of the run's own, e.g. with other data. Its `eval.use_ema` chooses between the averaged
-          and the last weights.
+        folder: Work directory of a training run or of `convert.from_torch`.
+        config: Replaces the run's own config, e.g. to use other data. Its `eval.use_ema` chooses between the
+            averaged and the last weights.
     Raises:
-        UserError: `folder` is no workdir, or has no checkpoint, or the config makes another model than the run's.
+        UserError: `folder` is not a workdir or has no checkpoint, or the config describes another model.
     """
     recorded, class_names = workdir.read(folder)
     config = config or recorded
     task = tasks.create(config, class_names)
     step, params, batch_stats = checkpoint.load_weights(folder, config.eval.use_ema)
     model = task.create_model()
+    # A given config may describe another model than the one that was trained.
     if _shapes(params) != _shapes(state.split_model(model)[0]):
         raise UserError(
             f"the weights in {folder} are not those of a {config.model.name} with {task.num_classes} classes; "

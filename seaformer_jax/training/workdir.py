@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/."""
+"""The work directory of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/."""
 
 import json
 import pathlib
@@ -14,14 +14,18 @@ from seaformer_jax.training.checkpoint import saved_steps
 
 
 def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
-    """Makes `workdir` the folder of `config`'s run, or checks that it is.
+    """Creates the work directory of a run, or checks that an existing one belongs to the same run.
 
-    A run that ended before its first checkpoint has nothing to resume and leaves the folder to any config. How
-    the hosts find each other (`config.distributed`) differs between them and is no part of a run. With several
-    processes, the first one does it.
+    A run that ended before its first checkpoint has nothing to resume, so any config may take over its folder.
+    With several processes, only the first one writes.
 
+    Args:
+        workdir: Work directory.
+        config: Config of the run. `config.distributed` is saved and compared as its default: it says how the hosts
+            find each other, which differs between them.
+        class_names: Names of the classes, in the order of the logits.
     Raises:
-        UserError: it cannot be written, or holds checkpoints of another config.
+        UserError: The folder cannot be written, or it holds checkpoints of another config.
     """
     if jax.process_index() > 0:
         return
@@ -40,16 +44,18 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
 
 
 def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
-    """Returns the config and the class names of the run in `workdir`; UserError where there is none."""
+    """Returns the config and the class names of the run in `workdir`; raises UserError if there is none."""
     try:
         return configs.load(workdir / "config.json"), json.loads((workdir / "labels.json").read_text())
     except OSError as error:
         raise UserError(
-            f"{workdir} is not the workdir of a run: no {pathlib.Path(error.filename).name}"
+            f"{workdir} is not the workdir of a run: no {pathlib.Path(error.filename).name}; expected a folder that "
+            "training or convert.from_torch wrote"
         ) from error
 
 
 def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
+    """Raises UserError if the config in the file at `path` differs from `config`."""
     before, now = (flatten_dict(c.to_dict(), sep=".") for c in (configs.load(path), config))
     differing = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"

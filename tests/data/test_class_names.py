@@ -1,4 +1,4 @@
-"""Class names: which validation data is taken, and what is said of other."""
+"""Class names: which validation data is accepted, and the errors for other data."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from seaformer_jax.errors import UserError
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (("cat", "dog"), ["cat", "dog"]),  # A list where it comes from config.json.
-        (("cat", "dog"), ["class 0", "class 1"]),  # Weights without names.
+        (("cat", "dog"), ["cat", "dog"]),  # Names from config.json are a list.
+        (("cat", "dog"), ["class 0", "class 1"]),  # Placeholders, for weights without names.
     ],
 )
 def test_same_classes_and_nameless_weights(found, expected):

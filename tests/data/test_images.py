@@ -1,4 +1,4 @@
-"""Decoding: every mode against values worked out by hand, and every way in which a file can be broken."""
+"""Decoding: every mode against values computed by hand, and every way in which a file can be broken."""
 
 import importlib.util
 import io
@@ -41,12 +41,13 @@ NOISE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
         (encode(Image.new("RGBA", (3, 2), (10, 20, 30, 0)), "png"), (10, 20, 30)),
         (encode(Image.new("1", (3, 2), 1), "png"), (255, 255, 255)),
         (encode(Image.new("CMYK", (3, 2), (255, 0, 0, 0)), "tiff"), (0, 255, 255)),
-        (encode(Image.new("CMYK", (3, 2), (255, 0, 0, 0)), "jpeg"), (0, 255, 255)),  # Adobe's inverted CMYK
+        # In JPEG files, Adobe inverts CMYK.
+        (encode(Image.new("CMYK", (3, 2), (255, 0, 0, 0)), "jpeg"), (0, 255, 255)),
         (encode(Image.new("RGB", (3, 2), (10, 20, 30)), "webp", lossless=True), (10, 20, 30)),
     ],
     ids=["L", "LA", "P", "P-tRNS", "gif", "RGBA", "1", "CMYK-tiff", "CMYK-jpeg", "webp"],
 )
-@pytest.mark.filterwarnings("ignore:Palette")  # pytest puts its own filters in the place of ours.
+@pytest.mark.filterwarnings("ignore:Palette")  # pytest replaces the module's own warning filter.
 def test_modes(data, colour):
     image = images.decode(data, "x")
     assert image.dtype == np.uint8
@@ -55,7 +56,7 @@ def test_modes(data, colour):
 
 
 def test_adobe_ycck():
-    """Stored Y=150, Cb=Cr=128 give C=M=Y = 255 - 150 = 105, inverted: ink 150, so RGB is 255 - 150 = 105."""
+    """Stored Y=150, Cb=Cr=128 give C=M=Y = 255 - 150 = 105; inverted, the ink is 150, so RGB is 255 - 150 = 105."""
     data = bytearray(encode(Image.new("CMYK", (8, 8), (105, 127, 127, 0)), "jpeg", quality=100))
     transform = data.index(b"Adobe") + 11
     assert data[transform] == 0
@@ -86,7 +87,7 @@ def test_pixels_without_a_range_are_refused():
 
 def test_exif_orientation_is_ignored():
     exif = Image.Exif()
-    exif[0x0112] = 6  # Turn by 90 degrees to view.
+    exif[0x0112] = 6  # A viewer would rotate the image by 90 degrees.
     assert images.decode(encode(Image.fromarray(NOISE), "jpeg", exif=exif), "x").shape == (37, 53, 3)
 
 
@@ -102,7 +103,7 @@ def test_sources_give_pillow_images_where_asked(tmp_path):
     Image.fromarray(NOISE).save(path)
     image = sources.ImageFolder(tmp_path, "train", images.decode_pillow)[0]["image"]
     assert isinstance(image, Image.Image) and image.mode == "RGB"
-    path.unlink()  # Decoded, not merely opened.
+    path.unlink()  # The image must be decoded by now, not merely opened.
     np.testing.assert_array_equal(image, NOISE)
 
 
@@ -147,7 +148,8 @@ def test_pillow_does_not_warn():
         Image.open(io.BytesIO(data)).convert("RGB")
         assert seen
         spec = importlib.util.find_spec(images.__name__)
-        fresh = importlib.util.module_from_spec(spec)  # Not reloaded: sources hold its functions.
+        # A fresh copy, not a reload: other modules hold the functions of the original.
+        fresh = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(fresh)
         seen.clear()
         fresh.decode(data, "x")

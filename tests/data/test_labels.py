@@ -1,4 +1,4 @@
-"""The encoding of masks, right and wrong."""
+"""The encoding of masks, and the errors for masks that are encoded wrongly."""
 
 import pickle
 
@@ -18,7 +18,7 @@ def encode(raw, *args, **options):
 
 
 def by_hand(raw, meaning: dict) -> list:
-    """Pixel by pixel."""
+    """Encodes pixel by pixel."""
     return [[meaning[int(value)] for value in row] for row in raw]
 
 
@@ -30,7 +30,7 @@ def by_hand(raw, meaning: dict) -> list:
         ({"ignore_label": None}, {0: 0, 1: 1, 2: 2}),
         ({"reduce_zero_label": True}, {0: 255, 1: 0, 2: 1, 3: 2, 255: 255}),
         ({"id_map": ((7, 0), (8, 1), (9, 255), (200, 1))}, {7: 0, 8: 1, 9: 255, 200: 1, 255: 255}),
-        ({"id_map": ((0, 2), (255, 0))}, {0: 2, 255: 0}),  # The map has the last word on 255.
+        ({"id_map": ((0, 2), (255, 0))}, {0: 2, 255: 0}),  # The map overrides the ignore label 255.
     ],
 )
 def test_encode(options, meaning):
@@ -69,7 +69,7 @@ def test_a_view_is_read_in_its_own_order():
         ),
         ([[6]], {"id_map": ((7, 0), (9, 1), (10, 255))}, r"6; expected 7, 9 \(10, 255 ignored\)"),
         ([[-1, 0]], {}, r"holds -1; expected"),
-        ([[256, 0]], {}, r"holds 256; expected"),  # 0 in a byte
+        ([[256, 0]], {}, r"holds 256; expected"),  # 256 would become 0 in a byte.
         (np.array([[-1]], np.int8), {}, r"holds -1; expected"),
         (np.arange(100)[None], {}, r"holds 3, 4, 5, 6, 7, 8, 9, 10 and 89 more"),
     ],
@@ -94,7 +94,7 @@ def test_masks_that_are_no_numbers(raw, kind):
 
 
 def test_255_as_a_class():
-    """A binary mask would pass as "0, and ignored"."""
+    """A binary mask of 0 and 255 would be read as class 0 and ignored pixels."""
     with pytest.raises(errors.UserError, match=r"m.png: 255 occurs but not the class 'on'; set data.id_map"):
         encode([[0, 255]], ("off", "on"))
     assert encode([[0, 1, 255]], ("off", "on")).tolist() == [[0, 1, 255]]
@@ -125,7 +125,7 @@ def test_number_of_classes():
     assert encode(raw, names[:254]).tolist() == raw.tolist()
     with pytest.raises(errors.UserError, match="255 classes; masks may have at most 254"):
         encode(raw, names)
-    assert LabelSpec(tuple(map(str, range(1000)))).num_classes == 1000  # Of images; it has no masks.
+    assert LabelSpec(tuple(map(str, range(1000)))).num_classes == 1000  # Classes of images, without masks.
 
 
 def test_a_used_specification_can_be_sent_to_workers():

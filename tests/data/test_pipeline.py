@@ -1,4 +1,4 @@
-"""Batches as a function of seed and number alone."""
+"""The input pipeline: a batch depends on the seed and its number alone."""
 
 import collections
 
@@ -13,11 +13,11 @@ from seaformer_jax.data import pipeline
 from seaformer_jax.data.classification import sources
 from seaformer_jax.data.sources import SkipCorrupt
 
-SIZE, BATCH = 22, 8  # Two and three quarter batches: epochs end within batches.
+SIZE, BATCH = 22, 8  # An epoch is two and three quarter batches, so epochs end within batches.
 
 
 class Numbers:
-    """Elements that are their index."""
+    """A source whose elements hold their index."""
 
     def __len__(self) -> int:
         return SIZE
@@ -38,7 +38,7 @@ class Corner(grain.transforms.Map):
 
 @pytest.fixture(scope="module", autouse=True)
 def parsed_flags():
-    """grain hands absl's flags on to its workers."""
+    """grain passes absl's flags on to its workers, so they must be parsed."""
     flags.FLAGS.mark_as_parsed()
 
 
@@ -70,7 +70,7 @@ def column(batches: list[dict], name: str) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def eleven():
-    """Eleven batches: four epochs."""
+    """The first eleven batches, which are four whole epochs."""
     return train(11)
 
 
@@ -142,7 +142,7 @@ def test_evaluation_of_an_empty_source_ends_at_once():
 
 
 class Broken(Numbers):
-    """A source with files that cannot be read, as `SkipCorrupt` sees it."""
+    """A source for `SkipCorrupt` with two files that cannot be decoded."""
 
     labels = None
 
@@ -153,7 +153,7 @@ class Broken(Numbers):
 
 
 def test_skipped_images_are_masked_and_counted_once():
-    """The last one of the data set too, whose copies fill the last batch."""
+    """Also the last image of the data set, whose copies fill the last batch."""
     batches = evaluate(SkipCorrupt(Broken(), "skip", replace=False))
     mask = column(batches, "mask")
     assert np.array_equal(np.flatnonzero(mask), sorted(set(range(SIZE)) - {5, SIZE - 1}))
@@ -166,12 +166,13 @@ def test_skipped_images_of_a_training_epoch_are_counted():
     batch = next(batches)
     batches.close()
     assert batch["skipped"].sum() == 2
-    assert collections.Counter(batch["label"].tolist())[6] == 2  # Stands in for 5, its neighbour.
+    # Image 6 also replaces its broken neighbour, 5.
+    assert collections.Counter(batch["label"].tolist())[6] == 2
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Twelve images, of which one is no image."""
+    """A folder of twelve files; the last one is not an image."""
     root = tmp_path_factory.mktemp("folder")
     for index in range(12):
         path = root / f"train/{'ab'[index % 2]}/{index:02}.png"

@@ -1,4 +1,4 @@
-"""Shapes: the annotations agree with each other and with the image; the stream is reproducible."""
+"""Shapes: the annotations agree with each other and with the image; the images are reproducible."""
 
 import pickle
 
@@ -26,7 +26,7 @@ def test_source_interface():
     assert data.labels.class_names == (
         *("circle", "square", "triangle", "star", "ring", "cross", "diamond", "hexagon"),
     )
-    elements = list(data)  # Ends with IndexError.
+    elements = list(data)  # The iteration ends with an IndexError.
     assert len(elements) == 3
     for element, whole in zip(elements, map(data.render, range(3)), strict=True):
         assert set(element) == {"image", "label"}
@@ -37,7 +37,7 @@ def test_source_interface():
 
 
 def test_boxes_and_mask_agree(rendered):
-    """Each box is the tight one of its own pixels; outside all boxes the mask is ground."""
+    """Each box fits the pixels of its object tightly; outside all boxes the mask is ground."""
     for element in rendered:
         rest = element["mask"].copy()
         for box, label in zip(element["boxes"], element["box_labels"], strict=True):
@@ -57,7 +57,7 @@ def test_label_is_the_largest_object(rendered):
 
 
 def test_objects_are_whole(rendered):
-    """A disc fills pi / 4 of its box, a ring 1 - 0.56^2 of that; one cut at a border or window fills more."""
+    """A disc fills pi / 4 of its box, a ring 1 - 0.56^2 of that; an object that is cut off fills more."""
     for element in rendered:
         share = {"circle": 1, "ring": 1 - 0.56**2}.get(shapes.CLASS_NAMES[element["label"]])
         width, height = element["boxes"][0, 2:] - element["boxes"][0, :2]
@@ -68,7 +68,7 @@ def test_objects_are_whole(rendered):
 
 
 def test_mask_follows_the_image(rendered):
-    """Mean colours of object and ground differ; a shifted or transposed mask would blur that."""
+    """Object and ground differ in mean colour; with a shifted or transposed mask they would differ less."""
     distances = []
     for element in rendered:
         image = element["image"] / 255
@@ -88,7 +88,7 @@ def test_variety(rendered):
     assert (centres.min(0) < 0.25).all() and (centres.max(0) > 0.75).all()
 
 
-# Share of the circumscribed disc, by elementary geometry: the triangle is 3/4 sqrt(3) / pi of it, and so on.
+# Each outline's share of the circumscribed disc, by elementary geometry.
 AREAS = {
     "circle": 1.0,
     "square": 2 / np.pi,
@@ -103,7 +103,7 @@ AREAS = {
 
 @pytest.mark.parametrize("name", shapes.CLASS_NAMES)
 def test_outlines(name):
-    """Area, the circumradius, and the slope of a distance: 1 almost everywhere."""
+    """The area and the circumradius are right, and the slope is that of a distance: 1 almost everywhere."""
     grid = np.linspace(-1.1, 1.1, 1101)
     distance = shapes._OUTLINES[name](grid[None, :], grid[:, None])
     inside = distance < 0
@@ -116,7 +116,7 @@ def test_outlines(name):
 
 
 def test_streams():
-    """The same (split, seed, index) gives the same image whatever the size of the split; others do not."""
+    """The same (split, seed, index) gives the same image for any size of the split; other keys give other images."""
     base = shapes.Shapes("train", 10)
     np.testing.assert_array_equal(base[3]["image"], shapes.Shapes("train", 4)[3]["image"])
     others = [shapes.Shapes("val", 10), shapes.Shapes("train", 10, seed=1), shapes.Shapes("val", 10, seed=1)]
@@ -136,7 +136,7 @@ def test_sizes(image_size, count):
 def test_errors():
     with pytest.raises(errors.UserError, match="'test'; expected one of train, val"):
         shapes.Shapes("test", 10)
-    with pytest.raises(errors.UserError, match="at least 1 and 32"):
+    with pytest.raises(errors.UserError, match="at least 1 image of at least 32 pixels"):
         shapes.Shapes("train", 0)
     with pytest.raises(IndexError):
         shapes.Shapes("train", 10)[10]

@@ -1,4 +1,4 @@
-"""Sources: folders, TFDS data sets and the guard against broken files, on files that the tests write."""
+"""Sources: folders, TFDS data sets and the handling of broken files, on files that the tests write."""
 
 import io
 import os
@@ -25,7 +25,7 @@ def png(value: int) -> bytes:
 
 
 def read_in_new_process(source, index: int) -> tuple[str, bool]:
-    """Reads an element in a process that has only the pickle; returns it, and if TensorFlow was imported."""
+    """Reads an element in a process that has only the pickle; returns it and whether TensorFlow was imported."""
     code = (
         "import pickle, sys; e = pickle.load(sys.stdin.buffer)[%d]; "
         "print(e['image'].shape, e['image'].mean(), e['label'], 'tensorflow' in sys.modules)"
@@ -46,7 +46,7 @@ def folder(tmp_path):
     files = {
         "train/cat/b.png": png(1),
         "train/cat/a.PNG": png(0),
-        "train/cat/deep/er/c.JPEG": png(2),  # The content counts, not the extension.
+        "train/cat/deep/er/c.JPEG": png(2),  # A PNG file: the content counts, not the extension.
         "train/cat/notes.txt": b"no image",
         "train/Zebra/naïve.png": png(3),
         "train/loose.png": png(9),
@@ -61,7 +61,7 @@ def folder(tmp_path):
 def test_image_folder(folder):
     (folder / "train/cat/linked").symlink_to(folder / "train_small/cat")
     source = sources.ImageFolder(folder, "train")
-    assert source.labels == labels.LabelSpec(("Zebra", "cat"))  # By code point, as Python sorts.
+    assert source.labels == labels.LabelSpec(("Zebra", "cat"))  # Sorted by code point, as Python sorts.
     assert len(source) == 5
     found = [(element["image"].mean(), element["label"]) for element in source]
     assert found == [(3, 0), (0, 1), (1, 1), (2, 1), (4, 1)]
@@ -70,7 +70,7 @@ def test_image_folder(folder):
 
 
 def test_image_folder_order(tmp_path):
-    """Whatever order the file system lists them in."""
+    """Images are sorted by path, in whatever order the file system lists them."""
     values = np.random.default_rng(0).permutation(40)
     for value in values:
         path = tmp_path / f"train/{value // 5:02d}/{value:02d}.png"
@@ -121,10 +121,10 @@ def tfds():
 
 @pytest.fixture(scope="module")
 def tfds_dir(tfds, tmp_path_factory):
-    """Prepares a data set of two splits, its values 10 * i, the last image of "test" truncated."""
+    """Prepares two data sets; in tiny_photos, image i has the value 10 * i, and the last of "test" is truncated."""
 
     class TinyPhotos(tfds.core.GeneratorBasedBuilder):
-        code_path = None  # TFDS cannot find the source of a module of `tests` without importlib_resources.
+        code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -212,7 +212,7 @@ def test_tfds_without_random_access(tfds_dir, tmp_path):
 
 
 class Broken:
-    """Ten elements whose image holds their index; those in `broken` cannot be decoded."""
+    """Ten elements whose images hold their index; those in `broken` cannot be decoded."""
 
     labels = labels.LabelSpec(("a", "b"))
 

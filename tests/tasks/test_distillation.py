@@ -261,7 +261,7 @@ def test_the_config_keeps_what_a_run_has_to_know():
     assert task.config.teacher.sha256 == digest(task.constants()["teacher"])
     task.with_teacher(Plain(seed=5))  # The same one again.
     with pytest.raises(
-        UserError, match=r"teacher\.sha256 is '[0-9a-f]{64}', but the teacher .* it is another"
+        UserError, match=r"teacher\.sha256 is '[0-9a-f]{64}', but the teacher .* choose the teacher with"
     ):
         task.with_teacher(Plain(seed=6))
     with pytest.raises(UserError, match=r"model\.upsample_width is 6, but the teacher .* has 7"):

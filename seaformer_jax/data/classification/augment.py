@@ -1,12 +1,11 @@
 """Crops and flips of one image, on the host.
 
-The training crop is RandomResizedCropAndInterpolation of `seaformer-cls/timm/data/transforms.py`, the
-evaluation crop that of `timm/data/transforms_factory.py` (`transforms_imagenet_eval`), whose geometry is
-torchvision's `Resize` and `CenterCrop`. Every random decision comes from the generator that the caller
-passes.
+The training crop is RandomResizedCropAndInterpolation of `seaformer-cls/timm/data/transforms.py`. The evaluation
+crop is that of `timm/data/transforms_factory.py` (`transforms_imagenet_eval`), whose geometry is torchvision's
+`Resize` and `CenterCrop`. Every random decision comes from the generator that the caller passes.
 
-Images are Pillow images of mode RGB from the file to the last operation: an array of the whole photograph costs
-more than its crop.
+Images stay Pillow images of mode RGB from the file to the last operation: converting the full photo to an array
+costs more than cropping it.
 """
 
 import math
@@ -21,7 +20,15 @@ _ATTEMPTS = 10
 
 
 def check_interpolation(name: str, *, allow_random: bool) -> str:
-    """Returns the name if it is `bilinear`, `bicubic` or, where allowed, `random`; UserError otherwise."""
+    """Returns the name of an interpolation if it is known.
+
+    Args:
+        name: Name from the config.
+        allow_random: Whether `random` is accepted, in addition to `bilinear` and `bicubic`.
+
+    Raises:
+        UserError: The name is unknown.
+    """
     known = [*RESAMPLING, "random"] if allow_random else [*RESAMPLING]
     if name not in known:
         raise UserError(
@@ -31,7 +38,7 @@ def check_interpolation(name: str, *, allow_random: bool) -> str:
 
 
 def resampling(name: str, rng: np.random.Generator) -> Image.Resampling:
-    """The Pillow filter of a name; `random` is bilinear or bicubic with equal probability."""
+    """Returns the Pillow filter of a name; `random` is bilinear or bicubic with equal probability."""
     if name == "random":
         name = "bicubic" if rng.random() < 0.5 else "bilinear"
     return RESAMPLING[name]
@@ -42,9 +49,16 @@ def random_crop_box(
 ) -> tuple[int, int, int, int]:
     """Draws a crop of random area and aspect ratio.
 
-    Up to ten times: area uniform in `scale` (share of the image), width / height log-uniform in `ratio`,
-    position uniform among those inside the image; a draw that does not fit is drawn again. After ten
-    failures, the largest centred crop whose aspect ratio is within `ratio`.
+    The area is uniform in `scale` (share of the image), width / height is log-uniform in `ratio`, and the position
+    is uniform among those inside the image. A draw that does not fit is repeated, up to ten draws in all. After
+    ten failures the result is the largest centred crop whose aspect ratio is within `ratio`.
+
+    Args:
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        rng: Generator of all draws.
+        scale: Bounds of the crop's share of the image's area.
+        ratio: Bounds of the crop's width / height.
 
     Returns:
         (top, left, height, width) in pixels. A draw that rounds to an empty crop counts as a failure, as in
@@ -61,6 +75,7 @@ def random_crop_box(
 
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Returns (top, left, height, width) of the largest centred crop whose aspect ratio is within `ratio`."""
     h, w = height, width
     if width / height < ratio[0]:
         h = round(width / ratio[0])
@@ -81,19 +96,19 @@ def random_resized_crop(
 
     Args:
         image: RGB, a Pillow image or an array uint8 [height, width, 3].
-        rng: the source of all draws.
-        size: side of the result, pixels.
-        scale: bounds of the crop's share of the image's area.
-        ratio: bounds of the crop's width / height.
-        interpolation: `bilinear` or `bicubic` (Pillow's, antialiased when shrinking), or `random`, one of the
-            two per image.
+        rng: Generator of all draws.
+        size: Side of the result in pixels.
+        scale: Bounds of the crop's share of the image's area.
+        ratio: Bounds of the crop's width / height.
+        interpolation: `bilinear` or `bicubic` (Pillow's, which antialias when shrinking), or `random`: one of the
+            two for each image.
 
     Returns:
         An RGB Pillow image [size, size].
     """
     image = _as_pillow(image)
     top, left, h, w = random_crop_box(image.height, image.width, rng, scale, ratio)
-    # Not `resize(box=...)`: its filter would see the pixels around the crop.
+    # Not `resize(box=...)`: its filter would also read the pixels around the crop.
     crop = image.crop((left, top, left + w, top + h))
     return crop.resize((size, size), resampling(interpolation, rng))
 
@@ -103,7 +118,7 @@ def _as_pillow(image: np.ndarray | Image.Image) -> Image.Image:
 
 
 def flip(image: Image.Image, rng: np.random.Generator, probability: float) -> Image.Image:
-    """Mirrors the image left to right with the given probability."""
+    """Mirrors the image left to right, with the given probability."""
     if rng.random() < probability:
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return image
@@ -115,24 +130,27 @@ def resize_and_center_crop(
     crop_fraction: float = 0.875,
     interpolation: str = "bicubic",
 ) -> np.ndarray:
-    """The evaluation crop: the shorter side to floor(size / crop_fraction), then the central size x size.
+    """Returns the evaluation crop: the central size x size of the resized image.
 
-    The longer side is truncated, and the corner of the crop rounded half to even, as in torchvision.
+    The shorter side is resized to floor(size / crop_fraction). The longer side is truncated to whole pixels, and the
+    corner of the crop is rounded half to even, as in torchvision.
 
     Args:
         image: RGB, a Pillow image or an array uint8 [height, width, 3].
-        size: side of the result, pixels.
-        crop_fraction: share of the resized image's shorter side that the crop keeps, in (0, 1].
+        size: Side of the result in pixels.
+        crop_fraction: Share of the resized image's shorter side that the crop keeps, in (0, 1].
         interpolation: `bilinear` or `bicubic`.
 
     Returns:
         uint8 [size, size, 3].
     """
     image = _as_pillow(image)
+    # 1. The size of the resized image, with the image's aspect ratio.
     width, height = image.size
     short = math.floor(size / crop_fraction)
     long = int(short * max(height, width) / min(height, width))
     shape = (short, long) if width <= height else (long, short)
+    # 2. Resize, then crop; Python's `round` rounds half to even.
     left, top = (round((side - size) / 2) for side in shape)
     resized = image.resize(shape, RESAMPLING[interpolation])
     return np.asarray(resized.crop((left, top, left + size, top + size)))

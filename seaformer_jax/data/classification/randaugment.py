@@ -1,11 +1,11 @@
-"""RandAugment as timm does it: `rand-m9-mstd0.5` and its relatives.
+"""RandAugment as timm does it, from strings such as `rand-m9-mstd0.5`.
 
-Cubuk et al. 2019 (https://arxiv.org/abs/1909.13719) with timm's additions, after
-`seaformer-cls/timm/data/auto_augment.py`: `n` operations are drawn per image, each is applied with
-probability 0.5, and its magnitude is normal around `m` with deviation `mstd`.
+The source is Cubuk et al. 2019 (https://arxiv.org/abs/1909.13719) with timm's additions, after
+`seaformer-cls/timm/data/auto_augment.py`. `n` operations are drawn for each image. Each of them is applied with
+probability 0.5, and its magnitude is normal with mean `m` and standard deviation `mstd`.
 
-A level function turns a magnitude into the operation's argument; an operation takes the image, that argument
-and the `Warp` with which the geometric ones resample and fill. A `share` is a magnitude divided by 10.
+A level function turns a magnitude into the operation's argument. It takes a `share`, the magnitude divided by 10.
+An operation takes the image, the argument and a `Warp`, which says how geometric operations resample and fill.
 """
 
 import dataclasses
@@ -19,12 +19,17 @@ from PIL import Image, ImageEnhance, ImageOps
 from seaformer_jax.data.classification.augment import resampling
 from seaformer_jax.errors import UserError
 
-PROBABILITY = 0.5  # That an operation, once drawn, is applied.
-_UNIFORM_ABOVE = 100  # An mstd above this draws the magnitude uniformly from [0, m].
+PROBABILITY = 0.5  # Probability that a drawn operation is applied.
+_UNIFORM_ABOVE = 100  # With an mstd above this, the magnitude is uniform in [0, m].
 
 
 class Warp(NamedTuple):
-    """How a geometric operation samples: Pillow's filter, and the colour outside the image (RGB, 0..255)."""
+    """How a geometric operation resamples and fills.
+
+    Attributes:
+        resample: Pillow's filter.
+        fillcolor: Colour outside the image, RGB, 0..255.
+    """
 
     resample: Image.Resampling
     fillcolor: tuple[int, int, int]
@@ -34,26 +39,32 @@ class Warp(NamedTuple):
 
 
 def _none(share, rng):
+    """The level function of operations without an argument."""
     return None
 
 
 def _signed(limit):
+    """Returns a level function that grows to `limit`, with a random sign."""
     return lambda share, rng: limit * share if rng.random() < 0.5 else -limit * share
 
 
 def _truncated(limit):
+    """Returns a level function that grows from 0 to `limit`, truncated to an integer."""
     return lambda share, rng: int(limit * share)
 
 
 def _falling(limit):
+    """Returns a level function that falls from `limit` to 0, in integers."""
     return lambda share, rng: limit - int(limit * share)
 
 
 def _factor(share, rng):
-    return 0.1 + 1.8 * share  # Factor 1 changes nothing, so magnitude 5 is the mildest.
+    """Returns the enhancement factor; 1 changes nothing, so magnitude 5 is the mildest."""
+    return 0.1 + 1.8 * share
 
 
 def _factor_increasing(share, rng):
+    """Returns the enhancement factor of `inc1`; it moves away from 1 in a random direction as the magnitude grows."""
     return max(0.1, 1 + _signed(0.9)(share, rng))
 
 
@@ -61,15 +72,17 @@ def _factor_increasing(share, rng):
 
 
 def _plain(function):
+    """Returns the operation of a function that takes the image only."""
     return lambda image, _, warp: function(image)
 
 
 def _enhance(kind):
+    """Returns the operation of one of Pillow's enhancements, such as `ImageEnhance.Color`."""
     return lambda image, factor, warp: kind(image).enhance(factor)
 
 
 def _affine(matrix):
-    """An affine warp; `matrix(argument, width, height)` maps pixels of the result to pixels of the source."""
+    """Returns an affine warp; `matrix(argument, width, height)` maps pixels of the result to pixels of the source."""
     return lambda image, argument, warp: image.transform(
         image.size,
         Image.Transform.AFFINE,
@@ -84,7 +97,7 @@ def _rotate(image, degrees, warp):
 
 
 def _posterize(image, bits, warp):
-    # Not ImageOps.posterize: it refuses the 0 bits that magnitudes below 2.5 ask for.
+    # Not ImageOps.posterize: magnitudes below 2.5 ask for 0 bits, which it refuses.
     mask = 0xFF & -(1 << max(0, 8 - bits))
     return image.point([value & mask for value in range(256)] * 3)
 
@@ -98,7 +111,14 @@ def _solarize_add(image, added, warp):
 
 
 class Op(NamedTuple):
-    """One row of the table: the operation, its level function, that of `inc1`, and its weight under `w0`."""
+    """One row of the table of operations.
+
+    Attributes:
+        apply: The operation.
+        level: Its level function.
+        level_increasing: Its level function under `inc1`.
+        weight: Its weight under `w0`, not normalised.
+    """
 
     apply: Callable[[Image.Image, Any, Warp], Image.Image]
     level: Callable[[float, np.random.Generator], Any]
@@ -107,26 +127,27 @@ class Op(NamedTuple):
 
 
 def _same(apply, level, weight):
+    """Returns an operation whose level function is the same with and without `inc1`."""
     return Op(apply, level, level, weight)
 
 
-# Without `inc1`, Posterize, Solarize and the four enhancements do not grow stronger with the magnitude: at 10
-# they keep 4 bits, invert nothing and enhance by 1.9; at 0 they keep 0 bits, invert all and enhance by 0.1.
+# Without `inc1`, Posterize, Solarize and the four enhancements do not grow stronger with the magnitude. At 10 they
+# keep 4 bits, invert nothing and enhance by 1.9; at 0 they keep 0 bits, invert everything and enhance by 0.1.
 OPS = {
     "AutoContrast": _same(_plain(ImageOps.autocontrast), _none, 0.025),
     "Equalize": _same(_plain(ImageOps.equalize), _none, 0.005),
     "Invert": _same(_plain(ImageOps.invert), _none, 0.0),
     "Rotate": _same(_rotate, _signed(30), 0.3),  # Degrees, counter-clockwise.
     "Posterize": Op(_posterize, _truncated(4), _falling(4), 0.0),  # Bits kept per channel.
-    "Solarize": Op(_solarize, _truncated(256), _falling(256), 0.005),  # Values from here on are inverted.
-    "SolarizeAdd": _same(_solarize_add, _truncated(110), 0.005),  # Added to values below 128.
+    "Solarize": Op(_solarize, _truncated(256), _falling(256), 0.005),  # Values from this one on are inverted.
+    "SolarizeAdd": _same(_solarize_add, _truncated(110), 0.005),  # The amount added to values below 128.
     "Color": Op(_enhance(ImageEnhance.Color), _factor, _factor_increasing, 0.025),
     "Contrast": Op(_enhance(ImageEnhance.Contrast), _factor, _factor_increasing, 0.005),
     "Brightness": Op(_enhance(ImageEnhance.Brightness), _factor, _factor_increasing, 0.005),
     "Sharpness": Op(_enhance(ImageEnhance.Sharpness), _factor, _factor_increasing, 0.025),
     "ShearX": _same(_affine(lambda k, w, h: (1, k, 0, 0, 1, 0)), _signed(0.3), 0.2),
     "ShearY": _same(_affine(lambda k, w, h: (1, 0, 0, k, 1, 0)), _signed(0.3), 0.2),
-    # Shares of the width or height.
+    # The argument is a share of the width or height.
     "TranslateXRel": _same(_affine(lambda k, w, h: (1, 0, k * w, 0, 1, 0)), _signed(0.45), 0.1),
     "TranslateYRel": _same(_affine(lambda k, w, h: (1, 0, 0, 0, 1, k * h)), _signed(0.45), 0.1),
 }
@@ -137,18 +158,18 @@ _WEIGHTED = np.count_nonzero(_WEIGHTS)
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """The policy: `policy(image, rng)` returns the augmented RGB Pillow image, of the same size.
+    """The policy: `policy(image, rng)` returns the augmented RGB Pillow image, with its size unchanged.
 
     Attributes:
-        magnitude: mean magnitude, `m`.
-        layers: operations drawn per image, `n`.
-        std: deviation of the magnitude, `mstd`; above 100 the magnitude is uniform in [0, m].
-        limit: magnitudes are clipped to [0, limit], `mmax`.
-        weighted: `w0`: operations are drawn with the weights of the table, without replacement; else
-            uniformly and with replacement.
-        increasing: `inc1`: the level functions whose severity grows with the magnitude.
-        fill: colour outside the image after a geometric operation, RGB, 0..255.
-        interpolation: `random` (per operation), `bilinear` or `bicubic`, for the geometric operations.
+        magnitude: Mean magnitude, `m`.
+        layers: Number of operations drawn per image, `n`.
+        std: Standard deviation of the magnitude, `mstd`; above 100 the magnitude is uniform in [0, m].
+        limit: Magnitudes are clipped to [0, limit], `mmax`.
+        weighted: Whether operations are drawn with the weights of the table and without replacement, `w0`;
+            otherwise uniformly and with replacement.
+        increasing: Whether to use the level functions whose severity grows with the magnitude, `inc1`.
+        fill: Colour outside the image after a geometric operation, RGB, 0..255.
+        interpolation: `random` (drawn for each operation), `bilinear` or `bicubic`, for the geometric operations.
     """
 
     magnitude: int
@@ -167,9 +188,14 @@ class RandAugment:
         The defaults are m10, n2, mstd0, mmax10, uniform weights, not increasing. timm ignores a section
         without a number and reads `inc0` as `inc1`; here both are errors.
 
+        Args:
+            config: The string, its sections separated by "-".
+            fill: Colour outside the image after a geometric operation, RGB, 0..255.
+            interpolation: `random`, `bilinear` or `bicubic`.
+
         Raises:
-            UserError: the string does not start with `rand`, a section is unknown, repeated or malformed, or
-                `n` asks `w0` for more operations than have a weight.
+            UserError: The string does not start with `rand`; a section is unknown, repeated or malformed; or, under
+                `w0`, `n` is larger than the number of operations that have a weight.
         """
         values = _sections(config)
         policy = cls(
@@ -183,10 +209,14 @@ class RandAugment:
             interpolation=interpolation,
         )
         if policy.weighted and policy.layers > _WEIGHTED:
-            raise UserError(f"RandAugment {config!r} draws {policy.layers} operations; w0 has {_WEIGHTED}.")
+            raise UserError(
+                f"RandAugment {config!r} draws {policy.layers} operations without replacement, but w0 gives only "
+                f"{_WEIGHTED} operations a weight; use a smaller n."
+            )
         return policy
 
     def __call__(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Returns the image after each drawn operation, applied with probability 0.5 and its own magnitude."""
         for op in self._draw(rng):
             if rng.random() < PROBABILITY:
                 share = self._magnitude(rng) / 10
@@ -195,23 +225,27 @@ class RandAugment:
         return image
 
     def _draw(self, rng: np.random.Generator) -> list[Op]:
+        """Draws the operations for one image."""
         if self.weighted:
             drawn = rng.choice(len(_OPS), self.layers, replace=False, p=_WEIGHTS)
         else:
-            drawn = rng.integers(len(_OPS), size=self.layers)  # `choice` takes 2 % of an image's time.
+            # Not `choice`, which would take 2 % of an image's time.
+            drawn = rng.integers(len(_OPS), size=self.layers)
         return [_OPS[i] for i in drawn]
 
     def _magnitude(self, rng: np.random.Generator) -> float:
+        """Draws a magnitude in [0, limit]."""
         uniform = self.std > _UNIFORM_ABOVE
         drawn = rng.uniform(0, self.magnitude) if uniform else rng.normal(self.magnitude, self.std)
         return min(max(drawn, 0.0), self.limit)
 
 
+# One section of the notation: a key, then its number. The look-aheads say which numbers a key accepts.
 _SECTION = re.compile(r"(m(?=\d+$)|n(?=\d+$)|mstd|mmax(?=[1-9]\d*$)|inc(?=1$)|w(?=0$))(\d+(?:\.\d+)?)")
 
 
 def _sections(config: str) -> dict[str, str]:
-    """The sections of a RandAugment string: name -> digits."""
+    """Returns the sections of a RandAugment string: key -> digits."""
     head, *sections = config.split("-")
     if head != "rand":
         raise UserError(f"RandAugment {config!r} starts with {head!r}; expected e.g. 'rand-m9-mstd0.5'.")

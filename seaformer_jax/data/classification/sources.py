@@ -1,4 +1,4 @@
-"""The data sets of classification by `data.source`, and folders of images."""
+"""Opens a classification data set by its `data.source`; holds the reader of image folders."""
 
 import os
 
@@ -12,16 +12,16 @@ from seaformer_jax.data.sources import Source
 
 
 def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode = images.decode) -> Source:
-    """Opens the data set that `config` (the record's `data`) names.
+    """Opens the data set that `config` names.
 
     Args:
-        config: `source`, and what that source needs: `root`, `name`, `train_split`, `val_split`,
-            `train_size`, `val_size`, `image_size`.
+        config: The config's `data`: `source` and the keys that this source needs, of `root`, `name`,
+            `train_split`, `val_split`, `train_size`, `val_size` and `image_size`.
         split: "train" or "val".
-        decode: makes an element's image of a file.
+        decode: Function that decodes an image file: `images.decode` or `images.decode_pillow`.
 
     Raises:
-        UserError: an unknown source, or a data set that is not there.
+        UserError: The source is unknown, or the data set cannot be found.
     """
     create_source = _SOURCES.get(config.source)
     if create_source is None:
@@ -40,14 +40,26 @@ _SOURCES = {
 
 
 class ImageFolder:
-    """`<root>/<split>/<class>/**/*.jpg`: classes are the sorted names of the folders, as in torchvision."""
+    """The images of `<root>/<split>/<class>/**/*.jpg`.
+
+    The classes are the sorted names of the folders, as in torchvision.
+
+    Attributes:
+        labels: `LabelSpec` with the class names.
+    """
 
     def __init__(self, root: str | os.PathLike, split: str, decode: images.Decode = images.decode):
         """Lists the files.
 
+        Args:
+            root: `data.root`.
+            split: Name of the split's folder.
+            decode: Function that decodes an image file.
+
         Raises:
-            UserError: a folder is missing, there are no class folders, or one of them holds no image.
+            UserError: A folder is missing, there are no class folders, or one of them holds no image.
         """
+        # 1. Every folder of the split is a class.
         root = files.root_folder(root, f"{split}/<class>/*.jpg")
         self._folder = files.subfolder(root, split, "data.root, data.train_split or data.val_split")
         names = sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
@@ -58,13 +70,14 @@ class ImageFolder:
             )
         self.labels = labels.LabelSpec(tuple(names))
         self._decode = decode
+        # 2. All images of a class, whatever the depth of their folders; a class without images is an error.
         paths = [files.image_files(self._folder, name) for name in names]
         if empty := [name for name, found in zip(names, paths, strict=True) if not found]:
             raise errors.UserError(
                 f"{self._folder}: no image in {len(empty)} of {len(names)} class folders ({files.some(empty)}); "
                 f"add files that end in {', '.join(images.IMAGE_EXTENSIONS)}, or remove the folders"
             )
-        # Bytes in one array: a list of a million paths is 100 MB, and every reading process has its own.
+        # 3. Paths are kept as bytes in one array: a list of a million paths takes 100 MB, in every worker process.
         self._paths = np.array([os.fsencode(path) for found in paths for path in found])
         self._labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in paths])
 

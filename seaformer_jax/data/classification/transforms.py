@@ -1,9 +1,8 @@
 """The transforms of one training or evaluation image, as grain applies them.
 
-Elements are dictionaries; `image` (RGB, a Pillow image or an array uint8 [height, width, 3]) and `label` are
-replaced, other entries kept.
-Normalisation, mixing and erasing happen on the device (`data/on_device`): uint8 is a quarter of the
-bytes to move.
+Elements are dictionaries. `image` (RGB, a Pillow image or an array uint8 [height, width, 3]) and `label` are
+replaced; other entries are kept. Normalisation, mixing and erasing happen on the device (`data/on_device`), because
+uint8 images are a quarter of the bytes to move.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +19,20 @@ from seaformer_jax.errors import UserError
 class TrainTransform(grain.transforms.RandomMap):
     """Random resized crop, flip, RandAugment: the order of timm's `transforms_imagenet_train`.
 
-    Args:
-        image_size: side of the result, pixels.
-        augment: `config.augment`, or a record with its keys `crop_scale`, `crop_ratio`, `interpolation`,
-            `flip` and `rand_augment`; others are not read.
-        mean: channel means of images in [0, 1]; geometric operations fill with it.
-
     The result's `image` is uint8 [image_size, image_size, 3], its `label` an int32 scalar.
+
+    Args:
+        image_size: Side of the result in pixels.
+        augment: `config.augment`, or a mapping with its keys `crop_scale`, `crop_ratio`, `interpolation`, `flip`
+            and `rand_augment`; other keys are not read.
+        mean: Channel means of images in [0, 1]; geometric operations fill with this colour.
+
+    Raises:
+        UserError: The interpolation is unknown, or the RandAugment string is malformed.
     """
 
     def __init__(self, image_size: int, augment: Mapping[str, Any], mean: Sequence[float]):
-        # Plain values only: grain pickles the transform for its workers.
+        # Store plain values only: grain pickles the transform for its workers.
         self._size = image_size
         self._scale = tuple(augment["crop_scale"])
         self._ratio = tuple(augment["crop_ratio"])
@@ -54,9 +56,12 @@ class EvalTransform(grain.transforms.Map):
     """The central crop of `augment.resize_and_center_crop`; `label` becomes an int32 scalar.
 
     Args:
-        image_size: side of the result, pixels.
-        crop_fraction: share of the resized image's shorter side that the crop keeps, in (0, 1].
+        image_size: Side of the result in pixels.
+        crop_fraction: Share of the resized image's shorter side that the crop keeps, in (0, 1].
         interpolation: `bilinear` or `bicubic`.
+
+    Raises:
+        UserError: The crop fraction is out of range, or the interpolation is unknown.
     """
 
     def __init__(self, image_size: int, crop_fraction: float = 0.875, interpolation: str = "bicubic"):

@@ -1,5 +1,5 @@
-"""Augmentation of a whole batch inside the training step; the one folder of `data` that imports JAX.
+"""Augmentation of a whole batch inside the training step; the only package of `data` that imports JAX.
 
-All functions are pure JAX, take the global batch and make their draws from the key alone, so that the result does
-not depend on how the batch is sharded. The order of the official recipe is `mix`, `normalize`, `random_erasing`.
+All functions are pure JAX and take the global batch. They draw from the key alone, so the result does not depend on
+how the batch is sharded. The official recipe applies `mix`, `normalize` and `random_erasing`, in this order.
 """

@@ -1,4 +1,4 @@
-"""Normalised images and smoothed targets, made inside the training step."""
+"""Normalisation of images and smoothing of targets inside the training step."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,23 @@ def normalize(
 
     Args:
         images: [B, H, W, 3] in 0..255, uint8 or float32.
-        mean, std: per channel, of images in [0, 1].
-        dtype: of the result.
+        mean: Mean of each channel, for images in [0, 1].
+        std: Standard deviation of each channel, for images in [0, 1].
+        dtype: Type of the result.
+
+    Returns:
+        Normalised images [B, H, W, 3] of type `dtype`.
     """
     scaled = images.astype(jnp.float32) / 255
     return ((scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)).astype(dtype)
 
 
 def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
-    """One-hot targets [B, num_classes], smoothed: (1 - smoothing) * one_hot + smoothing / num_classes.
+    """Returns smoothed one-hot targets [B, num_classes]: (1 - smoothing) * one_hot + smoothing / num_classes.
 
     Args:
         labels: int [B], in [0, num_classes).
-        smoothing: in [0, 1).
+        num_classes: Number of classes.
+        smoothing: Label smoothing in [0, 1).
     """
     return optax.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)

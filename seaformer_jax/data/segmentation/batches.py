@@ -1,8 +1,8 @@
-"""Validation batches of images of many sizes.
+"""Validation batches for images of many sizes.
 
-The model's result depends on the padding of its input (its attention averages over rows and columns), so only
-images whose inputs have equal shapes share a batch. Which do is known from the headers of the files and the same on
-every host.
+The model's result depends on the padding of its input, because its attention averages over rows and columns. So only
+images with equal input shapes share a batch. The shapes are known from the headers of the files, so the batches are
+the same on every host.
 """
 
 import concurrent.futures
@@ -17,10 +17,11 @@ from seaformer_jax.data.segmentation.augment import pad
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform, image_name
 from seaformer_jax.data.sources import SkipCorrupt
 
-_LABEL_MULTIPLE = 128  # Label maps are padded to it: every shape of a batch is compiled for.
+# The sides of label maps are padded to multiples of this, because every new shape of a batch must be compiled.
+_LABEL_MULTIPLE = 128
 
 Size = tuple[int, int]
-Shapes = tuple[tuple[Size, ...], Size]  # Of the inputs, one per scale, and of the padded label.
+Shapes = tuple[tuple[Size, ...], Size]  # The sizes of the inputs, one per scale, and of the padded label map.
 
 
 def eval_batches(
@@ -32,22 +33,23 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[pipeline.Batch]:
-    """Every image once, with those of equal shapes together.
+    """Returns batches of every image once; images of equal shapes share batches.
 
     Args:
-        source: a segmentation source within `SkipCorrupt(..., replace=False)`.
-        transform: of one element.
-        batch_size: global; divisible by `process_count`.
-        workers: processes that decode and transform; 0 uses threads of this one.
-        process_index, process_count: of this host.
+        source: A segmentation source in `SkipCorrupt(..., replace=False)`.
+        transform: Transform of one element.
+        batch_size: Global batch size, divisible by `process_count`.
+        workers: Number of processes that decode and transform; 0 uses threads of this process.
+        process_index: Index of this host process.
+        process_count: Number of host processes.
 
     Returns:
         An iterator with a `close` method over dictionaries of arrays [B = batch_size / process_count, ...]:
         image, image_1, ...: uint8 [B, h, w, 3].
         label: uint8 [B, Hp, Wp], padded with 255 to multiples of 128.
-        label_size: int32 [B, 2], height and width of the label, from the upper left corner.
-        mask: bool [B], False where there is no image or it could not be read; `image` is black there.
-        skipped: int64 [B], 1 where it could not be read.
+        label_size: int32 [B, 2], height and width of the label map without its padding, from the upper left corner.
+        mask: bool [B], False if there is no image or it could not be read; `image` is black then.
+        skipped: int64 [B], 1 if the image could not be read.
     """
     elements = Buckets(source, transform, batch_size)
     batches = pipeline.ProcessBatches(elements, batch_size, process_index, process_count)
@@ -55,12 +57,15 @@ def eval_batches(
 
 
 class Buckets:
-    """Elements in the order of the batches: images of equal shapes in runs, each filled up to whole batches."""
+    """Elements in the order of the batches.
+
+    Images of equal shapes follow each other, and each such group is padded to whole batches.
+    """
 
     def __init__(self, source: SkipCorrupt, transform: SegmentationEvalTransform, batch_size: int):
         self._source, self._transform, self._batch_size = source, transform, batch_size
-        self._indices: list[int | None] = []  # Of the source; None is padding.
-        self._shapes: list[Shapes] = []  # Of each batch.
+        self._indices: list[int | None] = []  # Index in the source at each position; None is padding.
+        self._shapes: list[Shapes] = []  # The shapes of each batch.
         for shapes, members in _group(_sizes(source), transform).items():
             empty = -len(members) % batch_size
             self._indices += [*members, *[None] * empty]
@@ -71,11 +76,13 @@ class Buckets:
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         index, (inputs, label) = self._indices[position], self._shapes[position // self._batch_size]
+        # Padding and skipped images become black images of the batch's shapes, so that all rows can be stacked.
         if index is None:
             return _blank(inputs, label, skipped=0)
         element = self._source[index]
         if element["skipped"]:
             return _blank(inputs, label, skipped=1)
+        # The transform resizes the image only. The label map keeps its size and is padded to the batch's shape.
         size = np.array(element["label"].shape, np.int32)
         element = self._transform.map(element)
         padded = pad(element["label"], label, IGNORED)
@@ -83,6 +90,7 @@ class Buckets:
 
 
 def _sizes(source: SkipCorrupt) -> Sequence[Size | None]:
+    """Returns the (height, width) of every image, read in threads: each read mostly waits for a file."""
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         return list(pool.map(source.size, range(len(source))))
 
@@ -90,7 +98,8 @@ def _sizes(source: SkipCorrupt) -> Sequence[Size | None]:
 def _group(sizes: Sequence[Size | None], transform: SegmentationEvalTransform) -> dict[Shapes, list[int]]:
     """Returns the images of each combination of shapes, in the order of the source.
 
-    Images without a size have a broken header and will be skipped; they join the first ones.
+    An image whose header is broken has no size and will be skipped; it takes the size of the first image that has
+    one.
     """
     groups: dict[Shapes, list[int]] = {}
     known = next((size for size in sizes if size), (_LABEL_MULTIPLE, _LABEL_MULTIPLE))
@@ -102,10 +111,12 @@ def _group(sizes: Sequence[Size | None], transform: SegmentationEvalTransform) -
 
 
 def _round_up(length: int) -> int:
+    """Rounds a length up to a multiple of _LABEL_MULTIPLE."""
     return -(-length // _LABEL_MULTIPLE) * _LABEL_MULTIPLE
 
 
 def _blank(inputs: tuple[Size, ...], label: Size, skipped: int) -> dict[str, Any]:
+    """Returns an element without an image: black inputs, everything ignored and `mask` False."""
     return {
         **{image_name(k): np.zeros((*size, 3), np.uint8) for k, size in enumerate(inputs)},
         "label": np.full(label, IGNORED, np.uint8),

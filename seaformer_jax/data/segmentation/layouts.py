@@ -1,4 +1,4 @@
-"""The folder layouts of segmentation data sets: which mask belongs to which image."""
+"""Readers of the folder layouts of segmentation data sets; they find the mask of each image."""
 
 import os
 import pathlib
@@ -12,17 +12,18 @@ from seaformer_jax.data import files, images
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation import label_sets, masks
 
-_FOLDER_KEYS = "data.root or data.images, data.annotations (which only pairs has)"
+_FOLDER_KEYS = "data.root (or data.images and data.annotations if data.source is pairs)"
 _SPLIT_KEYS = "data.root, data.train_split or data.val_split"
 
 
 class MaskedImages:
-    """A source of image files and the mask of each.
+    """A source of image files with one mask file each.
 
     Args:
-        root: folder that the paths start from.
-        image_paths, mask_paths: in the same order, relative to `root`.
-        labels: how the masks are encoded.
+        root: Folder that the paths are relative to.
+        image_paths: Paths of the images, relative to `root`.
+        mask_paths: Paths of their masks, in the same order, relative to `root`.
+        labels: Encoding of the masks.
     """
 
     def __init__(
@@ -30,7 +31,7 @@ class MaskedImages:
     ):
         self.labels = labels
         self._root = root
-        # Bytes in one array, as in `sources.ImageFolder`.
+        # Paths are kept as bytes in one array to save memory, as in `classification.sources.ImageFolder`.
         self._paths = np.array(
             [[os.fsencode(p) for p in pair] for pair in zip(image_paths, mask_paths, strict=True)]
         )
@@ -43,6 +44,7 @@ class MaskedImages:
         return decode_pair(image, mask, str(image), str(mask), self.labels.encode)
 
     def size(self, index: int) -> tuple[int, int]:
+        """Returns the (height, width) of an image from the header of its file."""
         path = self._root / os.fsdecode(self._paths[index, 0])
         return masks.image_size(path, str(path))
 
@@ -54,11 +56,21 @@ def decode_pair(
     mask_name: str,
     encode: Callable[[np.ndarray, str], np.ndarray],
 ) -> dict:
-    """Decodes an image and its mask, of which `encode` makes class numbers.
+    """Decodes an image and its mask; `encode` turns the values of the mask into classes.
+
+    Args:
+        image: The bytes of the image file, or its path.
+        mask: The bytes of the mask file, or its path.
+        image_name: Name of the image in error messages.
+        mask_name: Name of the mask in error messages.
+        encode: Takes the values of the mask and its name; returns classes, as `LabelSpec.encode` does.
+
+    Returns:
+        {"image": uint8 [height, width, 3], "label": uint8 [height, width]}.
 
     Raises:
-        UserError: they differ in size, the mask is encoded wrongly, or a file cannot be read.
-        CorruptImageError: one of them cannot be decoded.
+        UserError: Image and mask differ in size, the mask is encoded wrongly, or a file cannot be read.
+        CorruptImageError: One of them cannot be decoded.
     """
     pixels, raw = images.decode(image, image_name), masks.decode(mask, mask_name)
     if raw.shape[:2] != pixels.shape[:2]:
@@ -77,15 +89,23 @@ def pairs(
     image_folder: str = "images",
     mask_folder: str = "annotations",
 ) -> MaskedImages:
-    """`<root>/<image_folder>/<split>/**/x.jpg` and `<root>/<mask_folder>/<split>/**/x.png`.
+    """Opens `<root>/<image_folder>/<split>/**/x.jpg` and `<root>/<mask_folder>/<split>/**/x.png`.
 
-    The layout of ADE20K, of CamVid in SegNet's version and of many private data sets.
+    This is the layout of ADE20K, of CamVid in SegNet's version and of many private data sets.
+
+    Args:
+        root: `data.root`.
+        split: Name of the split's folder.
+        labels: Encoding of the masks.
+        image_folder: Name of the folder of images.
+        mask_folder: Name of the folder of masks.
 
     Raises:
-        UserError: a folder is missing or empty, or an image has no mask.
+        UserError: A folder is missing or empty, or an image has no mask.
     """
     root = files.root_folder(root, f"{image_folder}/{split}/*.jpg and {mask_folder}/{split}/*.png")
     found = _images_of_split(root, image_folder, split)
+    # Without this check, a missing folder would be reported as one missing mask per image.
     files.subfolder(files.subfolder(root, mask_folder, _FOLDER_KEYS), split, _SPLIT_KEYS)
     names = [os.path.splitext(path)[0] for path in found]
     return _masked(
@@ -97,14 +117,19 @@ def pairs(
 
 
 def cityscapes(root: str | os.PathLike, split: str) -> MaskedImages:
-    """`leftImg8bit/<split>/<city>/x_leftImg8bit.png` and the masks of `gtFine`.
+    """Opens `leftImg8bit/<split>/<city>/x_leftImg8bit.png` and the masks of `gtFine`.
 
-    The masks are `x_gtFine_labelTrainIds.png` where all images of the split have one, as the official code reads
-    them, and `x_gtFine_labelIds.png` otherwise; the log says which.
+    If every image of the split has a mask `x_gtFine_labelTrainIds.png`, these are read, as in the official code.
+    Otherwise the masks are `x_gtFine_labelIds.png`. The log says which.
+
+    Args:
+        root: `data.root`.
+        split: Name of the split's folder.
 
     Raises:
-        UserError: a folder is missing or empty, or an image has no mask.
+        UserError: A folder is missing or empty, or an image has no mask.
     """
+    # 1. The images.
     root = files.root_folder(root, f"leftImg8bit/{split}/<city>/*_leftImg8bit.png and gtFine")
     suffix = "_leftImg8bit.png"
     found = _images_of_split(root, "leftImg8bit", split)
@@ -113,6 +138,7 @@ def cityscapes(root: str | os.PathLike, split: str) -> MaskedImages:
         raise errors.UserError(
             f"{root / 'leftImg8bit' / split}: no file ends in {suffix}; the layout of Cityscapes is expected"
         )
+    # 2. The masks: encoded as train ids if all of them exist, else as raw ids.
     files.subfolder(files.subfolder(root, "gtFine", "data.root"), split, _SPLIT_KEYS)
     pictures = [os.path.join("leftImg8bit", split, name + suffix) for name in found]
     train_ids, ids = (
@@ -127,12 +153,17 @@ def cityscapes(root: str | os.PathLike, split: str) -> MaskedImages:
 
 
 def pascal_context(root: str | os.PathLike, split: str, labels: LabelSpec) -> MaskedImages:
-    """The names in `ImageSets/SegmentationContext/<split>.txt`: `JPEGImages`, `SegmentationClassContext`.
+    """Opens the images named in `ImageSets/SegmentationContext/<split>.txt`.
 
-    The root is `VOCdevkit/VOC2010`.
+    Images are in `JPEGImages`, masks in `SegmentationClassContext`. The root is `VOCdevkit/VOC2010`.
+
+    Args:
+        root: `data.root`.
+        split: Name of the list file.
+        labels: Encoding of the masks.
 
     Raises:
-        UserError: the list is missing or empty, or a file of it is.
+        UserError: The list is missing or empty, or one of its images or masks is missing.
     """
     root = files.root_folder(root, "JPEGImages, SegmentationClassContext and ImageSets/SegmentationContext")
     names = _listed(root, os.path.join("ImageSets", "SegmentationContext", f"{split}.txt"))
@@ -144,12 +175,16 @@ def pascal_context(root: str | os.PathLike, split: str, labels: LabelSpec) -> Ma
 
 
 def coco_stuff(root: str | os.PathLike, split: str) -> MaskedImages:
-    """COCO-Stuff-10K as mmseg converts it, of the names in `imageLists/train.txt` or `test.txt`.
+    """Opens COCO-Stuff-10K as mmseg converts it, for the names in `imageLists/train.txt` or `test.txt`.
 
-    `images/<split>/x.jpg` and `annotations/<split>/x_labelTrainIds.png`; split is train2014 or test2014.
+    The files are `images/<split>/x.jpg` and `annotations/<split>/x_labelTrainIds.png`.
+
+    Args:
+        root: `data.root`.
+        split: "train2014" or "test2014".
 
     Raises:
-        UserError: the list is missing or empty, or a file of it is.
+        UserError: The list is missing or empty, or one of its images or masks is missing.
     """
     root = files.root_folder(root, f"images/{split}, annotations/{split} and imageLists")
     names = _listed(root, os.path.join("imageLists", f"{split.removesuffix('2014')}.txt"))
@@ -160,7 +195,7 @@ def coco_stuff(root: str | os.PathLike, split: str) -> MaskedImages:
 
 
 def _images_of_split(root: pathlib.Path, folder: str, split: str) -> list[str]:
-    """Lists the images below `root/folder/split`, relative to it; UserError where there is none."""
+    """Lists the images below `root/folder/split`, relative to it; UserError if there are none."""
     path = files.subfolder(files.subfolder(root, folder, _FOLDER_KEYS), split, _SPLIT_KEYS)
     found = files.image_files(path)
     if not found:
@@ -172,7 +207,7 @@ def _images_of_split(root: pathlib.Path, folder: str, split: str) -> list[str]:
 
 
 def _listed(root: pathlib.Path, path: str) -> list[str]:
-    """Reads the names of a list file, one a line."""
+    """Reads the names in a list file, one per line."""
     try:
         names = (root / path).read_text().split()
     except OSError as error:
@@ -181,18 +216,20 @@ def _listed(root: pathlib.Path, path: str) -> list[str]:
             f"{root / path}: cannot be read: {error.strerror}; {root} holds {found}; correct {_SPLIT_KEYS}"
         ) from error
     if not names:
-        raise errors.UserError(f"{root / path}: the list is empty; expected one name of an image a line")
+        raise errors.UserError(f"{root / path}: the list is empty; expected one image name per line")
     return names
 
 
 def _masked(
     root: pathlib.Path, pictures: list[str], annotations: list[str], labels: LabelSpec
 ) -> MaskedImages:
+    """Opens images and masks; UserError if a mask is missing."""
     _check_present(root, annotations, "masks")
     return MaskedImages(root, pictures, annotations, labels)
 
 
 def _check_present(root: pathlib.Path, paths: list[str], what: str) -> None:
+    """Raises UserError if one of the files does not exist."""
     if missing := _missing(root, paths):
         raise errors.UserError(
             f"{root}: {len(missing)} of {len(paths)} {what} are missing ({files.some(missing)}); add them, or "
@@ -201,12 +238,15 @@ def _check_present(root: pathlib.Path, paths: list[str], what: str) -> None:
 
 
 def _missing(root: pathlib.Path, paths: list[str]) -> list[str]:
-    """Lists each folder once: asking a network's file system for every file takes minutes."""
+    """Returns the paths that do not exist.
+
+    Each folder is listed once: asking a network file system about every single file takes minutes.
+    """
     folders = {os.path.dirname(path) for path in paths}
-    there = {
+    present = {
         os.path.join(folder, name)
         for folder in folders
         if (root / folder).is_dir()
         for name in os.listdir(root / folder)
     }
-    return [path for path in paths if path not in there]
+    return [path for path in paths if path not in present]

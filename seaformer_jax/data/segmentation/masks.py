@@ -1,4 +1,4 @@
-"""Mask files, whose pixels are numbers and not colours, and the sizes of image files from their headers."""
+"""Decodes mask files, whose pixels are numbers instead of colours, and reads image sizes from file headers."""
 
 import contextlib
 import io
@@ -12,38 +12,38 @@ from seaformer_jax import errors
 
 
 def decode(data: bytes | os.PathLike, name: str) -> np.ndarray:
-    """Decodes a mask without any conversion: of a palette image these are the indices.
+    """Decodes a mask without any conversion: a palette image gives its indices.
 
     Args:
-        data: the bytes of the file, or its path.
-        name: what error messages call the mask.
+        data: The bytes of the file, or its path.
+        name: Name of the mask in error messages.
 
     Returns:
-        [height, width] of the file's own type, or [height, width, channels] where the file has colours;
-        read-only.
+        [height, width] of the file's own type, or [height, width, channels] if the file has colours; read-only.
 
     Raises:
-        CorruptImageError: the content is no image, is truncated or otherwise broken.
-        UserError: the file cannot be read (absent, no permission); never skipped.
+        CorruptImageError: The content is no image, is truncated or otherwise broken.
+        UserError: The file cannot be read (absent, no permission); this is never skipped.
     """
     with _opened(data, name) as image:
         return np.asarray(image)
 
 
 def image_size(data: bytes | os.PathLike, name: str) -> tuple[int, int]:
-    """Returns (height, width) of an image; only the header of the file is read. Raises as `decode` does."""
+    """Returns (height, width) of an image; reads only the header of the file. Raises the errors of `decode`."""
     with _opened(data, name) as image:
         return image.height, image.width
 
 
 @contextlib.contextmanager
 def _opened(data: bytes | os.PathLike, name: str) -> Iterator[Image.Image]:
+    """Opens an image file; every error, also of the decoding inside the `with` block, gets the file's name."""
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             yield image
-    except UnidentifiedImageError as error:  # Its text is the address of our buffer.
+    except UnidentifiedImageError as error:  # Pillow's own text only gives the address of our buffer.
         raise errors.CorruptImageError(f"{name}: cannot identify image file") from error
     except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error and more.
-        if isinstance(error, OSError) and error.errno:  # Of the file system.
+        if isinstance(error, OSError) and error.errno:  # The file system sets errno, Pillow's readers do not.
             raise errors.UserError(f"{name}: cannot be read: {error.strerror}") from error
         raise errors.CorruptImageError(f"{name}: {error or type(error).__name__}") from error

@@ -1,8 +1,9 @@
-"""Random-access sources of images with masks, in the folder layouts of the field.
+"""Opens a segmentation data set by its `data.source`, in the folder layouts of the field.
 
-A source has a length, `labels` (a `LabelSpec`), `source[i] -> {"image": uint8 [height, width, 3], "label": uint8
-[height, width]}` with classes 0 .. C - 1 and 255 for ignored pixels, and `source.size(i) -> (height, width)`,
-which reads no more than the header of a file. It is picklable and opens its files only when they are read.
+A source gives random access to images with masks. It has a length, `labels` (a `LabelSpec`), `source[i] ->
+{"image": uint8 [height, width, 3], "label": uint8 [height, width]}` with classes 0 .. C - 1 and 255 for ignored
+pixels, and `source.size(i) -> (height, width)`, which reads only the header of a file. It can be pickled, and it
+opens its files only when they are read.
 
 | data.source | data.root holds | train_split, val_split |
 | --- | --- | --- |
@@ -11,7 +12,7 @@ which reads no more than the header of a file. It is picklable and opens its fil
 | pascal_context, pascal_context_59 | JPEGImages/*.jpg, SegmentationClassContext/*.png, ImageSets/SegmentationContext/<split>.txt | train, val |
 | coco_stuff | images/<split>/*.jpg, annotations/<split>/*_labelTrainIds.png, imageLists/<split, less its year>.txt | train2014, test2014 |
 | camvid | images/<split>/*, annotations/<split>/*.png | train, val |
-| pairs | <data.images>/<split>/**, <data.annotations>/<split>/**.png | as the folders are called |
+| pairs | <data.images>/<split>/**, <data.annotations>/<split>/**.png | names of the folders |
 | tfds | scene_parse150 or cityscapes (data.name), as TensorFlow Datasets prepares them | train, and test or validation |
 | shapes | (nothing) | |
 """  # noqa: E501
@@ -27,7 +28,7 @@ from seaformer_jax.data.segmentation.tfds import TFDSMasks
 
 
 class Source(Protocol):
-    """What the pipeline asks of a data set."""
+    """What the pipeline needs from a data set."""
 
     labels: labels.LabelSpec
 
@@ -39,16 +40,16 @@ class Source(Protocol):
 
 
 def create(config: ml_collections.ConfigDict, split: str) -> Source:
-    """Opens the data set that `config` (the record's `data`) names.
+    """Opens the data set that `config` names.
 
     Args:
-        config: `source`, and what that source needs: `root`, `train_split`, `val_split`; tfds: `name`; shapes:
-            `train_size`, `val_size`, `image_size`; pairs: `images`, `annotations`, `class_names`, `palette`,
-            `reduce_zero_label`, `ignore_label`, `id_map`.
+        config: The config's `data`: `source` and the keys that this source needs. All but shapes: `root`,
+            `train_split`, `val_split`; tfds: `name`; shapes: `train_size`, `val_size`, `image_size`; pairs:
+            `images`, `annotations`, `class_names`, `palette`, `reduce_zero_label`, `ignore_label`, `id_map`.
         split: "train" or "val".
 
     Raises:
-        UserError: an unknown source, or a data set that is not there, not whole or empty.
+        UserError: The source is unknown, or the data set is missing, incomplete or empty.
     """
     create_source = _SOURCES.get(config.source)
     if create_source is None:
@@ -60,14 +61,16 @@ def create(config: ml_collections.ConfigDict, split: str) -> Source:
 
 
 def _folders(open_layout):
-    """A data set in folders, of a fixed specification."""
+    """Returns the function that opens a data set in folders whose encoding is fixed."""
     return lambda config, split: open_layout(config.root, config[f"{split}_split"])
 
 
 def _pairs(config: ml_collections.ConfigDict, split: str) -> layouts.MaskedImages:
+    """Opens the user's own folders, whose encoding is given in the config."""
     names = tuple(config.class_names)
     if not names:
         raise errors.UserError("data.class_names is empty; name the classes, in the order of their numbers")
+    # Sequences in a config may be lists; the fields of a `LabelSpec` are tuples.
     spec = labels.LabelSpec(
         names,
         tuple(tuple(colour) for colour in config.palette) or labels.distinct_colours(len(names)),
@@ -75,6 +78,7 @@ def _pairs(config: ml_collections.ConfigDict, split: str) -> layouts.MaskedImage
         config.reduce_zero_label,
         tuple((raw, k) for raw, k in config.id_map) if config.id_map else None,
     )
+    # Check now: otherwise a contradiction in the config would only show at the first mask.
     spec.check()
     return layouts.pairs(config.root, config[f"{split}_split"], spec, config.images, config.annotations)
 
@@ -97,7 +101,7 @@ _SOURCES = {
 
 
 class ShapesMasks:
-    """The masks of `shapes`; arguments as `shapes.Shapes` has them."""
+    """The images and masks of `shapes`; the arguments are those of `shapes.Shapes`."""
 
     def __init__(self, split: str, size: int, image_size: int = 96, seed: int = 0):
         self.labels = label_sets.shapes_masks()

@@ -1,4 +1,4 @@
-"""Masks from TensorFlow Datasets."""
+"""Segmentation data sets of TensorFlow Datasets."""
 
 import os
 
@@ -9,7 +9,7 @@ from seaformer_jax.data.segmentation import label_sets, masks
 from seaformer_jax.data.segmentation.layouts import decode_pair
 from seaformer_jax.data.tfds import open_records
 
-# The features with the image and its mask.
+# The names of the features that hold the image and its mask.
 _FEATURES = {
     "scene_parse150": ("image", "annotation"),
     "cityscapes": ("image_left", "segmentation_label"),
@@ -19,15 +19,18 @@ _FEATURES = {
 class TFDSMasks:
     """`scene_parse150` and `cityscapes` as TensorFlow Datasets prepares them.
 
-    scene_parse150 stores `annotations_instance`, whose red channel has the number of one of 100 countable
-    categories and whose green channel has that of the object; they become ADE20K's class numbers, and what is
-    not countable (walls, sky, ...) is ignored. A mask of one channel, or of three equal ones, is taken for
-    ADE20K's own, of all 150 classes. cityscapes stores `labelIds`.
+    scene_parse150 stores `annotations_instance`. The red channel has the number of one of 100 countable categories,
+    the green channel the number of the object. The categories become ADE20K's classes; everything that is not
+    countable (walls, sky, ...) is ignored. A mask with one channel, or with three equal ones, is read as ADE20K's
+    own, with all 150 classes. cityscapes stores `labelIds`.
 
-    Args: see `tfds_source.open_records`.
+    Args:
+        name: Name of the data set, as in `data.tfds.open_records`.
+        split: A split of the data set, or a slice of one.
+        data_dir: Folder where it was prepared; "" for TFDS's own default.
 
     Raises:
-        UserError: another data set; else as `open_records`.
+        UserError: The name is that of another data set; or as `open_records`.
     """
 
     def __init__(self, name: str, split: str, data_dir: str | os.PathLike):
@@ -40,10 +43,11 @@ class TFDSMasks:
         self._name = f"{name}/{split}"
         self._image, self._mask = _FEATURES[self._data_set]
         self._records, features = open_records(name, split, data_dir, (self._image, self._mask))
+        # Without a fixed size in the features, sizes are read from the records.
         height, width, _ = features[self._image].shape
         self._size = (height, width) if height and width else None
-        own = label_sets.ade20k if self._data_set == "scene_parse150" else label_sets.cityscapes_ids
-        self.labels = own()
+        create_labels = label_sets.ade20k if self._data_set == "scene_parse150" else label_sets.cityscapes_ids
+        self.labels = create_labels()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -55,10 +59,11 @@ class TFDSMasks:
         )
 
     def size(self, index: int) -> tuple[int, int]:
-        """All are equal in some data sets (Cityscapes); else the record is read and its header decoded."""
+        """Returns the size that all images share (Cityscapes), or reads the record and decodes its header."""
         return self._size or masks.image_size(self._records[index][self._image], f"{self._name}[{index}]")
 
     def _encode(self, raw: np.ndarray, name: str) -> np.ndarray:
+        """Turns the values of a mask into classes; each mask of scene_parse150 shows its own encoding."""
         if self._data_set == "scene_parse150" and raw.ndim == 3:
             equal = (raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()
             spec = self.labels if equal else label_sets.ade20k_objects()

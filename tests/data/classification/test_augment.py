@@ -1,4 +1,4 @@
-"""Crops, flips and the composed transforms: against Pillow calls, torch's resize and distributions."""
+"""Crops, flips and the whole transforms, against Pillow calls, torch's resize and distributions."""
 
 import pickle
 
@@ -24,13 +24,13 @@ def _photo(height, width, seed=0):
 
 
 def _gradient(height, width):
-    """uint8 [height, width, 3]: red grows with x, green with y, up to 200."""
+    """An image uint8 [height, width, 3] whose red grows with x and whose green grows with y, up to 200."""
     y, x = np.mgrid[:height, :width]
     return np.stack([200 * x / width, 200 * y / height, 0 * x], axis=-1).round().astype(np.uint8)
 
 
 def _torch_resize(image, size, mode):
-    """torch's antialiased resize of uint8 [H, W, 3] to (height, width), float64 and clipped."""
+    """torch's antialiased resize of uint8 [H, W, 3] to `size` (height, width), in float64 and clipped."""
     x = torch.from_numpy(image.astype(np.float64)).permute(2, 0, 1)[None]
     y = torch.nn.functional.interpolate(x, size, mode=mode, align_corners=False, antialias=True)
     return y[0].permute(1, 2, 0).clamp(0, 255).numpy()
@@ -60,7 +60,8 @@ def test_crop_stays_inside(height, width):
     if min(height, width) < 10:
         return
     fits = h * w / (height * width)
-    assert fits.min() > 0.075 and np.all((w / h > 0.72) & (w / h < 1.39))  # Sides are whole pixels.
+    # The bounds leave room for rounding to whole pixels.
+    assert fits.min() > 0.075 and np.all((w / h > 0.72) & (w / h < 1.39))
     assert np.any(top + h == height) and np.any(top == 0)
 
 
@@ -75,7 +76,7 @@ def test_crop_falls_back_to_the_centre(height, width, expected):
 
 
 class _FixedBox:
-    """A generator whose draws are given."""
+    """A generator that returns given draws."""
 
     def __init__(self, uniforms, integers):
         self.uniform = lambda low, high: low + (high - low) * uniforms.pop(0)
@@ -83,7 +84,8 @@ class _FixedBox:
 
 
 def test_a_draw_that_does_not_fit_is_drawn_again():
-    # 400 x 100: the first draw (area 0.9, ratio 1) is 190 x 190; the second (0.25, 1) is 100 x 100, a full side.
+    # Of 400 x 100 pixels, the first draw (area 0.9, ratio 1) is 190 x 190 and does not fit. The second (0.25, 1) is
+    # 100 x 100 and fills the shorter side.
     rng = _FixedBox([0.9, 0.5, 0.25, 0.5], [0, 37])
     assert augment.random_crop_box(100, 400, rng, (0, 1), (1 / 2, 2)) == (0, 37, 100, 100)
     rng = _FixedBox([0.9, 0.5, 0.25, 0.5], [37, 0])
@@ -187,7 +189,7 @@ def test_train_transform_without_randaugment_is_crop_then_flip():
 
 
 def test_train_transform_augments_after_the_flip_and_fills_with_the_mean():
-    # All ops of magnitude 10 on a black image: only a geometric one brings in the fill colour.
+    # All operations at magnitude 10, on a black image: only a geometric one can bring in the fill colour.
     transform = _train(rand_augment="rand-m10", interpolation="bilinear")
     black = {"image": np.zeros((80, 80, 3), np.uint8), "label": 0}
     colours = set()

@@ -1,4 +1,4 @@
-"""RandAugment: operations against NumPy, levels against timm's tables, draws against their distribution."""
+"""RandAugment: operations against NumPy, levels against timm's level functions, draws against distributions."""
 
 import pickle
 
@@ -16,7 +16,7 @@ BILINEAR = Warp(Image.Resampling.BILINEAR, FILL)
 
 @pytest.fixture
 def image():
-    """A smooth image with noise, uint8 [48, 40, 3], that uses neither 0 nor 255."""
+    """A smooth image with noise, uint8 [48, 40, 3], without the values 0 and 255."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:48, :40]
     waves = np.stack([np.sin(x / 5), np.cos(y / 7), np.sin((x + y) / 9)], axis=-1)
@@ -33,7 +33,8 @@ def _blend(degenerate, image, factor):
 
 
 def _luma(image):
-    return ((image @ np.array([19595, 38470, 7471]) + 0x8000) >> 16).astype(np.float32)  # ITU-R 601, 16 bits.
+    # ITU-R 601 in 16-bit fixed point.
+    return ((image @ np.array([19595, 38470, 7471]) + 0x8000) >> 16).astype(np.float32)
 
 
 def test_tables_of_values(image):
@@ -78,14 +79,14 @@ def test_enhancements_blend_with_a_degenerate_image(image, factor):
 @pytest.mark.parametrize("factor", [0.1, 1.0, 1.9])
 def test_sharpness_blends_with_a_smoothed_image(image, factor):
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
-    smooth = image.astype(np.float32)  # The border is not smoothed.
+    smooth = image.astype(np.float32)  # Pillow does not smooth the border.
     neighbours = [image[dy : dy + 46, dx : dx + 38] for dy in range(3) for dx in range(3)]
     smooth[1:-1, 1:-1] = np.floor(sum(k * n for k, n in zip(kernel.ravel(), neighbours, strict=True)) + 0.5)
     np.testing.assert_array_equal(_apply("Sharpness", image, factor), _blend(smooth, image, factor))
 
 
 def _warp(image, matrix):
-    """Bilinear sampling at matrix @ (x + 1/2, y + 1/2, 1), pixel by pixel; FILL where that is outside."""
+    """Samples bilinearly at matrix @ (x + 1/2, y + 1/2, 1), pixel by pixel; FILL if that is outside the image."""
     height, width = image.shape[:2]
     result = np.empty(image.shape)
     for y, x in np.ndindex(height, width):
@@ -103,7 +104,7 @@ def _sample(image, v, u):
 
 
 def _rotation(degrees, width, height):
-    """Result pixel -> source pixel of a counter-clockwise rotation about the centre; y points down."""
+    """The matrix from result to source pixels of a counter-clockwise rotation about the centre; y points down."""
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     cx, cy = width / 2, height / 2
     return (c, -s, cx - c * cx + s * cy, s, c, cy - s * cx - c * cy)
@@ -140,7 +141,7 @@ def test_warps_use_the_given_filter(image, name):
     assert np.any(_apply(name, image, 0.26, bicubic) != _apply(name, image, 0.26))
 
 
-# Arguments at magnitudes 0, 5, 9 and 10, from timm's level functions; None: no argument.
+# Arguments at magnitudes 0, 5, 9 and 10, from timm's level functions; None if there is no argument.
 LEVELS = {
     "Rotate": (0, 15, 27, 30),
     "Posterize": (0, 2, 3, 4),
@@ -180,7 +181,7 @@ def test_increasing_levels():
 
 @pytest.fixture
 def record(monkeypatch):
-    """Replaces every operation by one that only notes (index, share) in the returned list."""
+    """Replaces every operation by one that only adds (index, share) to the returned list."""
     notes = []
 
     def noting(index):
@@ -204,9 +205,8 @@ def test_draws_uniformly_and_applies_half(record):
     times = 15000
     _run("rand-m9-mstd0.5", times)
     counts = np.bincount([index for index, _ in record], minlength=15)
-    assert abs(len(record) - times) < 4 * np.sqrt(
-        2 * times * 0.25
-    )  # Two per image, each with probability 0.5.
+    # Two operations per image, each applied with probability 0.5.
+    assert abs(len(record) - times) < 4 * np.sqrt(2 * times * 0.25)
     assert np.all(np.abs(counts - times / 15) < 4 * np.sqrt(times / 15))
 
 
@@ -214,8 +214,8 @@ def test_magnitude_is_normal_and_clipped(record):
     _run("rand-m9-mstd0.5", 15000)
     magnitudes = 10 * np.array([share for _, share in record])
     assert abs(np.median(magnitudes) - 9) < 0.02
-    assert abs(np.mean(magnitudes < 8.5) - 0.1587) < 0.012  # One deviation below the mean.
-    assert abs(np.mean(magnitudes == 10) - 0.0228) < 0.005  # Two deviations above it: clipped.
+    assert abs(np.mean(magnitudes < 8.5) - 0.1587) < 0.012  # One standard deviation below the mean.
+    assert abs(np.mean(magnitudes == 10) - 0.0228) < 0.005  # Two standard deviations above the mean: clipped.
     assert magnitudes.max() == 10
 
 
@@ -236,7 +236,8 @@ def test_magnitude_bounds(record, config, low, high):
     shares = np.array([share for _, share in record])
     assert shares.min() >= low and shares.max() <= high
     if low == 0 and high == 0.9:
-        assert abs(shares.mean() - 0.45) < 0.03 and shares.std() > 0.24  # Uniform: 0.9 / sqrt(12) = 0.26.
+        # A uniform share has the standard deviation 0.9 / sqrt(12) = 0.26.
+        assert abs(shares.mean() - 0.45) < 0.03 and shares.std() > 0.24
 
 
 def test_weighted_draws_follow_the_weights_without_replacement(record):

@@ -1,4 +1,4 @@
-"""Batch augmentation against slow plain versions that take the same draws, and against its distributions."""
+"""Augmentation of a batch, against slow plain versions with the same draws and against its distributions."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ PARTNER = np.arange(4000) // GROUP * GROUP + GROUP - 1 - np.arange(4000) % GROUP
 def _mix(images, *, mixup=0.0, cutmix=0.0):
     """Mixes images whose class is their place in the group; also returns each image's lambda.
 
-    The target of image i is then lambda at its own place and 1 - lambda at its partner's.
+    So the target of an image is lambda at its own place and 1 - lambda at its partner's place.
     """
     own = np.eye(GROUP, dtype=np.float32)[np.arange(len(images)) % GROUP]
     mix = jax.jit(functools.partial(mixing.mix, mixup=mixup, cutmix=cutmix, group=GROUP))
@@ -111,7 +111,7 @@ def test_cutmix_pastes_one_box_per_group_and_counts_its_pixels(cutmix):
 
 
 def _timm_box(lam, cy, cx, height, width):
-    """The rule of timm's rand_bbox, in plain Python, for a centre pixel."""
+    """timm's rand_bbox in plain Python, for a given centre pixel."""
     cut_h, cut_w = int(height * math.sqrt(1 - lam)), int(width * math.sqrt(1 - lam))
     rows = [min(max(cy + side * (cut_h // 2), 0), height) for side in (-1, 1)]
     columns = [min(max(cx + side * (cut_w // 2), 0), width) for side in (-1, 1)]
@@ -140,7 +140,8 @@ def test_cutmix_lambda_is_distributed_as_in_a_plain_version(cutmix):
 
 
 def test_both_alphas_take_either_half_of_the_time():
-    # Of images of 0 and 255, mixup makes values between, CutMix none; alpha 9 keeps lambda off 0 and 1.
+    # From images of 0 and 255, mixup makes values in between and CutMix does not. Alpha 9 keeps lambda away from
+    # 0 and 1.
     images = np.zeros((4000, 8, 8, 3), np.uint8)
     images[::2] = 255
     mixed = _mix(images, mixup=9.0, cutmix=9.0)[0]
@@ -156,7 +157,7 @@ def test_a_small_batch_is_one_group_and_an_uneven_one_is_refused():
 
 
 def _plain_erasing_box(shape, position, height, width):
-    """timm's loop over attempts, in plain Python, on the given draws."""
+    """timm's loop over attempts in plain Python, with the given draws."""
     for u, v in shape:
         area = (0.02 + u * (1 / 3 - 0.02)) * height * width
         aspect = math.exp(math.log(0.3) + v * (math.log(1 / 0.3) - math.log(0.3)))
@@ -179,7 +180,7 @@ def test_erasing_box_is_the_first_that_fits(height, width):
         expected = _plain_erasing_box(shape, position, height, width)
         assert box(shape, position, height, width).tolist() == expected
         later += _plain_erasing_box(shape[:1], position, height, width) is None
-    assert later > 20 or height > 12  # In the flat image, many first draws do not fit.
+    assert later > 20 or height > 12  # In the flat image (12 x 60), many first draws do not fit.
 
 
 def test_erasing_box_is_empty_where_none_fits():
@@ -195,7 +196,8 @@ def test_erasing_replaces_one_box_by_standard_normal_noise():
     noise = found[erased].ravel()
     assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
     assert scipy.stats.kstest(noise[:5000], "norm").pvalue > 0.01
-    assert len(np.unique(noise)) > 0.9 * len(noise)  # Every pixel and channel of every image its own draw.
+    # Every pixel and channel of every image has its own draw.
+    assert len(np.unique(noise)) > 0.9 * len(noise)
     assert abs(erased.any((1, 2)).mean() - 0.3) < 0.07
     areas = erased.mean((1, 2))[erased.any((1, 2))]
     for mask in erased[erased.any((1, 2))]:

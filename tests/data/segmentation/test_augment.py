@@ -1,4 +1,4 @@
-"""Geometry and colour against slow versions written from mmseg's description and hand-computed cases."""
+"""Geometry and colour, against slow versions written from mmseg's description and hand-computed cases."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from seaformer_jax.data.segmentation import augment as ops
         ((300, 400), (2048, 512), (512, 683)),  # 400 * 512 / 300 = 682.67
         ((400, 300), (2048, 512), (683, 512)),
         ((300, 400), (512, 2048), (512, 683)),
-        ((100, 2000), (2048, 512), (102, 2048)),  # The long side bounds it: 102.4
+        ((100, 2000), (2048, 512), (102, 2048)),  # The long side is the bound: 102.4
         ((1024, 2048), (1024, 512), (512, 1024)),
         ((333, 500), (520, 520), (346, 520)),  # 346.32
         ((3, 400), (40, 40), (1, 40)),
@@ -25,7 +25,7 @@ def test_rescaled_size(size, scale, expected):
 
 
 def bilinear(image: np.ndarray, size) -> np.ndarray:
-    """The mean of the four neighbours, weighted; no neighbours further away when shrinking."""
+    """The weighted mean of the four neighbours, also when shrinking: no antialiasing."""
     result = image.astype(np.float64)
     for axis, length in enumerate(size):
         source = image.shape[axis]
@@ -51,7 +51,7 @@ def test_resize_label(size):
 
 
 def slow_corner(label, crop, cat_max_ratio, rng) -> tuple[int, int]:
-    """The loop of mmseg's RandomCrop with np.unique."""
+    """The loop of mmseg's RandomCrop, with np.unique."""
 
     def draw():
         return [rng.integers(max(side - c, 0) + 1) for side, c in zip(label.shape, crop, strict=True)]
@@ -71,7 +71,7 @@ def test_random_crop_corner(cat_max_ratio):
     rng = np.random.default_rng(0)
     for seed in range(200):
         label = np.full((rng.integers(5, 30), rng.integers(5, 30)), 255, np.uint8)
-        for _ in range(rng.integers(4)):  # Up to three patches, the rest is ignored.
+        for _ in range(rng.integers(4)):  # Up to three patches; all other pixels are ignored.
             y, x = rng.integers(0, label.shape[0]), rng.integers(0, label.shape[1])
             label[y:, x : x + 9] = rng.integers(3)
         ours, theirs = np.random.default_rng(seed), np.random.default_rng(seed)
@@ -87,11 +87,12 @@ def test_crops_are_uniform():
     rng = np.random.default_rng(0)
     corners = [ops.random_crop_corner(label, (3, 3), 1.0, rng) for _ in range(1200)]
     counts = [corners.count((y, x)) for y in range(2) for x in range(3)]
-    assert sum(counts) == 1200 and min(counts) > 150 and max(counts) < 250  # 200 each, 4 deviations.
+    # 200 are expected of each; the bounds are 4 standard deviations away.
+    assert sum(counts) == 1200 and min(counts) > 150 and max(counts) < 250
 
 
 def test_crops_of_one_class_are_drawn_again():
-    """Only one crop of fifteen sees both classes: eleven draws find it in 53 of 100 images."""
+    """Only one crop of fifteen holds both classes: eleven draws find it in 53 of 100 images."""
     label = np.zeros((4, 30), np.uint8)
     label[:, 29:] = 1
     rng = np.random.default_rng(0)
@@ -107,7 +108,7 @@ def test_pad_and_cut():
 
 
 def slow_distortion(image: np.ndarray, rng) -> np.ndarray:
-    """Step by step in BGR, as the original works, without tables."""
+    """The distortion step by step, in BGR as in the original, without tables."""
 
     def change(values, alpha=1, beta=0):
         return np.clip(values.astype(np.float32) * np.float32(alpha) + np.float32(beta), 0, 255).astype(
@@ -148,11 +149,11 @@ def test_distortions_are_applied_half_of_the_time():
     grey = np.full((2, 2, 3), 100, np.uint8)
     values = np.array([ops.photometric_distortion(grey, rng)[0, 0] for _ in range(2000)])
     assert (values == values[:, :1]).all()
-    assert abs((values[:, 0] == 100).mean() - 0.25) < 0.05  # And a brightness or contrast that rounds to it.
+    assert abs((values[:, 0] == 100).mean() - 0.25) < 0.05  # Some changes also round to 100.
     assert values.min() < 50 and values.max() > 180
     red = np.full((2, 2, 3), [200, 100, 100], np.uint8)
     changed = np.array([ops.photometric_distortion(red, rng)[0, 0] for _ in range(2000)], int)
     hue_changed = changed[:, 1] != changed[:, 2]
     assert abs(hue_changed.mean() - 0.5 * 35 / 36) < 0.06
     more_blue = (changed[:, 2] > changed[:, 1]).sum() / hue_changed.sum()
-    assert abs(more_blue - 18 / 35) < 0.06  # -18 .. -1 against 1 .. 17.
+    assert abs(more_blue - 18 / 35) < 0.06  # 18 shifts go down (-18 .. -1), 17 go up (1 .. 17).

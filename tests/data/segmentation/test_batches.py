@@ -1,4 +1,4 @@
-"""Validation batches: every image once, equal shapes together, whatever the batch size and the number of hosts."""
+"""Validation batches: every image once, equal shapes together, for any batch size and number of hosts."""
 
 import collections
 
@@ -28,7 +28,7 @@ INPUTS = [(64, 64), (64, 96), (96, 64), (64, 64), (96, 64), (64, 96), (64, 64), 
 
 
 class Photos:
-    """Images of many sizes that hold their number; `broken` ones cannot be decoded, `headless` ones not sized."""
+    """Images of many sizes that hold their index; `broken` ones cannot be decoded, `headless` ones have no size."""
 
     labels = LabelSpec(("a", "b", "c"))
 
@@ -53,7 +53,7 @@ class Photos:
 
 @pytest.fixture(scope="module", autouse=True)
 def parsed_flags():
-    """grain hands absl's flags on to its workers."""
+    """grain passes absl's flags on to its workers, so they must be parsed."""
     flags.FLAGS.mark_as_parsed()
 
 
@@ -68,7 +68,7 @@ def evaluate(photos=None, policy="skip", scales=(1.0,), **options) -> list[dict]
 
 
 def rows(batches: list[dict]) -> dict[int, dict]:
-    """The rows with an image, by their number."""
+    """Returns the rows with an image, by the image's index."""
     return {
         int(batch["image"][row, 0, 0, 0]) - 10: {name: value[row] for name, value in batch.items()}
         for batch in batches
@@ -93,7 +93,7 @@ def test_every_image_once_with_those_of_its_shape(batch_size):
 
 
 def test_groups_are_filled_up():
-    """Five groups by the shapes of input and label; only the last batch of each has padding."""
+    """There are five groups by the shapes of input and label; only the last batch of each has padding."""
     batches = evaluate(batch_size=3)
     groups = collections.defaultdict(list)
     for batch in batches:
@@ -151,7 +151,7 @@ def test_images_are_read_once_and_not_to_know_their_shapes():
 
 
 def test_broken_images_are_left_out_and_counted():
-    """In the middle of a group, alone in one, and without even a header."""
+    """Images in the middle of a group, alone in a group, and with a broken header."""
     batches = evaluate(Photos(broken=(3, 4), headless=(0, 9)))
     assert sorted(rows(batches)) == [1, 2, 5, 6, 7, 8]
     assert sum(batch["skipped"].sum() for batch in batches) == 4

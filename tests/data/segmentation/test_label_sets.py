@@ -1,4 +1,4 @@
-"""The tables of the data sets, against facts that are published elsewhere."""
+"""The class tables of the data sets, against facts that are published elsewhere."""
 
 import configparser
 
@@ -8,7 +8,7 @@ import pytest
 from seaformer_jax.data.segmentation import label_sets
 from tests.paths import REPOSITORY
 
-# (name, classes, first, last, values in the files)
+# (name, number of classes, first class, last class, valid values in the files)
 FACTS = [
     ("ade20k", 150, ("wall", (120, 120, 120)), ("flag", (92, 0, 255)), range(151)),
     ("cityscapes", 19, ("road", (128, 64, 128)), ("bicycle", (119, 11, 32)), [*range(19), 255]),
@@ -45,7 +45,7 @@ def test_cityscapes_ids():
 
 
 def test_ade20k_objects():
-    """The numbers of the Places Challenge by the names of its list, and walls are none of them."""
+    """The numbers of the Places Challenge have the names of its list; walls have no number."""
     spec = label_sets.ade20k_objects()
     encoded = spec.encode(np.arange(101, dtype=np.uint8)[None], "m.png")[0]
     names = {number: spec.class_names[encoded[number]] for number in range(1, 101)}
@@ -66,7 +66,7 @@ def test_the_tables_are_installed():
     settings = configparser.ConfigParser()
     settings.read(REPOSITORY / "setup.cfg")
     patterns = settings["options.package_data"]["seaformer_jax.data.segmentation"].split()
-    room = REPOSITORY / "seaformer_jax/data/segmentation"
-    declared = {path for pattern in patterns for path in room.glob(pattern)}
-    assert declared == {path for path in room.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    package = REPOSITORY / "seaformer_jax/data/segmentation"
+    declared = {path for pattern in patterns for path in package.glob(pattern)}
+    assert declared == {path for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert len(declared) == 5

@@ -1,4 +1,4 @@
-"""Mask files: numbers stay numbers."""
+"""Mask files: their numbers are read without conversion."""
 
 import io
 

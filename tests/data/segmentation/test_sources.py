@@ -1,4 +1,4 @@
-"""Every folder layout on files that the tests write, with right and wrong encodings."""
+"""Every folder layout, on files that the tests write, with right and wrong encodings."""
 
 import pathlib
 import pickle
@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 6, 8
 CAMVID = SHARED / "data/camvid"
 
 IMAGES, MASKS = 0, 1
-# data.source -> split -> (folder, name of an image below it; the same of its mask)
+# data.source -> split -> (path of an image, path of its mask)
 LAYOUTS = {
     "ade20k": {
         "training": ("images/training/ADE_train_{}.jpg", "annotations/training/ADE_train_{}.png"),
@@ -48,7 +48,7 @@ LAYOUTS = {
     },
 }
 LAYOUTS["pascal_context_59"] = LAYOUTS["pascal_context"]
-# data.source -> values of a mask's pixels, what they become, a value that is none and what the error expects
+# data.source -> (values in a mask, their classes, an invalid value, the values that its error message expects)
 ENCODINGS = {
     "ade20k": ([0, 1, 2, 150], [255, 0, 1, 149], 255, r"1..150 \(0 ignored\)"),
     "cityscapes": ([0, 7, 26, 33], [255, 0, 13, 18], 255, r"7..8, 11..13, .* \(0..6, 9..10, .* ignored\)"),
@@ -83,7 +83,7 @@ def lists(root: pathlib.Path, source: str) -> dict[str, pathlib.Path]:
 
 
 def make(root: pathlib.Path, source: str) -> None:
-    """Writes three training and two validation images, numbered so that the order of files is not that of writing."""
+    """Writes three training and two validation images, not in the order of their names."""
     numbers = {split: ids for split, ids in zip(LAYOUTS[source], ([2, 0, 1], [4, 3]), strict=True)}
     for split, layout in LAYOUTS[source].items():
         for number in numbers[split]:
@@ -113,7 +113,7 @@ def made(request, tmp_path):
 
 
 def test_layout(made):
-    """Both splits, in the order of the names, after a journey to another process."""
+    """Both splits hold their images in the order of the names, also after pickling."""
     source, root = made
     _, encoded, _, _ = ENCODINGS[source]
     for split, numbers in (("train", [0, 1, 2]), ("val", [3, 4])):
@@ -221,7 +221,7 @@ def test_an_unknown_split(source, tmp_path):
 def test_lists(source, tmp_path):
     make(tmp_path, source)
     path = next(iter(lists(tmp_path, source).values()))
-    path.write_text(path.read_text().splitlines()[1])  # Without the newline at its end.
+    path.write_text(path.read_text().splitlines()[1])  # The list has one name and no newline at its end.
     data = create(source, tmp_path)
     assert len(data) == 1 and (data[0]["image"] == 20).all()
     path.write_text(path.read_text() + "\nnobody\n")
@@ -240,18 +240,18 @@ def test_cityscapes_prefers_train_ids_where_all_are_there(tmp_path):
     masks = sorted((tmp_path / "gtFine/train/aachen").iterdir())
     for path in masks[:2]:
         save(path.with_name(path.name.replace("labelIds", "labelTrainIds")), mask_of([5, 255]))
-    assert create("cityscapes", tmp_path)[0]["label"][0, 1] == 0  # Of labelIds still.
+    assert create("cityscapes", tmp_path)[0]["label"][0, 1] == 0  # One file is missing, so labelIds are read.
     last = masks[2].with_name(masks[2].name.replace("labelIds", "labelTrainIds"))
     save(last, mask_of([18]))
     data = create("cityscapes", tmp_path)
     assert [data[i]["label"][0, :2].tolist() for i in range(3)] == [[5, 255], [5, 255], [18, 18]]
-    save(last, mask_of([7, 26]))  # Raw ids under the wrong name.
+    save(last, mask_of([7, 26]))  # Raw ids in a file that should hold train ids.
     with pytest.raises(
         errors.UserError, match=r"labelTrainIds.png: .* 26; expected 0..18 \(255 ignored\). .*raw"
     ):
         create("cityscapes", tmp_path)[2]
     for path in masks[:2]:
-        path.unlink()  # Neither kind is whole now.
+        path.unlink()  # Now neither kind of mask is complete.
     last.unlink()
     with pytest.raises(errors.UserError, match=r"2 of 3 masks are missing \(gtFine/.*_labelIds.png"):
         create("cityscapes", tmp_path)
@@ -268,7 +268,7 @@ def test_cityscapes_with_other_images(tmp_path):
 
 @pytest.fixture
 def own(tmp_path):
-    """A folder of photos and one of masks, in folders of days; a mask of no photo does not matter."""
+    """A folder of photos and one of masks, with a folder per day; one mask has no photo, which is allowed."""
     for day, name, value in (("mon", "a.JPG", 0), ("tue", "b.png", 1)):
         save(tmp_path / "photos/train" / day / name, picture(value))
         save(tmp_path / "masks/train" / day / f"{name[0]}.png", mask_of([value, 10, 0]))
@@ -293,10 +293,10 @@ def test_pairs_errors(own):
         create("pairs", **own)[1]
     with pytest.raises(
         errors.UserError,
-        match=r"no folder 'foto' \(found masks/, photos/\); correct data.root or data.images",
+        match=r"no folder 'foto' \(found masks/, photos/\); correct data.root \(or data.images and",
     ):
         create("pairs", **own | {"images": "foto"})
-    with pytest.raises(errors.UserError, match=r"correct data.root or data.images, data.annotations"):
+    with pytest.raises(errors.UserError, match=r"correct data.root \(or data.images and data.annotations if"):
         create("pairs", **own | {"annotations": "foto"})
     with pytest.raises(errors.UserError, match=r"data.class_names is empty"):
         create("pairs", **own | {"class_names": ()})

@@ -1,4 +1,4 @@
-"""scene_parse150 and cityscapes as TensorFlow Datasets stores them, prepared by the test in small."""
+"""scene_parse150 and cityscapes as TensorFlow Datasets stores them; the tests prepare tiny versions."""
 
 import io
 import pickle
@@ -13,9 +13,8 @@ from seaformer_jax.data.segmentation import sources
 from seaformer_jax.data.segmentation import tfds as segmentation_tfds
 
 SIZE = {"scene_parse150": (5, 7), "cityscapes": (4, 8)}  # Height, width.
-OBJECTS = np.array(
-    [[[0, 0, 0], [1, 1, 0], [4, 2, 0], [4, 3, 0], [100, 4, 0]]] * 5, np.uint8
-)  # Category, number.
+# Channels: category, number of the object, 0.
+OBJECTS = np.array([[[0, 0, 0], [1, 1, 0], [4, 2, 0], [4, 3, 0], [100, 4, 0]]] * 5, np.uint8)
 
 
 def stored(array: np.ndarray) -> io.BytesIO:
@@ -40,9 +39,9 @@ def tfds():
 @pytest.fixture(scope="module")
 def tfds_dir(tfds, tmp_path_factory):
     class SceneParse150(tfds.core.GeneratorBasedBuilder):
-        code_path = None  # TFDS cannot find the source of a module of `tests` without importlib_resources.
-        """The features of TFDS's builder of this name."""
+        """Has the features of TFDS's builder of this name."""
 
+        code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -63,7 +62,7 @@ def tfds_dir(tfds, tmp_path_factory):
                 yield i, {"image": picture("scene_parse150", i), "annotation": stored(annotation)}
 
     class Cityscapes(tfds.core.GeneratorBasedBuilder):
-        code_path = None  # TFDS cannot find the source of a module of `tests` without importlib_resources.
+        code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="semantic_segmentation")]  # noqa: RUF012
 
@@ -94,7 +93,7 @@ def tfds_dir(tfds, tmp_path_factory):
 
 
 def by_image(source) -> dict:
-    """Elements by the value of their image: TFDS shuffles."""
+    """Returns the elements by the value of their image, because TFDS shuffles them."""
     elements = [source[i] for i in range(len(source))]
     return {int(element["image"].flat[0]): element for element in elements}
 

@@ -1,4 +1,4 @@
-"""The training and the validation transform: order, sizes, distributions, alignment of image and mask."""
+"""The training and validation transforms: order, sizes, distributions, alignment of image and mask."""
 
 import pickle
 
@@ -15,7 +15,7 @@ OFFICIAL = PLAIN | {"cat_max_ratio": 0.75, "flip": 0.5, "photometric": True}
 
 
 def element(height: int, width: int) -> dict:
-    """The image's red tells the column, its green the row; the label is 10 times the quarter of the column."""
+    """The image's red gives the column, its green the row; the label is 10 times the quarter (0..3) of the column."""
     image = np.zeros((height, width, 3), np.uint8)
     image[..., 0] = np.linspace(20, 250, width)
     image[..., 1] = np.linspace(20, 250, height)[:, None]
@@ -43,7 +43,7 @@ def test_elements():
 
 
 def test_scales_are_uniform():
-    """A crop that is larger than everything shows the size after scaling: (27.4, 64) times 0.5 to 2."""
+    """A crop larger than any image shows the size after scaling: (27.4, 64) times 0.5 to 2."""
     plain = PLAIN | {"cat_max_ratio": 0.75}
     sizes = [train(seed, data={"crop_size": (100, 200)}, **plain)["size"] for seed in range(300)]
     heights, widths = np.array(sizes).T
@@ -59,7 +59,7 @@ def test_the_longer_side_of_the_scale_may_bound():
 
 
 def test_padding():
-    """Below and on the right, the image black and the label ignored."""
+    """Padding is below and on the right; the image is black there and the label is ignored."""
     for seed in range(20):
         found = train(seed, scale_range=(0.5, 0.8), photometric=False)
         height, width = found["size"]
@@ -72,7 +72,7 @@ def test_padding():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_image_and_label_stay_together(seed):
-    """From the red of a pixel follows its column, and from that its label; nearest and bilinear differ at edges."""
+    """The red of a pixel gives its column, and so its label; nearest and bilinear resizing differ at edges."""
     found = train(seed, 30, 80, photometric=False)
     height, width = found["size"]
     red = found["image"][:height, :width, 0].astype(float)
@@ -87,7 +87,8 @@ def test_flips():
         height, width = found["size"]
         ends = found["image"][0, [0, width - 1], 0].astype(int)
         flipped.append(ends[0] > ends[1])
-        assert found["image"][0, 0, 1] < found["image"][height - 1, 0, 1]  # Never upside down.
+        # Images are never flipped upside down.
+        assert found["image"][0, 0, 1] < found["image"][height - 1, 0, 1]
     assert abs(np.mean(flipped) - 0.5) < 0.15
 
 
@@ -99,7 +100,7 @@ def test_without_scale_crop_and_chance_nothing_happens():
 
 
 def test_distortion_comes_after_the_crop():
-    """The same geometry with and without it: it draws last."""
+    """The geometry is the same with and without distortion, because distortion draws last."""
     plain, colourful = (train(3, photometric=photometric) for photometric in (False, True))
     assert (plain["label"] == colourful["label"]).all() and (plain["size"] == colourful["size"]).all()
     assert (plain["image"] != colourful["image"]).any()
@@ -133,7 +134,8 @@ def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def test_evaluation_keeps_the_ratio_and_the_label():
     source = element(50, 60)
     found = evaluate(50, 60)
-    np.testing.assert_array_equal(found["image"], resized(source["image"], 32, 38))  # 38.4
+    # The exact width is 38.4.
+    np.testing.assert_array_equal(found["image"], resized(source["image"], 32, 38))
     np.testing.assert_array_equal(found["label"], source["label"])
     assert set(found) == {"image", "label", "skipped"}
 
@@ -146,7 +148,7 @@ def test_evaluation_at_multiples_resizes_twice():
 
 
 def test_evaluation_at_several_scales():
-    """Factors on the scale, rounded down: (96, 48) and (42, 21) of (64, 32)."""
+    """The scales are multiplied by the factors and rounded down: (64, 32) becomes (96, 48) and (42, 21)."""
     source = element(50, 60)
     found = evaluate(50, 60, scales=(1.0, 1.5, 0.67))
     for name, size in (("image", (32, 38)), ("image_1", (48, 58)), ("image_2", (21, 25))):
