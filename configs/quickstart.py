@@ -1,9 +1,9 @@
-"""SeaFormer-Tiny on the procedural `shapes` images: a first run, a few minutes on two CPU cores.
+"""SeaFormer-Tiny on the procedural `shapes` images: a first run of a few minutes on two CPU cores.
 
     python -m seaformer_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
-Eight classes of geometric objects on textured grounds at 64 x 64 pixels; chance is 12.5 %. Reaches about 70 %
-top-1 on the validation split; there is no published score. More steps go on improving it.
+The data are eight classes of geometric objects on textured backgrounds at 64 x 64 pixels; chance is 12.5 %. The run
+reaches about 70 % top-1 on the validation split, and more steps improve it further. There is no published score.
 """
 
 from ml_collections import ConfigDict
@@ -12,6 +12,7 @@ from seaformer_jax import config as configs
 
 
 def get_config(variant: str = "tiny") -> ConfigDict:
+    """Returns the config of `variant`, a model name without "seaformer_"."""
     config = configs.default()
     config.model.name = f"seaformer_{variant}"
     config.model.drop_path_rate = 0.0

@@ -1,10 +1,11 @@
-"""TrashNet, or any ImageFolder: photos of waste in six classes, from scratch on a small machine.
+"""SeaFormer classification on TrashNet (photos of waste, six classes) or any ImageFolder, for a small machine.
 
     python -m seaformer_jax.train --config configs/trashnet.py:tiny --workdir runs/trashnet \\
         --config.data.root=PATH/TO/trashnet
 
-`data.root` holds `train/<class>/*.jpg` and `val/<class>/*.jpg`; the class count follows the folders. To start from
-ImageNet weights add `--config.init_from=seaformer_tiny.pth` (or a workdir); the head keeps its fresh values.
+`data.root` holds `train/<class>/*.jpg` and `val/<class>/*.jpg`; the number of classes follows from the folders. The
+run starts from scratch. To start from ImageNet weights add `--config.init_from=seaformer_tiny.pth` (or a workdir);
+the head keeps its fresh values.
 
 Meant for 2 CPU cores and 40 minutes with `tiny`. There is no published SeaFormer score; the aim is 70 % top-1 on
 the validation photos from scratch. `experiments/results/trashnet.md` has the measured curve.
@@ -16,6 +17,7 @@ from seaformer_jax import config as configs
 
 
 def get_config(variant: str = "tiny") -> ConfigDict:
+    """Returns the config of `variant`, a model name without "seaformer_"."""
     config = configs.default()
     config.model.name = f"seaformer_{variant}"
     config.model.drop_path_rate = 0.0

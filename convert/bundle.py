@@ -1,12 +1,14 @@
-"""A bundle: a folder with an exported model and all that its user has to know.
+"""The bundle format: a folder that holds one exported model and everything that is needed to run and check it.
 
-    model.onnx | model.tflite | model.pte | model.ncnn.param, model.ncnn.bin
-    model.json              the fields of `Bundle`
-    reference.npz           one image and what the model made of it, to check the model elsewhere
+    model.onnx | model.tflite | model.pte | model.ncnn.param and model.ncnn.bin
+                            the model file, one format per bundle
+    model.json              the fields of `Bundle`, without `folder`
+    reference.npz           an input image and the model's output for it, to check the model on another machine
     report.json, report.md  how far the exported model is from the trained one
-    argmax_upsample.{h,c}   C source that makes labels of logits8, where `tail` says so
+    argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
 
-Needs NumPy alone, so that bundles can be read on a device.
+The bundles of `convert/export/seeded_bundles.py`, which are for measurements only, have no report and no C source.
+This module needs no package but NumPy, so that bundles can be read on a device.
 """
 
 import contextlib
@@ -38,26 +40,34 @@ _REFERENCE = "reference.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Bundle:
-    """An exported model in a folder; `model.json` holds all fields but the folder.
+    """Describes the exported model in a folder; `model.json` stores every field except `folder`.
 
     Attributes:
-        folder: Where it is.
+        folder: Path of the bundle.
         task: "classification" or "segmentation".
-        name: Of the size, such as "seaformer_tiny".
-        format: One of FORMATS.
-        precision: One of PRECISIONS: of the weights; of int8 the arithmetic is, too.
-        output: What the model file gives. Of classifiers "logits" [1, classes]. Of segmentation "logits8", at 1/8 of
-            the input; "logits" and "labels" (uint8 [1, H, W]) of the input's size.
-        tail: "argmax_upsample" where its C source makes labels of the model's logits8; else "".
-        input_size: H and W of the input: RGB, float32 [1, H, W, 3] or [1, 3, H, W].
-        layout: Of the input: "NHWC" or "NCHW".
-        output_layout: Of logits8 and logits of segmentation, likewise; "" of outputs without such axes.
-        normalized_inside: The model takes images in [0, 1]. Otherwise these minus `mean`, over `std`.
-        mean, std: Of the three channels, of images in [0, 1].
-        class_names: Of class k at position k.
-        palette: Colours (red, green, blue in 0..255) of the classes; empty of classifiers.
-        source: "file" and "sha256" of the weights that it was made of.
-        versions: Package -> version, of those that made it.
+        name: Name of the model size, such as "seaformer_tiny".
+        format: Format of the model file, one of FORMATS.
+        precision: Precision of the weights, one of PRECISIONS. An int8 model also computes in int8. Whether an fp16
+            model computes in fp16 depends on the runtime (see the table in `convert/runtimes/registry.py`).
+        output: What the model file returns, one of OUTPUTS.
+            A classifier returns "logits", float32 [1, classes].
+            A segmentation model returns one of three outputs. "logits8" are float32 logits at 1/8 of the input size,
+            [1, ceil(H / 8), ceil(W / 8), classes]; a student with an up-sampling module of ratio r has r*H and r*W,
+            rounded, in place of H and W. "logits" are the same logits resized to the input size, [1, H, W, classes].
+            "labels" are class numbers at the input size, uint8 [1, H, W].
+        tail: "argmax_upsample" if the model's logits8 still have to become labels: the C source argmax_upsample,
+            which travels in the bundle, turns the model's logits8 into labels, uint8 [H, W]. Otherwise "".
+        input_size: Height H and width W of the input in pixels. The input is one RGB image in float32.
+        layout: Layout of the input: "NHWC" for [1, H, W, 3] or "NCHW" for [1, 3, H, W].
+        output_layout: Layout of the "logits8" or "logits" of a segmentation model: "NHWC", as written above, or
+            "NCHW" with the classes as the second axis. "" for labels and for classifiers.
+        normalized_inside: True if the model normalises its input, which then holds values in [0, 1]. False if the
+            caller has to pass (image - mean) / std, with the image in [0, 1].
+        mean, std: Mean and standard deviation of red, green and blue, for images in [0, 1].
+        class_names: Name of class k at position k; empty if the names are unknown.
+        palette: Colour (red, green, blue in 0..255) of class k at position k; empty for classifiers.
+        source: The file of weights: "file" is its name, "sha256" the hash of its content.
+        versions: Package name -> version, for the packages that made the bundle; None if one was not installed.
     """
 
     folder: pathlib.Path
@@ -80,7 +90,11 @@ class Bundle:
 
     @classmethod
     def open(cls, folder: str | os.PathLike) -> "Bundle":
-        """Reads a bundle; UserError where `folder` is none, or one of another version."""
+        """Reads the bundle in `folder`.
+
+        Raises:
+            UserError: `folder` is not a bundle, or another version of this project wrote it.
+        """
         folder = pathlib.Path(folder)
         try:
             fields = dict(json_files.read(folder / _CARD))
@@ -88,6 +102,7 @@ class Bundle:
             raise UserError(
                 f"{folder} is no bundle: {_CARD} is missing or damaged; make one with python -m convert.export"
             ) from error
+        # Missing or additional fields mean another version: guessing values could give wrong results.
         names = {field.name for field in dataclasses.fields(cls)} - {"folder"}
         if fields.keys() != names:
             odd = ", ".join(sorted(names.symmetric_difference(fields)))
@@ -98,43 +113,54 @@ class Bundle:
 
     @property
     def model(self) -> pathlib.Path:
-        """The model file; ncnn's weights are beside it, in model.ncnn.bin."""
+        """Returns the path of the model file; ncnn's weights are beside it, in model.ncnn.bin."""
         return self.folder / MODEL_FILES[self.format]
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and standard deviation that the caller has to apply to images in [0, 1]; None where the model does."""
+        """Returns the (mean, std) that the caller has to apply to images in [0, 1]; None if the model does it."""
         return None if self.normalized_inside else (self.mean, self.std)
 
     def size(self) -> int:
-        """Bytes of the model, all its files together."""
+        """Returns the size of the model in bytes, all its files together."""
+        # model.json matches the pattern but describes the model.
         return sum(path.stat().st_size for path in self.folder.glob("model.*") if path.name != _CARD)
 
     def write_card(self) -> None:
+        """Writes the fields to model.json."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
         json_files.write(self.folder / _CARD, fields)
 
     def write_reference(self, image: np.ndarray, expected: np.ndarray) -> None:
-        """Stores an input, float32 [1, H, W, 3], and what the model made of it in its own runtime, channels last."""
+        """Writes reference.npz, with the arrays "input" and "expected".
+
+        Args:
+            image: Input of the model, float32 [1, H, W, 3] whatever `layout` says, normalised as the model takes it.
+            expected: Output of the model file for `image`, channels last whatever `output_layout` says.
+        """
         np.savez(self.folder / _REFERENCE, input=image, expected=expected)
 
     def reference(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what `write_reference` stored; UserError where it is missing or damaged."""
+        """Returns the (image, expected) that `write_reference` stored.
+
+        Raises:
+            UserError: reference.npz is missing or damaged.
+        """
         try:
             with np.load(self.folder / _REFERENCE) as arrays:
                 return arrays["input"], arrays["expected"]
-        except Exception as error:  # Damaged bytes end in almost any exception.
+        except Exception as error:  # Damaged bytes can raise almost anything.
             raise UserError(
                 f"{self.folder / _REFERENCE} is missing or damaged; export the model again"
             ) from error
 
     def write_report(self, report: dict[str, Any], text: str) -> None:
-        """Writes `report` as report.json, and `text`, the same for people, as report.md."""
+        """Writes `report` to report.json and `text`, the same report for people, to report.md."""
         json_files.write(self.folder / "report.json", report)
         (self.folder / "report.md").write_text(text)
 
     def copy_kernel(self) -> None:
-        """Puts the C source of `argmax_upsample` beside the model."""
+        """Copies the C source argmax_upsample.{h,c}, which turns logits8 into labels, into the bundle."""
         for suffix in (".h", ".c"):
             source = pathlib.Path(__file__).parent / "labels" / (KERNEL + suffix)
             shutil.copyfile(source, self.folder / source.name)
@@ -142,20 +168,21 @@ class Bundle:
 
 @contextlib.contextmanager
 def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a folder that becomes `out` when all went well, and is removed otherwise.
+    """Yields a temporary folder, which is renamed to `out` on success and removed on any error.
 
-    A bundle that is there already is then replaced; a folder of anything else is not.
+    A bundle that already exists at `out` is replaced at the end. A folder with other files is never replaced.
 
     Raises:
-        UserError: `out` holds something else, or cannot be written to.
+        UserError: `out` holds something other than a bundle, or cannot be written to.
     """
     out = pathlib.Path(out)
     _check_replaceable(out)
+    # Beside `out`, because a rename cannot cross file systems.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        if out.exists():
+        if out.exists():  # An older bundle, or an empty folder.
             shutil.rmtree(out)
         temporary.rename(out)
     except OSError as error:
@@ -167,6 +194,6 @@ def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 def _check_replaceable(out: pathlib.Path) -> None:
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; expected a folder to make")
+        raise UserError(f"--out {out} is a file; expected a folder to create")
     if out.exists() and any(out.iterdir()) and not (out / _CARD).exists():
-        raise UserError(f"--out {out} holds other things than a bundle; choose another folder")
+        raise UserError(f"--out {out} holds files other than a bundle; choose another folder")

@@ -1,4 +1,4 @@
-"""Makes a workdir of weights with the official PyTorch names, for train, evaluate, predict and init_from.
+"""Turns weights with the official PyTorch names into a workdir, for train, evaluate, predict and init_from.
 
 python -m convert.from_torch --checkpoint seaformer_tiny.pth --config configs/imagenet.py:tiny --workdir runs/official
 """
@@ -11,23 +11,29 @@ from ml_collections import ConfigDict
 from convert.checkpoints import starting_weights
 from seaformer_jax import command
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import optim, state, workdir
 from seaformer_jax.training.checkpoint import Checkpoints, saved_steps
 from seaformer_jax.training.trained import Trained
 
 _CONFIG = command.define_config()
 _CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "A .pth, .pth.tar, .pt or .safetensors file with the official names.", required=True
+    "checkpoint",
+    None,
+    "File of weights with the official names: .pth, .pth.tar, .pt or .safetensors.",
+    required=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder to make: a run at step 0.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder to create: a run at step 0.", required=True)
 
 
 def main() -> int:
+    """Loads the weights, checks that they fit the config, and writes the workdir."""
     folder = pathlib.Path(_WORKDIR.value)
+    # Refuse before loading: a trained run must not be overwritten.
     if steps := saved_steps(folder):
         raise UserError(f"--workdir {folder} holds a run with checkpoints of steps {steps}; choose another")
     loaded = starting_weights.load(pathlib.Path(_CHECKPOINT.value), _CONFIG.value)
-    config = loaded.config
+    config = loaded.config  # The one that was loaded: a student's has the width of its teacher filled in.
     workdir.prepare_workdir(folder, config, loaded.class_names)
     _save(loaded, config, folder)
     logging.info("%s: %s, %d classes", folder, config.model.name, len(loaded.class_names))
@@ -36,8 +42,8 @@ def main() -> int:
 
 
 def _save(loaded: Trained, config: ConfigDict, folder: pathlib.Path) -> None:
-    """Writes what a run of `config` has before its first step, so that `train` can also go on from it."""
-    params, _ = state.split_model(loaded.model)
+    """Writes the checkpoint that a run of `config` has before its first step, so that `train` can continue."""
+    params, _ = split_model(loaded.model)
     optimizer, _ = optim.create(config.optim, config.total_steps, params)
     checkpoints = Checkpoints(folder, config.checkpoint, loaded.task.best_metric)
     start = state.create(loaded.model, optimizer, use_ema=config.optim.ema_decay > 0)

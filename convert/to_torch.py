@@ -18,6 +18,7 @@ from seaformer_jax.models.variants import VARIANTS
 from seaformer_jax.training import trained
 
 _MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
+# Config keys under `model` that the PyTorch models take as options, too.
 _OPTIONS = (
     "detail_input",
     "detail_combine",
@@ -32,18 +33,19 @@ _OPTIONS = (
     "upsample_width",
 )
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "File to write: .pth, .pth.tar, .pt or .safetensors; a .json is put beside it.",
+    "File to write: .pth, .pth.tar, .pt or .safetensors. A .json that describes the weights is put beside it.",
     required=True,
 )
 
 
 def main() -> int:
+    """Writes the weights and the JSON beside them, and prints the code that loads them."""
     workdir, out = command.existing("workdir", _WORKDIR.value), pathlib.Path(_OUT.value)
-    card = files.beside(out, ".json")
+    card = files.beside(out, ".json")  # Before the run is loaded: a wrong suffix is refused at once.
     run = trained.load(workdir)
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
     json_files.write(card, _describe(run, workdir))
@@ -53,7 +55,7 @@ def main() -> int:
 
 
 def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
-    """What a user of the weights has to know besides them."""
+    """Returns the content of the JSON file: everything but the weights that is needed to use the model."""
     config = run.config
     return {
         "model": config.model.name,
@@ -73,14 +75,15 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
-    """The ablations in which the model differs from the published one."""
+    """Returns the model options that differ from those of the published model."""
     chosen = {option: config.model[option] for option in _OPTIONS if option in config.model}
     published = VARIANTS[config.model.name]
+    # Empty values in the config mean "as published".
     return {k: value for k, value in chosen.items() if value not in ("", (), getattr(published, k))}
 
 
 def _input(run: trained.Trained) -> dict[str, Any]:
-    """How the images are prepared that the model was evaluated with, and then made smaller by `upsample_ratio`."""
+    """Returns how evaluation prepares an image; a student's image is then reduced by `upsample_ratio`."""
     config = run.config
     if run.task.task_type == "segmentation":
         evaluation = {key: config.eval[key] for key in ("scale", "size_divisor", "mode")}
@@ -90,14 +93,14 @@ def _input(run: trained.Trained) -> dict[str, Any]:
 
 
 def _labels(run: trained.Trained) -> dict[str, Any]:
-    """The colours of the classes and how masks are encoded, where there are masks and the data is there."""
+    """Returns the colours of the classes and the encoding of masks; {} for classifiers or without the data."""
     if run.task.task_type != "segmentation":
         return {}
     try:
         spec = dataclasses.asdict(run.task.train_source.labels)
-    except UserError as error:  # The weights are of use without the data.
+    except UserError as error:  # The weights are useful without the data.
         logging.warning(
-            "%s has no colours and no encoding of masks, which convert.export needs: %s", _OUT.value, error
+            "%s lacks colours and the encoding of masks, which convert.export needs: %s", _OUT.value, error
         )
         return {}
     return {"labels": {name: value for name, value in spec.items() if name != "class_names"}}
@@ -109,9 +112,10 @@ def _which(run: trained.Trained) -> str:
 
 
 def _usage(run: trained.Trained, out: pathlib.Path) -> str:
+    """Returns Python code that loads the file into the PyTorch model and runs it."""
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
     task, size = run.task.task_type, run.config.data.image_size
-    size = round(size / (run.config.model.get("upsample_ratio") or 1))
+    size = round(size / (run.config.model.get("upsample_ratio") or 1))  # A student sees a smaller image.
     options = "".join(f", {option}={value!r}" for option, value in _options(run.config).items())
     sides = "H, W" if task == "segmentation" else f"{size}, {size}"
     return (

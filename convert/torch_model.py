@@ -1,16 +1,16 @@
 """SeaFormer classifiers in plain PyTorch, with the parameter names of the official release.
 
-One file, no dependency but torch: copy it into a project or import it, then `load_state_dict` a checkpoint
-that `convert.to_torch` wrote, or an official one (segmentation: with `torch_segmentation.py` beside it). It
-follows the JAX model block by block, and the official `seaformer-cls/seaformer.py`
-(github.com/fudan-zvg/SeaFormer) in every detail that changes a number:
+This file needs no package but torch. Copy it into a project or import it, then `load_state_dict` a checkpoint that
+`convert.to_torch` wrote, or an official one. Segmentation models also need `torch_segmentation.py`. The code follows
+the JAX model block by block, and the official `seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every
+detail that changes a number:
 
 - ReLU in the MobileNetV2 blocks, ReLU6 in SEA attention and in the FFN;
 - BatchNorm scales that start at 0 in `proj`, `proj_encode_row` and `proj_encode_column`;
-- stochastic depth that grows linearly and starts again at 0 in each stage;
+- stochastic depth that grows linearly from 0 within each stage;
 - PyTorch's default initialisation of convolutions (the official classification training uses no other).
 
-Shapes: B batch, C channels, H height, W width, N tokens along one axis.
+Axes of shapes: B batch, C channels, H height, W width, N tokens along one axis.
 """
 
 from typing import NamedTuple
@@ -20,26 +20,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 POSITIONS = 16  # Length of every table of position embeddings (official code).
-VALUE_RATIO = 2  # Value channels per key channel of a head (official `attn_ratios`).
+VALUE_RATIO = 2  # Value channels per key channel in each head (official `attn_ratios`).
 
 Row = tuple[int, int, int, int]  # One inverted residual: kernel, expansion, output channels, stride.
 
 
 class Variant(NamedTuple):
-    """Sizes of one SeaFormer (official `seaformer-cls/seaformer.py`).
+    """Sizes and options of one SeaFormer; the sizes are from the official `seaformer-cls/seaformer.py`.
 
     Attributes:
         stem: Output channels of the first convolution.
-        heads: Attention heads.
-        depths: SEA blocks after each of the last `len(depths)` stages.
+        heads: Number of attention heads.
+        depths: Number of SEA blocks after each of the last `len(depths)` stages.
         key_dims: Key channels per head in each of those stages.
-        ffn_ratios: Hidden channels of the FFN per channel in each of those stages.
-        stages: Inverted residuals of the stages at 1/4, 1/8, 1/16, 1/32 and 1/64 of the input size; a row is
+        ffn_ratios: Hidden channels of the FFN per input channel in each of those stages.
+        stages: Inverted residuals of the stages at 1/4, 1/8, 1/16, 1/32 and 1/64 of the input size. A row is
             (kernel, expansion, output channels, stride).
-        fusion_widths: Channels of the fusion blocks, which only segmentation has.
-
-    The others are the options of the papers' ablations, see `SeaAttention` and, for `fusion`,
-    `torch_segmentation.FusionBlock`.
+        fusion_widths: Output channels of the fusion blocks, which only segmentation models have.
+        fusion: Option of `torch_segmentation.FusionBlock`.
+        detail_input, detail_combine, position_embedding: Options of the papers' ablations, see `SeaAttention`.
+        adaptive, adaptive_source, adaptive_shared, adaptive_expansion: Options of SeaFormer++, see `SeaAttention`.
+        upsample_ratio: Ratio of the `Upsampling` module of a distilled student; 0 for no module.
+        upsample_width: Output channels of that module; 0 keeps the channels of its input.
     """
 
     stem: int
@@ -105,7 +107,8 @@ VARIANTS |= {
 class ConvBN(nn.Sequential):
     """Convolution, then BatchNorm: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)].
 
-    Kernels are odd and padded by `kernel // 2`; there is no bias. `scale_init`: initial BatchNorm scale.
+    The convolution has no bias. Its kernel is odd and its padding is `kernel // 2`. `scale_init` is the initial scale
+    of the BatchNorm.
     """
 
     def __init__(
@@ -126,8 +129,8 @@ class ConvBN(nn.Sequential):
 class InvertedResidual(nn.Module):
     """MobileNetV2 block: [B, C_in, H, W] -> [B, C_out, ceil(H / stride), ceil(W / stride)].
 
-    1x1 expansion (left out where `expansion` is 1), depthwise convolution, linear 1x1 projection; the input
-    is added where the shapes agree.
+    The block is a 1x1 expansion (left out if `expansion` is 1), a depthwise convolution and a linear 1x1 projection.
+    The input is added if input and output have the same shape.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, expansion: int, stride: int):
@@ -143,7 +146,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileStage(nn.Sequential):
-    """Inverted residuals `layer1`, `layer2`, ...; the first stage opens with the stride-2 stem."""
+    """Inverted residuals `layer1`, `layer2`, ...; the first stage begins with the stride-2 stem."""
 
     def __init__(self, in_channels: int, rows: tuple[Row, ...], stem: bool):
         super().__init__()
@@ -156,11 +159,12 @@ class MobileStage(nn.Sequential):
 
 
 def h_sigmoid(x: Tensor) -> Tensor:
+    """Returns the hard sigmoid, relu6(x + 3) / 6, of any shape."""
     return F.relu6(x + 3) / 6
 
 
 class SqueezeAxialPositionalEmbedding(nn.Module):
-    """Adds a learnt table, resized linearly from 16 positions to N: [B, C, N] -> [B, C, N]."""
+    """Adds a learnt table that is resized linearly from 16 positions to N: [B, C, N] -> [B, C, N]."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -171,7 +175,7 @@ class SqueezeAxialPositionalEmbedding(nn.Module):
 
 
 class AdaptiveMap(nn.Conv2d):
-    """1x1 convolution without bias that starts at 0, divided by the square root of its input channels."""
+    """1x1 convolution without bias whose weights start at 0; the output is divided by sqrt(input channels)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(in_channels, out_channels, 1, bias=False)
@@ -185,24 +189,30 @@ class AdaptiveMap(nn.Conv2d):
 class SeaAttention(nn.Module):
     """Squeeze-enhanced axial attention: [B, C, H, W] -> [B, C, H, W] (paper eq. 4 and 5).
 
-    Two branches share q, k and v. Squeeze axial attention attends among the H row means and among the W
-    column means and is broadcast over the image; detail enhancement convolves the unsqueezed q, k and v. The
-    first gates the second. The gate is 0.5 everywhere at initialisation, since `proj` ends in a BatchNorm
-    that starts with scale 0.
+    Two branches share q, k and v. Squeeze axial attention attends among the H row means and among the W column means,
+    and its result is broadcast over the feature map. Detail enhancement convolves the unsqueezed q, k and v. The
+    attention gates the detail. The gate is 0.5 everywhere at initialisation, because `proj` ends in a BatchNorm whose
+    scale starts at 0.
 
-    In SeaFormer++ weights that depend on the input replace the means ("squeeze") and give the broadcast a gain at
-    every position ("expand"). The paper's formulas are not public, these are ours; the 1x1 convolutions that make
-    the weights start at 0, where both steps are those of the ICLR model (see `AdaptiveMap`).
+    In SeaFormer++ weighted means replace the means ("squeeze"), and the broadcast is multiplied by a gain at every
+    position ("expand"). Weights and gains depend on the input. The paper's formulas are not public; these are ours.
+    Both are computed by 1x1 convolutions that start at 0, where the block equals that of the ICLR model (see
+    `AdaptiveMap`).
 
     Args:
-        detail_input: What detail enhancement convolves: "qkv"; "conv", a 1x1 convolution of the input to its
-            own width; "upconv", one to the width of qkv; "none": the attention alone is the output, ungated.
-        detail_combine: "multiply", or "add": attention without its hard sigmoid plus detail.
-        position_embedding: Whether positions are told apart.
+        channels: Channels C of input and output.
+        key_dim: Key channels per head.
+        heads: Number of heads.
+        detail_input: Input of detail enhancement: "qkv" (official); "conv", a 1x1 convolution of x to C channels;
+            "upconv", a 1x1 convolution of x to the channels of qkv; "none" for no detail enhancement, so that the
+            ungated attention is the output.
+        detail_combine: "multiply" (official), or "add" for attention + detail without the hard sigmoid.
+        position_embedding: False leaves out the position embeddings.
         adaptive: "none", "both", "squeeze" or "expand".
-        adaptive_source: What the weights are made from, "x" or "q".
-        adaptive_shared: Whether all heads have the same weights.
-        adaptive_expansion: Of the map's value a, "linear": 1 + a; "sigmoid": 2 sigmoid(a).
+        adaptive_source: Input of the 1x1 convolutions, "x" or "q".
+        adaptive_shared: True if all heads share the same weights and gains.
+        adaptive_expansion: Gain as a function of the convolution's output a: "linear" for 1 + a, "sigmoid" for
+            2 sigmoid(a).
     """
 
     def __init__(
@@ -230,7 +240,7 @@ class SeaAttention(nn.Module):
         def position() -> nn.Module:
             return SqueezeAxialPositionalEmbedding(qk) if position_embedding else nn.Identity()
 
-        # The official order of the attributes, so that the state dict lists the official order of names.
+        # The attributes are in the official order, so that the state dict lists the names in the official order.
         self.to_q = ConvBN(channels, qk)
         self.to_k = ConvBN(channels, qk)
         self.to_v = ConvBN(channels, value)
@@ -241,6 +251,7 @@ class SeaAttention(nn.Module):
         self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
         self.pos_emb_columnq = position()
         self.pos_emb_columnk = position()
+        # Input and output channels of the adaptive maps: one map per head, or one for all.
         weights = qk if adaptive_source == "q" else channels, 1 if adaptive_shared else heads
         self.squeeze_map = AdaptiveMap(*weights) if adaptive in ("both", "squeeze") else None
         self.expand_map = AdaptiveMap(*weights) if adaptive in ("both", "expand") else None
@@ -262,32 +273,40 @@ class SeaAttention(nn.Module):
         return attended + detail if self.detail_combine == "add" else h_sigmoid(attended) * detail
 
     def detail(self, x: Tensor) -> Tensor:
-        """Detail enhancement kernel: q, k and v side by side, or the input -> [B, C, H, W]."""
+        """Applies detail enhancement to q, k and v, concatenated, or to the block's input -> [B, C, H, W]."""
         return self.pwconv(self.act(self.dwconv(self.to_detail(x))))
 
     def axial(self, q: Tensor, k: Tensor, v: Tensor, source: Tensor | None = None) -> Tensor:
-        """Squeeze axial attention -> [B, C, H, W]; `source` [B, C_source, H, W] is for the adaptive weights."""
+        """Computes squeeze axial attention -> [B, C, H, W].
+
+        Args:
+            q, k: [B, heads * key, H, W].
+            v: [B, heads * value, H, W].
+            source: [B, C_source, H, W], the input of the adaptive maps; unused without them.
+        """
+        # Attend among the row tokens and among the column tokens, each with its own position embeddings.
         (row_q, row_k, row_v), (column_q, column_k, column_v) = self.squeeze([q, k, v], source)
         rows = self.attend(self.pos_emb_rowq(row_q), self.pos_emb_rowk(row_k), row_v)
         columns = self.attend(self.pos_emb_columnq(column_q), self.pos_emb_columnk(column_k), column_v)
         rows = self.proj_encode_row(rows.unsqueeze(3))  # [B, heads * value, H, 1]
         columns = self.proj_encode_column(columns.unsqueeze(2))  # [B, heads * value, 1, W]
-        # The shortcut from the unsqueezed v is in the official code only, not in the paper.
+        # The official code adds the unsqueezed v; the paper does not mention it.
         return self.proj(v + self.expand(rows, columns, source))
 
     def squeeze(self, maps: list[Tensor], source: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps [B, C, H, W] -> their row tokens [B, C, H] and their column tokens [B, C, W]."""
+        """Reduces feature maps [B, C, H, W] to row tokens [B, C, H] and column tokens [B, C, W]."""
         if self.squeeze_map is None:
             return [t.mean(3) for t in maps], [t.mean(2) for t in maps]
         scores = self.squeeze_map(source)  # [B, heads or 1, H, W]
-        heads = [t.unflatten(1, (scores.shape[1], -1)) for t in maps]
+        heads = [t.unflatten(1, (scores.shape[1], -1)) for t in maps]  # [B, heads or 1, C per head, H, W]
+        # The weights of one row (or column) add up to 1, like those of a mean.
         by_row, by_column = scores.softmax(3), scores.softmax(2)
         rows = [torch.einsum("bgij,bgcij->bgci", by_row, t).flatten(1, 2) for t in heads]
         columns = [torch.einsum("bgij,bgcij->bgcj", by_column, t).flatten(1, 2) for t in heads]
         return rows, columns
 
     def expand(self, rows: Tensor, columns: Tensor, source: Tensor | None) -> Tensor:
-        """[B, C, H, 1] and [B, C, 1, W] -> [B, C, H, W]."""
+        """Adds rows [B, C, H, 1] and columns [B, C, 1, W], in SeaFormer++ times a gain -> [B, C, H, W]."""
         if self.expand_map is None:
             return rows + columns
         gain = self.expand_map(source)  # [B, heads or 1, H, W]
@@ -296,14 +315,25 @@ class SeaAttention(nn.Module):
         return gain * rows + gain * columns
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Multi-head attention among N tokens: [B, heads * key, N] twice, [B, heads * value, N] -> like v."""
+        """Applies multi-head attention among N tokens.
+
+        Args:
+            q, k: [B, heads * key, N].
+            v: [B, heads * value, N].
+
+        Returns:
+            The attended values, [B, heads * value, N].
+        """
         q, k, v = (t.unflatten(1, (self.heads, -1)) for t in (q, k, v))  # [B, heads, key or value, N]
         weights = (q.transpose(2, 3) @ k * self.scale).softmax(dim=3)  # [B, heads, N queries, N keys]
         return (v @ weights.transpose(2, 3)).flatten(1, 2)
 
 
 class FFN(nn.Module):
-    """1x1 convolution, 3x3 depthwise convolution (with bias, no BatchNorm), ReLU6, 1x1 convolution."""
+    """1x1 convolution, 3x3 depthwise convolution (with bias, without BatchNorm), ReLU6, 1x1 convolution.
+
+    [B, C, H, W] -> [B, C, H, W].
+    """
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
@@ -317,7 +347,7 @@ class FFN(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: in training, zeroes a sample with probability `rate`, else divides it by 1 - rate."""
+    """Stochastic depth: in training, zeroes a sample with probability `rate` and divides the others by 1 - rate."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -331,7 +361,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """SeaFormer layer: SEA attention and FFN, each in a residual without a norm: [B, C, H, W] -> the same."""
+    """SeaFormer layer, [B, C, H, W] -> [B, C, H, W]: SEA attention and FFN, each residual and without a norm."""
 
     def __init__(self, attention: SeaAttention, ffn: FFN, drop_path: float):
         super().__init__()
@@ -345,7 +375,7 @@ class Block(nn.Module):
 
 
 class AttentionStage(nn.Sequential):
-    """SEA blocks behind a stage; stochastic depth grows linearly from 0 to `drop_path_rate` among them."""
+    """SEA blocks after a stage; stochastic depth grows linearly from 0 to `drop_path_rate` over the blocks."""
 
     def __init__(self, variant: Variant, index: int, channels: int, drop_path_rate: float):
         super().__init__()
@@ -372,7 +402,7 @@ class AttentionStage(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """Stages of inverted residuals (`smb1` to `smb5`); attention stages (`trans1`, ...) follow the last of them.
+    """Five stages of inverted residuals (`smb1` to `smb5`); attention stages (`trans1`, ...) follow the last ones.
 
     Attributes:
         channels: Channels of the five stage outputs.
@@ -389,7 +419,7 @@ class Backbone(nn.Module):
             self.add_module(f"trans{i + 1}", AttentionStage(variant, i, channels, drop_path_rate))
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
-        """Images [B, 3, H, W] -> the five stage outputs, at 1/4, 1/8, 1/16, 1/32, 1/64 (sizes rounded up)."""
+        """Returns the five stage outputs of images [B, 3, H, W], at 1/4 to 1/64 of their size (rounded up)."""
         features = []
         for i in range(len(self.channels)):
             x = self.get_submodule(f"smb{i + 1}")(x)
@@ -400,20 +430,22 @@ class Backbone(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """Bilinear interpolation, an inverted residual and, where the widths differ, a 1x1 convolution.
+    """Bilinear interpolation, an inverted residual and, if the channels change, a 1x1 convolution.
 
-    Of a model that was distilled: the map [B, C_in, h, w] of an image of H x W pixels becomes
-    [B, C_out, ceil(r*H / stride), ceil(r*W / stride)], r*H and r*W rounded. Its names are not official.
+    Distilled students have this module. It turns the feature map [B, C_in, h, w] of an image of H x W pixels into
+    [B, C_out, ceil(r*H / stride), ceil(r*W / stride)], where r is the ratio and r*H and r*W are rounded. The official
+    code has no such module; its parameter names are ours.
     """
 
     def __init__(self, in_channels: int, out_channels: int, ratio: float, stride: int):
         super().__init__()
         self.block = InvertedResidual(in_channels, in_channels, kernel=5, expansion=4, stride=1)
-        nn.init.zeros_(self.block.conv[-1].bn.weight)
+        nn.init.zeros_(self.block.conv[-1].bn.weight)  # A fresh block adds nothing to the interpolation.
         self.project = nn.Identity() if in_channels == out_channels else ConvBN(in_channels, out_channels)
         self.ratio, self.stride = ratio, stride
 
     def forward(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
+        """Upsamples the feature map `x` of an image of `image_size` (H, W)."""
         size = [-(-round(side * self.ratio) // self.stride) for side in image_size]
         return self.project(self.block(F.interpolate(x, size=size, mode="bilinear", align_corners=False)))
 
@@ -421,8 +453,8 @@ class Upsampling(nn.Module):
 class SeaFormer(Backbone):
     """Classifier: images [B, 3, H, W] -> logits [B, num_classes].
 
-    Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. The
-    head is the mean over the last feature map and one linear layer.
+    Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. The head
+    averages the last feature map over its positions and applies one linear layer.
     """
 
     def __init__(self, variant: Variant, num_classes: int = 1000, drop_path_rate: float = 0.1):
@@ -430,7 +462,7 @@ class SeaFormer(Backbone):
         width = variant.upsample_width or self.channels[-1]
         self.upsample = None
         if variant.upsample_ratio:
-            stride = 2 << len(self.channels)
+            stride = 2 << len(self.channels)  # Stride of the last feature map: 64 with five stages.
             self.upsample = Upsampling(self.channels[-1], width, variant.upsample_ratio, stride)
         self.linear = nn.Linear(width, num_classes)
 
@@ -438,7 +470,8 @@ class SeaFormer(Backbone):
         features = self.forward_features(x)[-1]
         if self.upsample is not None:
             features = self.upsample(features, x.shape[2:])
-        return self.linear(features.mean(dim=(2, 3), keepdim=True).flatten(1))  # Delegates take it so.
+        # Delegates take the mean in this form.
+        return self.linear(features.mean(dim=(2, 3), keepdim=True).flatten(1))
 
 
 def create_model(
@@ -448,18 +481,22 @@ def create_model(
 
     Args:
         name: A key of `VARIANTS`, such as "seaformer_tiny" or "seaformer_plus_tiny".
-        num_classes: Width of the logits (the official code fixes 1000).
-        drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
+        num_classes: Number of classes (1000 in the official code).
+        drop_path_rate: Rate of stochastic depth in the last block of each attention stage, in [0, 1).
         **options: Fields of `Variant` to change.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: The name or an option is unknown.
     """
     return SeaFormer(find(name)._replace(**options), num_classes, drop_path_rate)
 
 
 def find(name: str) -> Variant:
-    """Returns the sizes of `name`; ValueError where it is unknown."""
+    """Returns the `Variant` called `name`.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
     if name not in VARIANTS:
         raise ValueError(f"unknown model {name!r}; expected one of {', '.join(VARIANTS)}")
     return VARIANTS[name]

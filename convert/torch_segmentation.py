@@ -1,7 +1,7 @@
 """SeaFormer segmentation models in plain PyTorch, with the parameter names of the official release.
 
-To copy them into a project takes this file and `torch_model.py`. They follow the JAX model and the official
-`seaformer-seg/mmseg/models/decode_heads/light_head.py`; `state_dict` has the names of an mmseg checkpoint.
+To use them in another project, copy this file and `torch_model.py`. The code follows the JAX model and the official
+`seaformer-seg/mmseg/models/decode_heads/light_head.py`. `state_dict` has the names of an mmseg checkpoint.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from convert.torch_model import Backbone, Upsampling, Variant, find, h_sigmoid
 
-DROPOUT = 0.1  # Of whole channels, before the last layer (official `dropout_ratio`).
+DROPOUT = 0.1  # Rate at which whole channels are zeroed before the last layer (official `dropout_ratio`).
 
 
 class ConvModule(nn.Module):
-    """1x1 convolution and BatchNorm under mmcv's names: [B, C_in, H, W] -> [B, C_out, H, W]."""
+    """1x1 convolution and BatchNorm, with mmcv's names: [B, C_in, H, W] -> [B, C_out, H, W]."""
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 1):
         super().__init__()
@@ -27,10 +27,10 @@ class ConvModule(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """[B, C_local, H, W] and [B, C_context, h, w] -> [B, width, H, W].
+    """Fuses a local map [B, C_local, H, W] and a context map [B, C_context, h, w] -> [B, width, H, W].
 
-    `method`: "sigmoid_multiply" (official), "multiply", "add" or "sigmoid_add". The sigmoid is the hard one, of
-    the context, before it is upsampled.
+    `method` is "sigmoid_multiply" (official), "multiply", "add" or "sigmoid_add". The sigmoid is a hard sigmoid of
+    the context, before the upsampling.
     """
 
     def __init__(self, local: int, context: int, width: int, method: str):
@@ -48,9 +48,10 @@ class FusionBlock(nn.Module):
 
 
 class LightHead(nn.Module):
-    """Feature maps of the five stages -> logits at 1/8 of the image, [B, num_classes, H / 8, W / 8].
+    """Head from the five feature maps to logits at 1/8 of the image, [B, num_classes, ceil(H / 8), ceil(W / 8)].
 
-    Between `fuse` and `classify` a model may have an up-sampling module, whose output channels are `width`.
+    A model may have an up-sampling module between `fuse` and `classify`; `width` is the number of channels that
+    `classify` receives.
     """
 
     def __init__(self, variant: Variant, width: int, num_classes: int):
@@ -69,24 +70,25 @@ class LightHead(nn.Module):
         nn.init.zeros_(self.conv_seg.bias)
 
     def fuse(self, features: list[Tensor]) -> Tensor:
-        """The five maps -> [B, fusion_widths[-1], ceil(H / 8), ceil(W / 8)]."""
+        """Fuses the five feature maps -> [B, fusion_widths[-1], ceil(H / 8), ceil(W / 8)]."""
+        # Start from the map at 1/8; each fusion block brings in the context of one of the last stages.
         x = features[1]
         for i in range(self.depth):
             x = self.get_submodule(f"fuse{i + 1}")(x, features[i - self.depth])
         return x
 
     def classify(self, x: Tensor) -> Tensor:
-        """[B, width, h, w] -> logits [B, num_classes, h, w]."""
+        """Turns the fused map [B, width, h, w] into logits [B, num_classes, h, w]."""
         return self.conv_seg(self.dropout(torch.relu(self.linear_fuse(x))))
 
 
 class Segmenter(nn.Module):
-    """Images [B, 3, H, W] -> logits [B, num_classes, ceil(H / 8), ceil(W / 8)].
+    """Segmentation model: images [B, 3, H, W] -> logits [B, num_classes, ceil(H / 8), ceil(W / 8)].
 
-    With an up-sampling module (`upsample_ratio` r): r*H and r*W instead of H and W.
+    With an up-sampling module of ratio r (`upsample_ratio`), r*H and r*W take the place of H and W.
 
-    Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. For labels
-    of the image's size the logits are resized bilinearly (`align_corners=False`) before the argmax.
+    Images are RGB, scaled to [0, 1] and then normalised with the ImageNet mean and standard deviation. To get labels
+    of the image's size, resize the logits bilinearly (`align_corners=False`) and then take the argmax.
     """
 
     def __init__(self, variant: Variant, num_classes: int = 150, drop_path_rate: float = 0.1):
@@ -116,11 +118,11 @@ def create_model(
 
     Args:
         name: A key of `torch_model.VARIANTS`, such as "seaformer_tiny" or "seaformer_plus_tiny".
-        num_classes: Channels of the logits.
-        drop_path_rate: Stochastic depth of the last block of each attention stage, in [0, 1).
+        num_classes: Number of classes.
+        drop_path_rate: Rate of stochastic depth in the last block of each attention stage, in [0, 1).
         **options: Fields of `torch_model.Variant` to change, such as `fusion="add"`.
 
     Raises:
-        ValueError: for an unknown name or option.
+        ValueError: The name or an option is unknown.
     """
     return Segmenter(find(name)._replace(**options), num_classes, drop_path_rate)

@@ -1,4 +1,7 @@
-"""Our parameters under the official PyTorch names, and back; NumPy arrays on both sides."""
+"""Converts the weights of a JAX model to a state dict with the official PyTorch names, and back.
+
+State dicts hold NumPy arrays, so PyTorch is not needed.
+"""
 
 import collections
 from collections.abc import Mapping
@@ -13,20 +16,27 @@ from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "decode_head.", "upsample.")  # Whatever is not the backbone's.
+_HEADS = ("linear.", "decode_head.", "upsample.")  # Prefixes of everything outside the backbone.
 _CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
 
 
 class Matching(NamedTuple):
-    """Names of a state dict against those of a model."""
+    """How the names and shapes of a state dict compare with those of a model.
+
+    Attributes:
+        matched: Names that both have, with the same shape.
+        missing: Names that only the model has.
+        unexpected: Names that only the state dict has.
+        misshaped: Names that both have with different shapes, as "name: found shape, expected shape".
+    """
 
     matched: list[str]
-    missing: list[str]  # the model has them, the state dict does not
-    unexpected: list[str]  # the state dict has them, the model does not
-    misshaped: list[str]  # "name: found shape, expected shape"
+    missing: list[str]
+    unexpected: list[str]
+    misshaped: list[str]
 
     def __str__(self) -> str:
-        """One line with the first names of each kind."""
+        """Returns one line with the first five names of each kind, for error messages."""
         parts = [f"{len(self.matched)} names match"]
         for kind in ("missing", "unexpected", "misshaped"):
             if names := getattr(self, kind):
@@ -35,7 +45,7 @@ class Matching(NamedTuple):
         return "; ".join(parts)
 
     def listing(self) -> str:
-        """All names, a line for each kind; of those that match, how many lie in which part of the model."""
+        """Returns all names, one line per kind, for the log; matched names are only counted per part of the model."""
         parts = collections.Counter(name.removeprefix(_BACKBONE).split(".")[0] for name in self.matched)
         lines = [f"{len(self.matched)} matched: {', '.join(f'{part} {n}' for part, n in parts.items())}"]
         for kind in ("missing", "unexpected", "misshaped"):
@@ -48,25 +58,30 @@ def to_torch(model: nnx.Module, batches_tracked: int = 0) -> dict[str, np.ndarra
     """Returns the state dict of `model`: official name -> float32 array in PyTorch's layout.
 
     Args:
-        model: of `seaformer_jax.create_model`.
-        batches_tracked: value of BatchNorm's `num_batches_tracked`, which PyTorch wants beside the statistics
-          and uses only where its momentum is None.
+        model: A model of `seaformer_jax.create_model`.
+        batches_tracked: Value of BatchNorm's counter `num_batches_tracked` (int64). PyTorch requires it beside the
+            statistics but uses it only if the momentum is None.
     """
     values = _variables(model)
     state_dict = {}
     for entry in _entries(model):
         state_dict[entry.name] = entry.to_torch(np.asarray(values[entry.path][...], np.float32))
+        # The JAX model has no counters: one is added per BatchNorm.
         if entry.name.endswith("running_var"):
             state_dict[_counter(entry)] = np.asarray(batches_tracked, np.int64)
     return state_dict
 
 
 def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Puts `state_dict` (official names; arrays or tensors) into `model`, in place.
+    """Copies `state_dict` into `model`, in place; every name and shape must match.
+
+    Args:
+        model: A model of `seaformer_jax.create_model`.
+        state_dict: Official name -> array or tensor in PyTorch's layout.
 
     Raises:
-        ValueError: a name is missing or unexpected, or a shape differs; the message lists them and `model` is
-          left as it was.
+        ValueError: A name is missing or unexpected, or a shape differs. The message lists them, and `model` is
+            unchanged.
     """
     matching = match(model, state_dict)
     if matching.missing or matching.unexpected or matching.misshaped:
@@ -75,12 +90,12 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
 
 
 def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
-    """Puts the entries of `state_dict` that fit by name and shape into `model`; returns what fitted.
+    """Copies the entries of `state_dict` whose name and shape match into `model`; returns the comparison.
 
-    For fine-tuning: a head of another class count or task keeps its fresh values.
+    This is for fine-tuning: a head for another number of classes or another task keeps its fresh values.
 
     Raises:
-        UserError: nothing fits.
+        UserError: Nothing matches.
     """
     matching = match(model, state_dict)
     if not matching.matched:
@@ -90,10 +105,14 @@ def load_matching(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Ma
 
 
 def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
-    """Returns how many classes the model of `state_dict` tells apart; UserError where it is none of `task`."""
+    """Returns the number of classes of the model that `state_dict` belongs to.
+
+    Raises:
+        UserError: The state dict has no last layer of a model for `task`.
+    """
     head = _CLASSIFIERS[task]
     shape = np.shape(state_dict.get(head))
-    if len(shape) in (2, 4):
+    if len(shape) in (2, 4):  # A linear layer or a 1x1 convolution, both with the classes first.
         return shape[0]
     names = ", ".join([*list(state_dict)[:5], "..."])
     found = f"has the shape {shape}" if head in state_dict else "is missing"
@@ -104,24 +123,24 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
 
 
 def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
-    """Returns the channels that the last layer reads of a state dict that `class_count` takes."""
+    """Returns the input channels of the last layer; `class_count` must accept the state dict."""
     return np.shape(state_dict[_CLASSIFIERS[task]])[1]
 
 
 def in_backbone(name: str) -> bool:
-    """Whether `name` is a weight of the backbone: neither of the head nor one of BatchNorm's counters."""
+    """Returns True if `name` is a weight of the backbone, and neither of the head nor a counter of BatchNorm."""
     return not name.startswith(_HEADS) and not name.endswith(_COUNTER)
 
 
 def is_adaptive(name: str) -> bool:
-    """Whether `name` makes the weights of SeaFormer++'s squeezing and expanding: at 0 the model is the ICLR one."""
+    """Returns True if `name` is a weight of SeaFormer++'s adaptive maps; with all of them 0 it is the ICLR model."""
     return name.endswith((".squeeze_map.weight", ".expand_map.weight"))
 
 
 def with_backbone_of(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Returns `state_dict` with the names that the backbone has in `model`.
+    """Returns `state_dict` with its backbone renamed as in `model`.
 
-    A classifier is its own backbone; in a segmentation model the same names stand behind "backbone.".
+    A classifier has no prefix before the names of its backbone; a segmentation model has "backbone.".
     """
     if not any(entry.name.startswith(_BACKBONE) for entry in _entries(model)):
         return state_dict
@@ -132,7 +151,12 @@ def with_backbone_of(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) ->
 
 
 def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
-    """Compares names and shapes; BatchNorm's counters count as names but carry no weight of their own."""
+    """Compares the names and shapes of `state_dict` with those of `model`.
+
+    BatchNorm's counters must be present, as in PyTorch's strict loading, but are never listed as matched: the JAX
+    model does not store them.
+    """
+    # Shapes are compared exactly: an array of equal size but another shape has its values in another order.
     expected = {entry.name: entry.torch_shape for entry in _entries(model)}
     counters = {_counter(entry) for entry in _entries(model) if entry.name.endswith("running_var")}
     found = {name: tuple(np.shape(value)) for name, value in state_dict.items()}
@@ -149,6 +173,7 @@ def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
 
 
 def _assign(model: nnx.Module, state_dict: Mapping[str, np.ndarray], names: list[str]) -> None:
+    """Copies the entries called `names` into `model`, as float32."""
     variables, wanted = _variables(model), set(names)
     for entry in _entries(model):
         if entry.name in wanted:
@@ -161,9 +186,10 @@ def _entries(model: nnx.Module) -> list[Entry]:
 
 
 def _variables(model: nnx.Module) -> dict[tuple, nnx.Variable]:
-    """Path -> the model's own variable, parameters and statistics."""
+    """Returns path -> variable of the model itself, for parameters and BatchNorm statistics."""
     return {path: node for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Param | nnx.BatchStat)}
 
 
 def _counter(entry: Entry) -> str:
+    """Returns the name of the counter that belongs to the running variance `entry`."""
     return entry.name.removesuffix("running_var") + _COUNTER

@@ -1,11 +1,11 @@
-"""What adaptive squeezing and expanding cost over the ICLR block: parameters, MACs, training step, exported latency.
+"""Measures the extra cost of SeaFormer++'s adaptive block over the ICLR block: parameters, MACs, step, latency.
 
     python -m experiments.adaptive_cost [--formats onnx,litert] [--rounds 9] [--runs 100]
 
-Parameters and MACs of all sizes; step and latency of `base`, ICLR and ++ taking turns. A step is that of
-`experiments.train_speed`, on the cores of this process; the latency is that of the network to its logits on one
-pinned thread, in every runtime that is named. On a CPU run it, like a training, with
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment. Prints the tables and writes
+Counts parameters and MACs of all sizes. Measures training step and latency of `base`; the ICLR model and SeaFormer++
+take turns. The step is that of `experiments.train_speed`, on all cores of this process. The latency is that of the
+network from image to logits on one pinned thread, in every runtime given by --formats. On a CPU set
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, as for training. Prints the tables and writes
 experiments/results/adaptive_cost.json and .md.
 """
 
@@ -27,8 +27,8 @@ from experiments import measure, sides
 from seaformer_jax.models.macs import count_macs
 from seaformer_jax.models.registry import create_model
 
-INPUTS = {"classification": (224, 224), "segmentation": (512, 512)}
-BATCH = {"classification": 16, "segmentation": 2}
+INPUTS = {"classification": (224, 224), "segmentation": (512, 512)}  # Height and width.
+BATCH = {"classification": 16, "segmentation": 2}  # Images of a training step.
 PAIR = ("seaformer_base", "seaformer_plus_base")
 
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
-    # Latencies first: what the training steps leave behind in memory is no part of them.
+    # Latencies come first, so that nothing that the training steps leave in memory affects them.
     latencies = [latency(task, kind, options.runs) for task in INPUTS for kind in options.formats.split(",")]
     counts = [count(task, size) for task in INPUTS for size in ("tiny", "small", "base", "large")]
     steps = [step(task, options.rounds) for task in INPUTS]
@@ -46,12 +46,13 @@ def main() -> None:
     text = "\n\n".join(
         [
             "# What the adaptive block costs",
-            "`python -m experiments.adaptive_cost`. Shares are those of SeaFormer++ over the ICLR model.",
+            "`python -m experiments.adaptive_cost`. Percentages are the extra cost of SeaFormer++ over the ICLR "
+            "model.",
             "## Parameters and MACs",
             measure.table(counts),
-            "## Latency of `base`, one x86 thread, medians of turns",
+            "## Latency of `base` on one x86 thread, medians; the models take turns",
             measure.table(latencies),
-            "## Training step of `base`, medians of turns",
+            "## Training step of `base`, medians; the models take turns",
             measure.table(steps),
         ]
     )
@@ -60,12 +61,14 @@ def main() -> None:
 
 
 def count(task: str, size: str) -> dict:
-    found = {}
+    """Returns a row with the parameters and MACs of one size of SeaFormer++, and their excess over the ICLR model."""
+    counts = {}
     for name in (f"seaformer_{size}", f"seaformer_plus_{size}"):
+        # Shapes are enough to count, so no weights are made.
         model = nnx.eval_shape(functools.partial(create_model, name, task, num_classes=sides.CLASSES[task]))
         parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-        found[name] = parameters, count_macs(model, *INPUTS[task]).total
-    (parameters, macs), (more_parameters, more_macs) = found.values()
+        counts[name] = parameters, count_macs(model, *INPUTS[task]).total
+    (parameters, macs), (more_parameters, more_macs) = counts.values()
     return {
         "task": task,
         "model": f"seaformer_plus_{size}",
@@ -77,6 +80,7 @@ def count(task: str, size: str) -> dict:
 
 
 def latency(task: str, kind: str, runs: int) -> dict:
+    """Returns a row with the latency of both models, exported with seeded weights to the format `kind`."""
     size = INPUTS[task]
     with tempfile.TemporaryDirectory() as folder:
         bundles = [
@@ -97,9 +101,10 @@ def latency(task: str, kind: str, runs: int) -> dict:
 
 
 def step(task: str, rounds: int) -> dict:
+    """Returns a row with the time of a training step of both models."""
     (side, _), batch = INPUTS[task], BATCH[task]
     both = {name: functools.partial(sides.our_step, name, task, batch, side) for name in PAIR}
-    plain, plus = (found.seconds for found in measure.in_turn(both, rounds).values())
+    plain, plus = (result.seconds for result in measure.in_turn(both, rounds).values())
     return {
         "task": task,
         "images": batch,
@@ -110,6 +115,7 @@ def step(task: str, rounds: int) -> dict:
 
 
 def percent(ratio: float) -> str:
+    """Returns the excess of a ratio over 1, e.g. "+2.9 %" for 1.029."""
     return f"{100 * (ratio - 1):+.1f} %"
 
 

@@ -1,13 +1,14 @@
-"""Time of one attention against the input's size: SEA, plain axial and full attention (the paper's O(HW) claim).
+"""Measures the time of one attention block at growing image sizes: SEA, axial and full (the paper's O(HW) claim).
 
     python -m experiments.attention_cost
 
-Feature maps at 1/16 of square inputs from 256 to 2048 pixels, 64 channels, 4 heads with keys of 16 and values of 32
-channels; forward pass, one image. All three project to queries, keys, values and back with the same 1x1 convolutions:
+The feature maps are at 1/16 of square images from 256 to 2048 pixels and have 64 channels. There are 4 heads with
+keys of 16 and values of 32 channels. A run is the forward pass of one image. All three blocks project to queries,
+keys and values and back with the same 1x1 convolutions:
 
-- SEA: `models/attention/sea.py`, the block of the models, detail enhancement included;
-- axial: every position attends to those of its row, and every one to those of its column; the sum of both;
-- full: every position attends to all; up to 1024 pixels, beyond which its scores take more than 4 GB.
+- SEA: `models/attention/sea.py`, the block of the models, including detail enhancement;
+- axial: every position attends to its row and to its column, and the two results are added;
+- full: every position attends to all positions; only up to 1024 pixels, beyond which the scores take more than 4 GB.
 
 Prints a table and writes experiments/results/attention_cost_<backend>.json and .png.
 """
@@ -23,40 +24,42 @@ from seaformer_jax.models.attention.sea import SeaAttention
 
 SIZES = (256, 384, 512, 768, 1024, 1536, 2048)
 STRIDE, WIDTH, HEADS, KEY, VALUE = 16, 64, 4, 16, 32
-LARGEST = {"sea": 2048, "axial": 2048, "full": 1024}
+LARGEST = {"sea": 2048, "axial": 2048, "full": 1024}  # Largest image of each block, in pixels along a side.
 ROUNDS = 9
 
 
 def projections(rng: np.random.Generator) -> tuple[jax.Array, ...]:
-    """Kernels of queries, keys, values and of the way back."""
+    """Returns the kernels that project to queries, keys and values, and the one that projects back."""
     shapes = ((WIDTH, HEADS * KEY), (WIDTH, HEADS * KEY), (WIDTH, HEADS * VALUE), (HEADS * VALUE, WIDTH))
     return tuple(jnp.asarray(rng.standard_normal(shape) / 8, jnp.float32) for shape in shapes)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """[..., N, heads, d] each: softmax attention over N."""
+    """Returns softmax attention over N; the arguments are [..., N, heads, d] with their own d each."""
     scores = jnp.einsum("...nhd,...mhd->...hnm", q, k) * KEY**-0.5
     return jnp.einsum("...hnm,...mhd->...nhd", jax.nn.softmax(scores, axis=-1), v)
 
 
 def heads_of(x: jax.Array, kernels: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    """x [1, H, W, C] -> queries, keys and values [1, H, W, heads, d]."""
+    """Returns queries, keys and values of x [1, H, W, C], each [1, H, W, heads, d]."""
     return tuple((x @ kernel).reshape(*x.shape[:3], HEADS, -1) for kernel in kernels[:3])
 
 
 def axial(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns axial attention of x [1, H, W, C], in the same shape."""
     q, k, v = heads_of(x, kernels)
     columns = attend(*(t.swapaxes(1, 2) for t in (q, k, v))).swapaxes(1, 2)
     return (attend(q, k, v) + columns).reshape(*x.shape[:3], -1) @ kernels[3]
 
 
 def full(x: jax.Array, kernels: tuple[jax.Array, ...]) -> jax.Array:
+    """Returns full attention of x [1, H, W, C], in the same shape."""
     flat = (t.reshape(1, -1, HEADS, t.shape[-1]) for t in heads_of(x, kernels))
     return attend(*flat).reshape(*x.shape[:3], -1) @ kernels[3]
 
 
 def runs_of(size: int) -> dict:
-    """The sides that take part at this size, compiled: name -> a function that runs one and waits for it."""
+    """Compiles the blocks that are measured at this image size; returns name -> function that runs it and waits."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((1, size // STRIDE, size // STRIDE, WIDTH)), jnp.float32)
     kernels = projections(rng)
@@ -78,6 +81,7 @@ def runs_of(size: int) -> dict:
 
 
 def draw(rows: list[dict], backend: str) -> None:
+    """Draws the time of each block over the image size, with a line proportional to HW for comparison."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for name in LARGEST:

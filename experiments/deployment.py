@@ -1,12 +1,13 @@
-"""From an image to logits and labels on one core: every size in every runtime, against what people have.
+"""Measures the time from an image to logits and labels on one core: every size in every runtime, against PyTorch.
 
     python -m experiments.deployment [--sizes tiny,base] [--runs 50]
 
-Classifiers at 224x224, segmentation with 150 classes at 512x512, with seeded weights. What people have: the PyTorch
-model in eager mode with mmseg's test path (logits resized, softmax, argmax), and its graph as the official
-`convert2onnx.py` writes it, with and without that path in it, in ONNX Runtime. Ours: bundles in all four runtimes,
-labels by the C kernel, or in the ONNX graph. The sides of a model take turns on one core. All runtimes have to be
-installed in one environment, such as the one that `make arm-check` makes, build/arm/venv.
+Classifiers run at 224x224, segmentation with 150 classes at 512x512, both with seeded weights. There are two
+baselines: the PyTorch model in eager mode with mmseg's test path (resize the logits, softmax, argmax), and the ONNX
+graph that the official `convert2onnx.py` writes, with and without that path in it, in ONNX Runtime. Our sides are
+bundles in all four runtimes, whose labels come from the C kernel, and for ONNX also a graph that ends in labels. The
+sides of a model take turns on one core. All runtimes have to be installed in one environment, such as build/arm/venv,
+which `make arm-check` creates.
 
 Prints the tables and the targets, and writes experiments/results/deployment_cpu.json and .md.
 """
@@ -23,7 +24,7 @@ from experiments import deployment_sides as sides
 from experiments import measure
 
 INPUTS = {"classification": (224, 224), "segmentation": (512, 512)}
-INT8_SIZE = "base"
+INT8_SIZE = "base"  # The only size that is also measured in int8.
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def compare(task: str, size: str, runs: int) -> dict[str, Any]:
-    """Measures all sides of one model in turns."""
+    """Measures all sides of one model, which take turns; returns the report."""
     print(f"{task}, {size}", flush=True)
     name = f"seaformer_{size}"
     model = seeded_networks.trained(task, name)
@@ -54,8 +55,10 @@ def compare(task: str, size: str, runs: int) -> dict[str, Any]:
 
 
 def markdown(reports: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Returns the result file: the setting, the targets, and a table for each task."""
     first = next(iter(reports.values()))
     schedule = first["schedule"]
+    # Times of a side with another output mean nothing, so such a side is named at the top.
     wrong = [
         f"{record['bundle']} of {size} {task}"
         for (task, size), report in reports.items()
@@ -65,15 +68,15 @@ def markdown(reports: dict[tuple[str, str], dict[str, Any]]) -> str:
     texts = [
         "# Deployment on one core",
         f"`python -m experiments.deployment` on {first['facts']['cpu']}, one thread pinned to a core, "
-        f"{first['date']}: median ms of {schedule['rounds'] * schedule['runs']} runs in {schedule['rounds']} rounds "
-        "of turns, from a normalised float32 image to a NumPy array. `logits8`: at 1/8 of the image; `labels`: the "
-        "class of every pixel. x: how many times as fast as the side it names. eager: PyTorch, with mmseg's resize, "
-        "softmax and argmax; plain onnx: the graph of the same, opset 11, in ONNX Runtime. The others are bundles of "
-        "ours; their labels come from `argmax_upsample.c`, those of `onnx labels` from the graph. int8 shows the "
-        "latency alone: the weights are random.",
-        f"OTHER OUTPUT than PyTorch's: {', '.join(wrong)}."
+        f"{first['date']}: median ms of {schedule['rounds'] * schedule['runs']} runs in {schedule['rounds']} rounds, "
+        "from a normalised float32 image to a NumPy array; the sides take turns. `logits8` are logits at 1/8 of the "
+        "image; `labels` are the class of every pixel. A column with x has the speed-up over the side in its name. "
+        "`eager` is PyTorch with mmseg's resize, softmax and argmax; `plain onnx` is the graph of the same in opset "
+        "11, in ONNX Runtime. The other sides are our bundles. Their labels come from `argmax_upsample.c`, except "
+        "that `onnx labels` has them in its graph. The int8 rows show only latency, because the weights are random.",
+        f"The output DIFFERS from PyTorch's in: {', '.join(wrong)}."
         if wrong
-        else "All but int8 gave PyTorch's output.",
+        else "All sides except int8 gave the same output as PyTorch.",
         "## Targets",
         measure.table(reporting.against_targets(reports)),
     ]

@@ -1,8 +1,8 @@
-"""What each part of SeaFormer-Base costs in every runtime, from an image of 512x512 to its labels.
+"""Measures the cost of each part of SeaFormer-Base in every runtime, from an image of 512x512 to its labels.
 
     python -m experiments.deployment_parts [--runs 50]
 
-Does for all runtimes what `python -m convert.latency.by_part` does for one. Prints the table and writes
+Repeats for all runtimes what `python -m convert.latency.by_part` does for one. Prints the table and writes
 experiments/results/deployment_parts_cpu.json and .md. Needs the environment of `experiments.deployment`.
 """
 
@@ -35,21 +35,23 @@ def main() -> None:
 
 
 def markdown(reports: dict[str, dict[str, Any]]) -> str:
+    """Returns the result file: a row for each part, with its time and its share of the whole in every runtime."""
     costs = {kind: part_costs.costs(report) for kind, report in reports.items()}
     rows = []
     for part in [*next(iter(costs.values())), "whole"]:
         row: dict[str, Any] = {"part": part}
-        for kind, found in costs.items():
-            whole = sum(found.values())
-            cost = found.get(part, whole)
+        for kind, parts in costs.items():
+            whole = sum(parts.values())
+            cost = parts.get(part, whole)
             row |= {f"{kind} ms": cost, f"{kind} %": 100 * cost / whole}
         rows.append(row)
     first = next(iter(reports.values()))
     return (
         f"# The parts of {NAME}, segmentation, {SIZE[0]}x{SIZE[1]}\n\n`python -m experiments.deployment_parts` on "
-        f"{first['facts']['cpu']}, one thread pinned to a core, {first['date']}. A part costs what it adds to the "
-        "median of the network that ends before it. Post-processing is `argmax_upsample.c`, which depends on "
-        f"the logits: those of seeded weights are its hard case.\n\n{measure.table(rows)}\n"
+        f"{first['facts']['cpu']}, one thread pinned to a core, {first['date']}. The cost of a part is the time that "
+        "it adds to the median of the network that ends before it. Post-processing is `argmax_upsample.c`, whose "
+        "time depends on the logits; those of seeded weights are its hard case.\n\n"
+        f"{measure.table(rows)}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The deployment table: medians, their ratios, and the targets that they are held against."""
+"""The deployment table: medians, their ratios, and the targets for the ratios."""
 
 import json
 import re
@@ -10,12 +10,22 @@ from convert.bundle import FORMATS
 from experiments import measure
 from experiments.deployment_sides import EAGER, INT8, ONNX_LABELS, PLAIN, PLAIN_LABELS
 
-Medians = dict[str, dict[str, float]]  # side -> quantity, "network" or "labels" -> ms
+Medians = dict[str, dict[str, float]]  # side -> quantity ("network" or "labels") -> ms
 _INT8_SIDES = tuple(f"{kind} int8" for kind in INT8)
 
 
 class Target(NamedTuple):
-    """A ratio of medians: the fastest of `sides` against the side `baseline`, for the models `sizes`."""
+    """A target for a ratio of medians: time of the side `baseline` / time of the fastest of `sides`.
+
+    Attributes:
+        text: Description for the table; the size comes before it.
+        task: Task of the models.
+        sizes: Sizes of the models that have this target.
+        quantity: "network" (time to the logits) or "labels" (time to the class map).
+        sides: The sides of which the fastest counts.
+        baseline: The side that they are compared with.
+        aim: Smallest ratio that meets the target.
+    """
 
     text: str
     task: str
@@ -58,49 +68,59 @@ TARGETS = (
 
 
 def medians(report: Mapping[str, Any]) -> Medians:
-    """Milliseconds of every side: "network" to logits or logits8, "labels" to the class map, where it has them."""
-    found: Medians = {}
+    """Returns the median milliseconds of every side.
+
+    "network" is the time to logits or logits8, "labels" the time to the class map. A side has only the quantities
+    that it computes.
+    """
+    times: Medians = {}
     for record in report["bundles"]:
         network, post = record["samples"]["network"], record["samples"]["post"]
-        taken = {}
+        own = {}
         if record["output"] != "labels":
-            taken["network"] = statistics.median(network)
+            own["network"] = statistics.median(network)
         if record["task"] == "segmentation" and record["bundle"] != PLAIN:
-            taken["labels"] = statistics.median(map(sum, zip(network, post, strict=True)))
-        found[record["bundle"]] = taken
-    return found
+            own["labels"] = statistics.median(map(sum, zip(network, post, strict=True)))
+        times[record["bundle"]] = own
+    return times
 
 
 def rows(size: str, report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for every side with the times that it has, and how many times as fast as the two baselines it is."""
-    found = medians(report)
-    # Of the two plain graphs, each is the baseline of what it ends in.
+    """Returns a row for every side: its times and its speed-ups over the two baselines."""
+    times = medians(report)
+    # There are two plain graphs; each is the baseline for the quantity that it ends in.
     plain = {"network": PLAIN, "labels": PLAIN_LABELS}
     names = {"network": "`logits8`", "labels": "`labels`"}
     if report["bundles"][0]["task"] == "classification":
         names = {"network": "logits"}
     table = []
-    for side, taken in found.items():
+    for side, own in times.items():
         row: dict[str, Any] = {"model": size, "side": side}
         for quantity, name in names.items():
-            own = taken.get(quantity)
-            row[f"{name} ms"] = "" if own is None else own
+            milliseconds = own.get(quantity)
+            row[f"{name} ms"] = "" if milliseconds is None else milliseconds
             for column, baseline in (("x eager", EAGER), ("x plain ONNX", plain[quantity])):
-                row[f"{name} {column}"] = "" if own is None else found[baseline][quantity] / own
+                row[f"{name} {column}"] = (
+                    "" if milliseconds is None else times[baseline][quantity] / milliseconds
+                )
         table.append(row)
     return table
 
 
 def against_targets(reports: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every target of the models that were measured: (task, size) -> report."""
+    """Returns a row for every target of the models that were measured.
+
+    Args:
+        reports: (task, size) -> report of the measurement.
+    """
     results = []
     for target in TARGETS:
         for size in target.sizes:
             if (target.task, size) not in reports:
                 continue
-            found = medians(reports[target.task, size])
-            fastest = min(target.sides, key=lambda side: found[side][target.quantity])
-            ratio = found[target.baseline][target.quantity] / found[fastest][target.quantity]
+            times = medians(reports[target.task, size])
+            fastest = min(target.sides, key=lambda side: times[side][target.quantity])
+            ratio = times[target.baseline][target.quantity] / times[fastest][target.quantity]
             results.append(
                 {
                     "target": f"{size} {target.text}",
@@ -114,8 +134,9 @@ def against_targets(reports: Mapping[tuple[str, str], Mapping[str, Any]]) -> lis
 
 
 def write(name: str, text: str, figures: dict[str, Any]) -> None:
-    """Writes results/<name>.md and .json: the machine and the figures, each list of numbers on one line."""
+    """Writes results/<name>.md with the text, and .json with the machine and the figures."""
     content = json.dumps({"machine": measure.machine(), **figures}, indent=1)
+    # Each list of numbers goes on one line, so that the file stays readable.
     joined = re.sub(r"\[[\d\s.,e-]+\]", lambda match: re.sub(r"\s+", " ", match[0]), content)
     (measure.RESULTS / f"{name}.json").write_text(joined + "\n")
     (measure.RESULTS / f"{name}.md").write_text(text)
@@ -123,7 +144,7 @@ def write(name: str, text: str, figures: dict[str, Any]) -> None:
 
 
 def rounded(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a measurement with its samples in whole microseconds."""
+    """Returns the report with its samples rounded to whole microseconds."""
     bundles = [
         {
             **record,

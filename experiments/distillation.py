@@ -1,12 +1,12 @@
-"""Multi-resolution distillation on CamVid: a student of half the height and width, with and without its teacher.
+"""Measures multi-resolution distillation on CamVid: a student at half resolution, with and without its teacher.
 
     python -m experiments.distillation --root PATH/TO/camvid --teacher runs/camvid --init runs/trashnet \\
         [--out runs/distillation] [--seeds 2] [--steps 6000]
 
-Trains every side with every seed, one run after the other, with the documented commands (a finished run is not
-trained again), from the classifier that the teacher started from or from the teacher itself. Exports all to ONNX,
-verified, and measures the networks in turns on one pinned thread; needs the extra `onnx`. Writes
-experiments/results/distillation.json, .md and .png.
+Trains every side with every seed with the documented commands, one run after the other; finished runs are not
+repeated. A run starts from the classifier that the teacher started from, or from the teacher itself. Then exports
+all networks to ONNX, verified, and measures their latency on one pinned thread, where they take turns; this needs the
+extra `onnx`. Writes experiments/results/distillation.json, .md and .png.
 """
 
 import argparse
@@ -23,19 +23,27 @@ from experiments import measure, runs
 from seaformer_jax.models.macs import count_macs
 from seaformer_jax.training import trained
 
-FULL, HALF = (360, 480), (180, 240)  # Height and width of a frame, and of the student's.
+FULL, HALF = (360, 480), (180, 240)  # Height and width of a frame, and of the student's image.
 LATENCY_RUNS = 50
 
 
 class Side(NamedTuple):
-    """A way to train the student."""
+    """A way to train the student.
+
+    Attributes:
+        label: Description for the table and the figure.
+        config: Recipe and variant.
+        flags: Further flags of the training command.
+        from_teacher: Whether it starts from the teacher's weights; otherwise from the classifier's.
+    """
 
     label: str
     config: str
     flags: tuple[str, ...]
-    from_teacher: bool = False  # Starts from the teacher's weights; else from the classifier's.
+    from_teacher: bool = False
 
 
+# Trains and tests on frames of half the height and width.
 _HALF_FLAGS = (
     "--config.data.base_scale=(240, 180)",
     "--config.data.crop_size=(120, 160)",
@@ -60,14 +68,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=6000)
     options = parser.parse_args()
-    found = {name: [] for name in SIDES}
+    workdirs = {name: [] for name in SIDES}
     for seed in range(options.seeds):
         for name in SIDES:
-            found[name].append(train(name, seed, options))
-    write_results(options, {"teacher": [options.teacher], **found})
+            workdirs[name].append(train(name, seed, options))
+    write_results(options, {"teacher": [options.teacher], **workdirs})
 
 
 def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
+    """Trains and evaluates one side with a seed; returns the workdir."""
     side = SIDES[name]
     teacher = (f"--config.teacher.source={options.teacher}",) if side.config == _STUDENT else ()
     return runs.train(
@@ -82,9 +91,11 @@ def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
     )
 
 
-def write_results(options: argparse.Namespace, found: dict[str, list[pathlib.Path]]) -> None:
-    milliseconds = latency({name: folders[0] for name, folders in found.items()})
-    rows = {name: row(name, folders, milliseconds[name]) for name, folders in found.items()}
+def write_results(options: argparse.Namespace, workdirs: dict[str, list[pathlib.Path]]) -> None:
+    """Writes the result files from the runs of the teacher and of every side, one workdir per seed."""
+    # The latency does not depend on the weights, so one seed is enough.
+    milliseconds = latency({name: folders[0] for name, folders in workdirs.items()})
+    rows = {name: row(name, folders, milliseconds[name]) for name, folders in workdirs.items()}
     measure.write("distillation", {"steps": options.steps, **rows})
     draw(rows, measure.RESULTS / "distillation.png")
     (measure.RESULTS / "distillation.md").write_text(text(options, rows))
@@ -92,6 +103,7 @@ def write_results(options: argparse.Namespace, found: dict[str, list[pathlib.Pat
 
 
 def row(name: str, folders: list[pathlib.Path], milliseconds: float) -> dict:
+    """Returns the scores, costs and training times of one side."""
     scores = [round(runs.results(folder)["mIoU"], 2) for folder in folders]
     model, size = trained.load(folders[0]).model, input_size(name)
     return {
@@ -109,17 +121,21 @@ def input_size(name: str) -> tuple[int, int]:
     return FULL if name == "teacher" else HALF
 
 
-def latency(found: dict[str, pathlib.Path]) -> dict[str, float]:
-    """Returns the median milliseconds of each network to its logits in ONNX Runtime, taking turns on one thread."""
-    bundles = [export(folder, input_size(name)) for name, folder in found.items()]
+def latency(workdirs: dict[str, pathlib.Path]) -> dict[str, float]:
+    """Returns the median milliseconds of each network from image to logits in ONNX Runtime on one thread.
+
+    The networks take turns.
+    """
+    bundles = [export(folder, input_size(name)) for name, folder in workdirs.items()]
     report = measure_bundles(registry.find("host", 1), bundles, LATENCY_RUNS)
     return {
         name: statistics.median(record["samples"]["network"])
-        for name, record in zip(found, report["bundles"], strict=True)
+        for name, record in zip(workdirs, report["bundles"], strict=True)
     }
 
 
 def export(folder: pathlib.Path, size: tuple[int, int]) -> Bundle:
+    """Exports a run to ONNX unless its bundle exists; returns the bundle."""
     bundle, weights = folder / "onnx", folder / "model.pth"
     if not bundle.exists():
         runs.call("convert.to_torch", f"--workdir={folder}", f"--out={weights}")
@@ -134,6 +150,7 @@ def export(folder: pathlib.Path, size: tuple[int, int]) -> Bundle:
 
 
 def text(options: argparse.Namespace, rows: dict[str, dict]) -> str:
+    """Returns the result file: the table, and what the teacher's two contributions gain."""
     alone, started, distilled = (rows[name]["mean"] for name in ("alone", "started", "distilled"))
     table = [
         "| | input | val mIoU % by seed | mean | GMACs | `logits8` ms, ONNX Runtime | training minutes |",
@@ -149,16 +166,18 @@ def text(options: argparse.Namespace, rows: dict[str, dict]) -> str:
             "# Multi-resolution distillation on CamVid",
             f"`python -m experiments.distillation`: SeaFormer-Tiny as teacher and as student, {options.steps} steps, "
             f"seeds 0 to {options.seeds - 1}; validation on the labels of whole frames at 360x480. "
-            "The latencies are of one pinned x86 thread, in turns. Training minutes are those of a shared machine.",
+            "Latencies are medians on one pinned x86 thread; the networks take turns. Training minutes were measured "
+            "on a shared machine.",
             "\n".join(table),
-            f"The teacher is worth {distilled - alone:+.2f} points of mIoU to the same student at the same latency: "
-            f"{started - alone:+.2f} its weights to start from, {distilled - started:+.2f} what it says in training.",
+            f"The teacher gives the same student {distilled - alone:+.2f} points of mIoU at the same latency: "
+            f"{started - alone:+.2f} from starting with its weights, {distilled - started:+.2f} from distillation.",
             "![accuracy against latency](distillation.png)\n",
         ]
     )
 
 
 def draw(rows: dict[str, dict], path: pathlib.Path) -> None:
+    """Draws the mIoU of every run over the latency of its network."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for r in rows.values():

@@ -1,9 +1,9 @@
-"""What each term of distillation is worth on CamVid, from the teacher's own weights.
+"""Measures the gain of each distillation term on CamVid, with a student that starts from the teacher's weights.
 
     python -m experiments.distillation_terms --root PATH/TO/camvid --teacher runs/camvid
 
-The student of `experiments.distillation` starts from its teacher's weights (both have one size) and trains 3000 steps
-with none of the terms, with one, or with all. Finished runs are not trained again. Writes
+The student of `experiments.distillation` starts from its teacher's weights, which is possible because both have the
+same size. It trains 3000 steps with none of the terms, with one, or with all. Finished runs are not repeated. Writes
 experiments/results/distillation_terms.json and .md.
 """
 
@@ -12,7 +12,7 @@ import pathlib
 
 from experiments import measure, runs
 
-# Weights of the terms.
+# Name of the side -> weights of the terms.
 SIDES = {
     "none": {"cross": 0, "feature": 0, "output": 0},
     "cross": {"cross": 1, "feature": 0, "output": 0},
@@ -34,7 +34,7 @@ def main() -> None:
     measure.write("distillation_terms", {"steps": STEPS, "rows": rows})
     text = (
         "# The terms of distillation on CamVid\n\n`python -m experiments.distillation_terms`: SeaFormer-Tiny at half "
-        "resolution from the weights of its teacher, which is SeaFormer-Tiny at full resolution "
+        "resolution, starting from the weights of its teacher, SeaFormer-Tiny at full resolution "
         f"({runs.results(options.teacher)['mIoU']:.2f} % mIoU); {STEPS} steps, seed 0.\n\n"
     )
     (measure.RESULTS / "distillation_terms.md").write_text(text + measure.table(rows) + "\n")
@@ -42,6 +42,7 @@ def main() -> None:
 
 
 def train(name: str, options: argparse.Namespace) -> pathlib.Path:
+    """Trains and evaluates one side; returns the workdir."""
     return runs.train(
         options.out / name,
         "configs/distill_camvid.py:tiny",
@@ -57,10 +58,10 @@ def train(name: str, options: argparse.Namespace) -> pathlib.Path:
 
 def row(name: str, run: pathlib.Path) -> dict:
     weights = ", ".join(f"{term} {weight}" for term, weight in SIDES[name].items() if weight)
-    found = runs.results(run)
+    results = runs.results(run)
     return {
         "terms": weights or "none",
-        **{f"{key} %": f"{found[key]:.2f}" for key in ("mIoU", "mAcc", "aAcc")},
+        **{f"{key} %": f"{results[key]:.2f}" for key in ("mIoU", "mAcc", "aAcc")},
     }
 
 

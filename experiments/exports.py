@@ -1,11 +1,12 @@
-"""Accuracy, size and latency of trained models in every runtime and precision.
+"""Measures accuracy, size and latency of trained models in every runtime and precision.
 
     python -m experiments.exports --classifier runs/trashnet --classifier-root PATH/TO/trashnet \
         --segmentation runs/camvid --segmentation-root PATH/TO/camvid [--formats onnx,litert] [--out runs/exports]
 
-Runs the documented commands for both workdirs: `convert.to_torch`, then `convert.export` in every format, int8
-calibrated with 100 images of the training split and gated on the whole validation split, on which all precisions are
-scored. A bundle that is there already is not made again. Writes experiments/results/exports.json and .md.
+Runs the documented commands for both workdirs: `convert.to_torch`, then `convert.export` in every format. int8 is
+calibrated with 100 images of the training split. All precisions are scored on the whole validation split, and int8 is
+refused if its score drops too much. Existing bundles are not exported again. Writes experiments/results/exports.json
+and .md.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from convert.bundle import FORMATS
 from experiments import measure, runs
 from seaformer_jax.training import workdir
 
-MAX_DROP = 2.0  # Points: one image of TrashNet's 329 is 0.3 of them.
-# int8 is exported with fp32 and fp16 beside it; ncnn has no int8.
+MAX_DROP = 2.0  # Percentage points of the score; one of TrashNet's 329 images is 0.3 points.
+# An int8 export also contains fp32 and fp16. ncnn has no int8.
 PRECISIONS = {"ncnn": ("fp32", "fp16")}
 COLUMNS = (
     "format",
@@ -34,12 +35,19 @@ COLUMNS = (
 
 
 class Trained(NamedTuple):
-    """A workdir with the data it was trained on."""
+    """A workdir with the data it was trained on.
+
+    Attributes:
+        run: The workdir.
+        size: Height and width of the exported model's image.
+        train: Folder of training images, for --calibration.
+        val: Folder of validation images, for --validation.
+    """
 
     run: pathlib.Path
     size: tuple[int, int]
-    train: pathlib.Path  # folder of images
-    val: pathlib.Path  # likewise, as --validation takes it
+    train: pathlib.Path
+    val: pathlib.Path
 
 
 def main() -> None:
@@ -67,11 +75,13 @@ def main() -> None:
 
 
 def classifier(run: pathlib.Path, root: pathlib.Path) -> Trained:
+    """Returns the classifier of a run, whose data set is an ImageFolder at `root`."""
     data = workdir.read(run)[0].data
     return Trained(run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split)
 
 
 def segmentation(run: pathlib.Path, root: pathlib.Path) -> Trained:
+    """Returns the segmentation model of a run, whose data set at `root` has a folder `images`."""
     config = workdir.read(run)[0]
     long, short = config.eval.scale
     images = root / "images"
@@ -79,7 +89,7 @@ def segmentation(run: pathlib.Path, root: pathlib.Path) -> Trained:
 
 
 def export(model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]:
-    """Makes the bundles of one format; returns their reports."""
+    """Exports the bundles of one format, unless they exist; returns their reports."""
     weights = out / "model.pth"
     if not weights.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -100,21 +110,22 @@ def export(model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]
                 f"--out={bundle}",
             )
         report = json.loads((bundle / "report.json").read_text())
-        # Where the data lay is of no interest to a reader.
+        # The paths of the data on this machine mean nothing to a reader.
         reports.append({k: v for k, v in report.items() if k not in ("calibration", "validation")})
     return reports
 
 
 def markdown(reports: list[dict[str, Any]]) -> str:
-    """One table for each task, a row for each format and precision."""
+    """Returns the result file: a table for each task, with a row for each format and precision."""
     texts = [
         "# Trained models in every runtime",
         "`python -m experiments.exports`: bundles of `python -m convert.export` from the weights of "
-        "[`trashnet`](trashnet.md) and [`camvid`](camvid.md), each verified against the model in JAX. Scores are of "
-        "whole validation splits, one image of the fixed input size at a time; int8 is calibrated with 100 training "
-        f"images, and refused where it drops more than {MAX_DROP:g} points. Relative RMS: of the differences of "
-        "logits, over that of the logits. Outside: operators that the runtime's fast path does not take. ms: the "
-        "network alone, median of 30 runs, one thread; see [`deployment_cpu`](deployment_cpu.md) for careful ones.",
+        "[`trashnet`](trashnet.md) and [`camvid`](camvid.md), each verified against the model in JAX. Scores are on "
+        "whole validation splits, one image of the fixed input size at a time. int8 is calibrated with 100 training "
+        f"images, and refused if the score drops by more than {MAX_DROP:g} points. Relative RMS is the RMS of the "
+        "differences of the logits over the RMS of the logits. Outside are the operators that the runtime's fast "
+        "path cannot run. ms is the median of 30 runs of the network alone on one thread; "
+        "[`deployment_cpu`](deployment_cpu.md) has more careful measurements.",
     ]
     for task in dict.fromkeys(report["task"] for report in reports):
         texts += _section([report for report in reports if report["task"] == task])

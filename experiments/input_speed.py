@@ -1,20 +1,20 @@
-"""Input speed: decoded and augmented 224 x 224 images per second of one core, for the ImageNet recipe.
+"""Measures input speed for the ImageNet recipe: decoded and augmented 224 x 224 images per second of one core.
 
     python -m experiments.input_speed
 
 Two sides read the same JPEG files (random textures of about 500 x 375, quality 90, in a temporary folder) and
-make batches with random resized crop, flip and `rand-m9-mstd0.5`; normalisation and erasing follow on the
-device.
+make batches with random resized crop, flip and `rand-m9-mstd0.5`. Normalisation and erasing are not measured,
+because they happen on the device.
 
-- ours: `sources.ImageFolder`, `transforms.TrainTransform`, `pipeline.train_batches` without workers.
+- ours: `sources.ImageFolder`, `transforms.TrainTransform` and `pipeline.train_batches`, without workers.
 - timm: `torch.utils.data.DataLoader` without workers, over the steps of timm's loader. timm needs torchvision,
   which has no build for CPU-only torch, so those steps are written out below after `seaformer-cls/timm/data`.
-  The RandAugment operations are Pillow calls on both sides, and the table of them is shared.
-  Against timm's own modules with the Python part of torchvision 0.29 the rate differed by less than 1 %.
+  The RandAugment operations are Pillow calls on both sides, and both use the same table of them.
+  Compared with timm's own modules and the Python part of torchvision 0.29, the rate differed by less than 1 %.
 
-Each side is a process pinned to one core, the same for both; they take turns in short rounds, so that a change
-in the machine's load meets both. A rate is images per second of CPU time of the process, which on an idle core
-is wall-clock time and on a shared one leaves out what other programs used. Prints a table and writes
+Each side is a process pinned to the same core. They take turns in short rounds, so that a change in the machine's
+load affects both. A rate is images per second of the process's CPU time. On an idle core that is wall-clock time; on
+a shared core it excludes the time that other programs used. Prints a table and writes
 experiments/results/input_speed.json.
 """
 
@@ -54,7 +54,7 @@ def write_photos(root: pathlib.Path) -> float:
 
 
 def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """A sum of noises whose amplitude falls with their frequency, as in photographs."""
+    """Returns a sum of noises whose amplitude falls with their frequency, as in photographs; uint8 [H, W, 3]."""
     total = np.full((height, width, 3), 128.0)
     for cells in (4, 8, 16, 32, 64, 128, 256, 512):
         noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3)).astype(np.uint8))
@@ -65,7 +65,7 @@ def _texture(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 class AsManyAsImageNet:
-    """The elements of a source again and again: grain's shuffle takes 0.1 ms per index of a tiny data set."""
+    """Repeats a source to ImageNet's length, because grain's shuffle takes 0.1 ms per index of a tiny data set."""
 
     def __init__(self, source):
         self.source = source
@@ -78,15 +78,15 @@ class AsManyAsImageNet:
 
 
 def our_batches(root: pathlib.Path, seed: int):
-    """An iterator of batches with `image` uint8 [BATCH, 224, 224, 3] and `label`."""
-    record = config.default()
-    transform = TrainTransform(SIZE, record.augment, record.data.mean)
+    """Returns an iterator of batches with `image` uint8 [BATCH, 224, 224, 3] and `label`."""
+    recipe = config.default()
+    transform = TrainTransform(SIZE, recipe.augment, recipe.data.mean)
     source = AsManyAsImageNet(sources.ImageFolder(root, "train", images.decode_pillow))
     return pipeline.train_batches(source, transform, batch_size=BATCH, seed=seed)
 
 
 def timm_batches(root: pathlib.Path, seed: int):
-    """An iterator of (images uint8 [BATCH, 3, 224, 224], labels), as torch tensors."""
+    """Returns an iterator of (images uint8 [BATCH, 3, 224, 224], labels), as torch tensors."""
     import torch
 
     torch.set_num_threads(1)
@@ -100,7 +100,7 @@ def timm_batches(root: pathlib.Path, seed: int):
 
 
 class TimmDataset:
-    """Files of an image folder through the steps of timm's `transforms_imagenet_train`, with a prefetcher."""
+    """An image folder with the steps of timm's `transforms_imagenet_train` for use with its prefetcher."""
 
     def __init__(self, folder: pathlib.Path):
         self.paths = sorted(folder.glob("*/*.jpg"))
@@ -124,7 +124,7 @@ class TimmDataset:
 
 
 class TimmOp:
-    """timm's AugmentOp for `rand-m9-mstd0.5`, around an operation of our table."""
+    """timm's AugmentOp for `rand-m9-mstd0.5`, applied to an operation of our table."""
 
     def __init__(self, op: Op):
         self.op = op
@@ -164,10 +164,10 @@ SIDES = {"ours": our_batches, "timm": timm_batches}
 
 
 def _serve(side: str, root: pathlib.Path, core: int, pipe) -> None:
-    """Makes BATCHES batches for each seed that arrives; answers with (CPU, wall-clock) images per second."""
+    """Makes BATCHES batches for each seed that arrives; sends back (CPU, wall-clock) images per second."""
     os.sched_setaffinity(0, {core})
     while (seed := pipe.recv()) is not None:
-        # A fresh iterator every round: what is read ahead after the last batch is not for free in the next.
+        # Every round starts a fresh iterator, so that no images that were read ahead in the last round come for free.
         cpu, wall = time.process_time(), time.perf_counter()
         batches = SIDES[side](root, seed)
         for _ in range(BATCHES):
@@ -179,7 +179,7 @@ def _serve(side: str, root: pathlib.Path, core: int, pipe) -> None:
 
 
 def _settle() -> None:
-    """Waits until the threads of a closed iterator have ended the batch in hand: the core is the other side's."""
+    """Waits until the threads of a closed iterator have finished, because the other side uses the core next."""
     before = -1.0
     while time.process_time() - before > 0.001:
         before = time.process_time()
@@ -187,7 +187,7 @@ def _settle() -> None:
 
 
 def take_turns(root: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
-    """ROUNDS rounds of each side in turn, after one that is not counted; rates (CPU, wall-clock) per side."""
+    """Runs each side in turn, ROUNDS times after an uncounted round; returns (CPU, wall-clock) rates per side."""
     context = multiprocessing.get_context("spawn")
     core = max(os.sched_getaffinity(0))
     pipes, processes = {}, []
@@ -207,7 +207,7 @@ def take_turns(root: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def figures(rates: dict[str, list[tuple[float, float]]]) -> dict[str, dict[str, float]]:
-    """Medians per side, and quartiles of the rounds' ratios of CPU rates."""
+    """Returns the median rates of each side, and median and quartiles of the ratios of CPU rates, round by round."""
     cpu, wall = ({side: [pair[i] for pair in rates[side]] for side in SIDES} for i in (0, 1))
     ratios = [our / timm for our, timm in zip(cpu["ours"], cpu["timm"], strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
@@ -223,13 +223,13 @@ def main() -> None:
         root = pathlib.Path(folder)
         setting = {"jpeg_kilobytes": round(write_photos(root), 1), "batch": BATCH}
         setting |= {"images_per_round": BATCH * BATCHES, "rounds": ROUNDS}
-        found = figures(take_turns(root))
+        rates = figures(take_turns(root))
     print(f"{'side':6} {'img/s CPU':>10} {'img/s wall':>11}")
     for side in SIDES:
-        cpu, wall = found["images_per_cpu_second"][side], found["images_per_wall_second"][side]
+        cpu, wall = rates["images_per_cpu_second"][side], rates["images_per_wall_second"][side]
         print(f"{side:6} {cpu:10.1f} {wall:11.1f}")
-    print("ours / timm, CPU: median {median}, quartiles {quartiles}".format(**found["ours_over_timm"]))
-    measure.write("input_speed", {"setting": setting, **found})
+    print("ours / timm, CPU: median {median}, quartiles {quartiles}".format(**rates["ours_over_timm"]))
+    measure.write("input_speed", {"setting": setting, **rates})
 
 
 if __name__ == "__main__":

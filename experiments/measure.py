@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, the machine's name, tables and result files."""
+"""Helpers of the benchmarks: measuring sides in turn, describing the machine, writing tables and result files."""
 
 import multiprocessing
 import os
@@ -13,12 +13,12 @@ from typing import NamedTuple
 from seaformer_jax import json_files, versions
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-_QUIET = 0.1  # Seconds before a turn: PyTorch's threads go on spinning on the cores after their work.
+_QUIET = 0.1  # Seconds of pause before a turn, because PyTorch's threads keep spinning on the cores after their work.
 _PACKAGES = ("jax", "flax", "grain", "numpy", "optax", "pillow", "torch")
 
 
 def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
-    """Returns the median seconds of each side; the sides take turns, so that load on the machine meets all."""
+    """Returns the median seconds of each side; the sides take turns, so that load on the machine affects all."""
     seconds = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():
@@ -30,40 +30,51 @@ def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: in
 
 
 class Side(NamedTuple):
-    """What `in_turn` found of one side."""
+    """Result of `in_turn` for one side.
 
-    seconds: float  # median of a run
-    peak_bytes: int  # of the process's resident memory
-    facts: dict  # what the side told of itself
+    Attributes:
+        seconds: Median time of a run.
+        peak_bytes: Peak resident memory of the process.
+        facts: The facts that the side returned about itself.
+    """
+
+    seconds: float
+    peak_bytes: int
+    facts: dict
 
 
 def in_turn(
     sides: dict[str, Callable[[], tuple[Callable[[], object], dict]]], rounds: int, warm_up: int = 2
 ) -> dict[str, Side]:
-    """Measures every side in a process of its own; the processes take turns, so that load on the machine meets all.
+    """Measures every side in its own process; the processes take turns, so that load on the machine affects all.
 
-    In one process the libraries' thread pools are in each other's way: a JAX step next to PyTorch takes twice its
-    time.
+    In one process the libraries' thread pools hinder each other: a JAX step next to PyTorch takes twice its time.
 
     Args:
-        sides: name -> function without arguments, called in the new process (so it must be picklable), that returns
-          (a function that does the work once and waits for it, facts for the table).
-        rounds: counted runs of each side.
-        warm_up: runs before them.
+        sides: Name -> function without arguments that is called in the new process, so it must be picklable. It
+            returns (a function that does the work once and waits for it, facts for the table).
+        rounds: Counted runs of each side.
+        warm_up: Uncounted runs before them.
+
+    Returns:
+        Name -> result.
     """
+    # 1. The processes prepare at the same time.
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for name, prepare in sides.items():
         pipes[name], theirs = context.Pipe()
         context.Process(target=_serve, args=(prepare, theirs), daemon=True).start()
-        theirs.close()  # Or the end of a process that fails would never be noticed here.
+        theirs.close()  # With this end open, `recv` would wait forever for a process that failed.
     facts = {name: pipe.recv() for name, pipe in pipes.items()}
+    # 2. One process runs at a time.
     seconds = {name: [] for name in sides}
     for _ in range(warm_up + rounds):
         for name, pipe in pipes.items():
             time.sleep(_QUIET)
             pipe.send(True)
             seconds[name].append(pipe.recv())
+    # 3. Each process ends and sends its peak memory.
     peaks = {}
     for name, pipe in pipes.items():
         pipe.send(False)
@@ -75,11 +86,11 @@ def in_turn(
 
 
 def _serve(prepare: Callable[[], tuple[Callable[[], object], dict]], pipe) -> None:
-    """Prepares a side, then times it for every True that arrives; tells its peak memory at the end."""
+    """Prepares a side, times a run for every True that arrives, and sends the peak memory at the end."""
     run, facts = prepare()
     pipe.send(facts)
     while pipe.recv():
-        run()  # Not counted: after the others' turn the caches are cold, and steps of a training are not.
+        run()  # Not counted: the other sides left the caches cold, but in training they are warm.
         began = time.perf_counter()
         run()
         pipe.send(time.perf_counter() - began)
@@ -87,12 +98,12 @@ def _serve(prepare: Callable[[], tuple[Callable[[], object], dict]], pipe) -> No
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores in use, Python and package versions."""
+    """Returns the name of the processor, the cores in use, and the versions of Python and of the packages."""
     names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
     packages = {name: versions.installed(name) for name in _PACKAGES}
     present = {name: version for name, version in packages.items() if version}
@@ -106,7 +117,7 @@ def _cpuinfo() -> list[str]:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows of the same keys as Markdown; numbers with three digits."""
+    """Returns rows with the same keys as a Markdown table; floats have three significant digits."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     for row in rows:
         cells = (f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values())
@@ -119,7 +130,7 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write(name: str, figures: dict) -> None:
-    """Writes results/<name>.json: the machine and the figures."""
+    """Writes results/<name>.json with a description of the machine and the figures."""
     path = RESULTS / f"{name}.json"
     json_files.write(path, {"machine": machine(), **figures})
     print(f"written to {path}")

@@ -1,8 +1,8 @@
-"""The first run: trains, evaluates, predicts and converts SeaFormer-Tiny with the commands a user would type.
+"""The first run: trains, evaluates, predicts with and converts SeaFormer-Tiny, with the commands a user would type.
 
     make quickstart        (or: python -m experiments.quickstart [--out runs/quickstart])
 
-Run again, it resumes or finds the training complete, and does the rest once more.
+A second call resumes the training, or finds it complete, and repeats the other steps.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from seaformer_jax.data.classification.transforms import EvalTransform
 from seaformer_jax.data.shapes import Shapes
 from seaformer_jax.evaluation.report import draw_contact_sheet
 from seaformer_jax.models.registry import create_model
-from seaformer_jax.training import checkpoint, state, workdir
+from seaformer_jax.models.variables import update_model
+from seaformer_jax.training import checkpoint, workdir
 
 CONFIG = "configs/quickstart.py"
-IMAGES = 24
+IMAGES = 24  # Validation images to predict on.
 
 
 def main() -> None:
@@ -48,6 +49,7 @@ def main() -> None:
 
 
 def command(title: str, module: str, *arguments: str) -> None:
+    """Prints a title and runs `python -m module arguments`."""
     print(f"\n=== {title}", flush=True)
     runs.call(module, *arguments)
 
@@ -63,7 +65,7 @@ def write_images(folder: pathlib.Path) -> None:
 
 
 def draw_predictions(run: pathlib.Path) -> None:
-    """Draws the images under their true and predicted labels, wrong ones in red."""
+    """Draws the images below their true and predicted labels; wrong predictions are red."""
     rows = [json.loads(line) for line in (run / "predictions/predictions.jsonl").read_text().splitlines()]
     images, titles, colors = [], [], []
     for row in rows:
@@ -76,7 +78,8 @@ def draw_predictions(run: pathlib.Path) -> None:
 
 
 def compare_logits(run: pathlib.Path) -> float:
-    """Returns the largest difference of the JAX and the PyTorch model's logits on the images."""
+    """Returns the largest absolute difference between the JAX and the PyTorch model's logits on the images."""
+    # 1. The images, prepared as for evaluation.
     config, class_names = workdir.read(run)
     crop = EvalTransform(config.data.image_size, config.eval.crop_fraction, config.eval.interpolation)
     crops = [
@@ -86,9 +89,10 @@ def compare_logits(run: pathlib.Path) -> float:
     images = (np.stack(crops) / 255 - config.data.mean) / config.data.std
     images = images.astype(np.float32)  # [B, H, W, 3]
 
+    # 2. The JAX model with the weights of the checkpoint, PyTorch's with the converted ones.
     ours = create_model(config.model.name, num_classes=len(class_names))
     _, params, batch_stats = checkpoint.load_weights(run, config.eval.use_ema)
-    state.update_model(ours, params, batch_stats)
+    update_model(ours, params, batch_stats)
     theirs = torch_model.create_model(config.model.name, num_classes=len(class_names)).eval()
     weights = files.read_state_dict(run / "model.pth")
     theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
@@ -98,6 +102,7 @@ def compare_logits(run: pathlib.Path) -> float:
 
 
 def print_summary(run: pathlib.Path, difference: float) -> None:
+    """Prints the results and where they are; ends the script with an error if the logits differ too much."""
     results = runs.results(run)
     if difference > 1e-4:
         sys.exit(f"JAX and PyTorch differ by {difference:.1e} in the logits; at most 1e-4 was expected")

@@ -1,4 +1,4 @@
-"""What the experiments that train share: running the documented commands, and reading what a run left behind."""
+"""Helpers of the experiments that train: running the documented commands, and reading the results of a run."""
 
 import json
 import pathlib
@@ -7,14 +7,17 @@ import sys
 
 
 def call(module: str, *arguments: str) -> None:
-    """Prints and runs `python -m module arguments`; a failure ends the script with its status."""
+    """Prints and runs `python -m module arguments`; if that fails, ends the script with the same exit status."""
     print(f"$ python -m {module} {' '.join(arguments)}", flush=True)
     if status := subprocess.call([sys.executable, "-m", module, *arguments]):
         sys.exit(status)
 
 
 def train(run: pathlib.Path, config: str, *flags: str) -> pathlib.Path:
-    """Trains with a recipe, or goes on with that, and evaluates; of a finished run nothing is done again."""
+    """Trains with a recipe in the workdir `run` and evaluates; returns the workdir.
+
+    An unfinished run resumes; nothing is repeated in a finished one.
+    """
     call("seaformer_jax.train", f"--config={config}", f"--workdir={run}", *flags)
     if not (run / "results.json").exists():
         call("seaformer_jax.evaluate", f"--workdir={run}")
@@ -22,16 +25,19 @@ def train(run: pathlib.Path, config: str, *flags: str) -> pathlib.Path:
 
 
 def curve(run: pathlib.Path) -> list[dict]:
-    """The rows of metrics.jsonl; none before the first."""
+    """Returns the rows of metrics.jsonl, an empty list if the file does not exist yet."""
     path = run / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def minutes(run: pathlib.Path) -> float:
-    """From claiming the workdir to the last row of metrics.jsonl: compilation and validation are part of it."""
+    """Returns the minutes from creating the workdir to the last row of metrics.jsonl.
+
+    They include compilation and validation.
+    """
     return ((run / "metrics.jsonl").stat().st_mtime - (run / "config.json").stat().st_mtime) / 60
 
 
 def results(run: pathlib.Path) -> dict:
-    """What `evaluate` wrote."""
+    """Returns the scores that `evaluate` wrote."""
     return json.loads((run / "results.json").read_text())

@@ -1,11 +1,12 @@
-"""Class maps of whole images, every size against the PyTorch model with the same weights, and peak memory.
+"""Measures time and peak memory of class maps of whole images, against the PyTorch model with the same weights.
 
     python -m experiments.segmentation_speed [--models tiny,small] [--rounds 5]
 
-One image, 512x512 and 1024x2048 pixels, to the class of every pixel. Ours is what `evaluate` runs
-(`evaluation/inference.py`). PyTorch's is the model of `convert/torch_segmentation.py` and the test path of mmseg:
-logits resized to the image, softmax, argmax. The sides are processes of their own that take turns. The training step
-at 512x512 is `python -m experiments.train_speed --task segmentation`.
+A run goes from one image of 512x512 or 1024x2048 pixels to the class of every pixel, for every size of the model.
+Our side is the code of `evaluate` (`evaluation/inference.py`). PyTorch's side is the model of
+`convert/torch_segmentation.py` with the test path of mmseg: resize the logits to the image, softmax, argmax. Each
+side has its own process, and the processes take turns. `python -m experiments.train_speed --task segmentation`
+measures the training step at 512x512.
 
 Prints a table and writes experiments/results/segmentation_speed_<backend>.json.
 """
@@ -26,22 +27,22 @@ from seaformer_jax import config as configs
 from seaformer_jax.evaluation import inference
 from seaformer_jax.models.registry import create_model
 
-SIZES = ((512, 512), (1024, 2048))
+SIZES = ((512, 512), (1024, 2048))  # Height and width of the image.
 CLASSES = 150
 
 
 def our_classes(name: str, height: int, width: int):
-    """Returns (a function that maps one image and waits for the result, facts)."""
+    """Returns (a function that makes the class map of one image in JAX and waits for it, no facts)."""
     model = create_model(
         name, "segmentation", num_classes=CLASSES, dtype="bfloat16" if sides.on_gpu() else "float32"
     )
     graphdef, state = nnx.split(model)
-    record = configs.segmentation().eval
+    settings = configs.segmentation().eval
 
     @jax.jit
     def classes(state, images, size):
         model = nnx.merge(graphdef, state)
-        return inference.predict(model, [images], size, (height, width), record)
+        return inference.predict(model, [images], size, (height, width), settings)
 
     image = jnp.asarray(examples(height, width).transpose(0, 2, 3, 1))
     size = jnp.asarray([[height, width]])
@@ -49,11 +50,12 @@ def our_classes(name: str, height: int, width: int):
 
 
 def examples(height: int, width: int) -> np.ndarray:
+    """Returns one image of noise, float32 [1, 3, height, width]; the same for both sides."""
     return np.random.default_rng(0).standard_normal((1, 3, height, width)).astype(np.float32)
 
 
 def their_classes(name: str, height: int, width: int, state_dict: dict[str, np.ndarray], cores: int):
-    """Returns (a function that maps one image and waits for the result, facts)."""
+    """Returns (a function that makes the class map of one image in PyTorch and waits for it, no facts)."""
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
     torch.set_num_threads(cores)
@@ -71,16 +73,16 @@ def their_classes(name: str, height: int, width: int, state_dict: dict[str, np.n
 
 
 def compare(name: str, height: int, width: int, rounds: int) -> dict:
-    """Measures one model at one size; returns its row of the table."""
+    """Measures one model at one image size; returns its row of the table."""
     state_dict = weights.to_torch(create_model(name, "segmentation", num_classes=CLASSES))
-    found = measure.in_turn(
+    results = measure.in_turn(
         {
             "jax": functools.partial(our_classes, name, height, width),
             "torch": functools.partial(their_classes, name, height, width, state_dict, cores=measure.cores()),
         },
         rounds,
     )
-    ours, theirs = found["jax"], found["torch"]
+    ours, theirs = results["jax"], results["torch"]
     return {
         "model": name,
         "image": f"{height}x{width}",

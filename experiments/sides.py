@@ -1,7 +1,7 @@
-"""The two sides of a training-speed table: our jitted step, and PyTorch's eager or compiled one.
+"""The two sides of a training-speed table: our jitted step, and PyTorch's eager or compiled step.
 
-Each function runs in a process of its own (`measure.in_turn`) and returns (a function that runs one step and waits
-for it, facts for the table). Both sides see the same images and labels.
+`our_step` and `their_step` run in separate processes (`measure.in_turn`). Each returns (a function that runs one step
+and waits for it, facts for the table). Both sides see the same images and labels.
 """
 
 import time
@@ -20,17 +20,18 @@ from seaformer_jax.models.registry import create_model
 from seaformer_jax.training import state as states
 from seaformer_jax.training.step import make_train_step
 
-LEARNING_RATE = 1e-5  # Small, so that both sides keep doing the same thing.
+LEARNING_RATE = 1e-5  # So small that the weights hardly change and both sides compute the same thing.
 CLASSES = {"classification": 1000, "segmentation": 150}
 _TORCH = {"classification": torch_model, "segmentation": torch_segmentation}
 
 
 def on_gpu() -> bool:
+    """Returns whether JAX runs on a GPU."""
     return jax.default_backend() == "gpu"
 
 
 def examples(task: str, batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images [batch, 3, size, size] and labels: [batch] or, for segmentation, [batch, size, size]."""
+    """Returns images [batch, 3, size, size] and labels [batch], or for segmentation [batch, size, size]."""
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, 3, size, size)).astype(np.float32)
     shape = (batch,) if task == "classification" else (batch, size, size)
@@ -38,6 +39,14 @@ def examples(task: str, batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def our_step(name: str, task: str, batch: int, size: int):
+    """Returns our step and its facts: on a GPU, the seconds that its memory traffic takes at least.
+
+    Args:
+        name: Name of the model.
+        task: "classification" or "segmentation".
+        batch: Images.
+        size: Height and width of an image.
+    """
     model = create_model(name, task, num_classes=CLASSES[task], dtype="bfloat16" if on_gpu() else "float32")
 
     def loss(model, batch, key):
@@ -59,15 +68,16 @@ def our_step(name: str, task: str, batch: int, size: int):
         state, metrics = compiled(state, data)
         return float(metrics["loss"])
 
+    # XLA's count of bytes over the measured bandwidth is a floor for the time of the step.
     moved = compiled.cost_analysis()["bytes accessed"]
     return run, {"floor_seconds": moved / _bandwidth()} if on_gpu() else {}
 
 
 def _bandwidth() -> float:
-    """Bytes per second of a large copy on the device, read plus written."""
+    """Returns the device's memory bandwidth in bytes per second, read plus written, from copying a large array."""
     x = jnp.ones((256, 1024, 1024), jnp.float32)
     copy = jax.jit(lambda x: x + 1)
-    jax.block_until_ready(copy(x))
+    jax.block_until_ready(copy(x))  # Compiles.
     seconds = []
     for _ in range(10):
         began = time.perf_counter()
@@ -85,7 +95,17 @@ def their_step(
     memory_format: str,
     cores: int,
 ):
-    """Args: `state_dict` of our model, `memory_format` of torch ("channels_last"), `cores` to use."""
+    """Returns PyTorch's step and no facts.
+
+    Args:
+        name: Name of the model.
+        task: "classification" or "segmentation".
+        batch: Images.
+        size: Height and width of an image.
+        state_dict: Weights of our model, under the official names.
+        memory_format: Name of a memory format of torch, such as "channels_last".
+        cores: Number of CPU cores to use.
+    """
     gpu = torch.cuda.is_available()
     device, layout = torch.device("cuda" if gpu else "cpu"), getattr(torch, memory_format)
     torch.set_num_threads(cores)

@@ -1,16 +1,19 @@
-"""Training step of every size against the PyTorch model with the same weights.
+"""Measures the training step of every size against the PyTorch model with the same weights.
 
     python -m experiments.train_speed [--task segmentation] [--models tiny,small] [--batch 16] [--size 224]
 
-Both sides take the same normalised images and labels through forward pass, cross-entropy (for segmentation of the
-logits upsampled to the labels' size), backward pass and AdamW. Ours is the jitted step of `training/step.py`.
-PyTorch's is the model of `convert/` in channels_last, and on a CPU in its default layout, too, which is how the
-official code runs; on a GPU under autocast to bfloat16 and `torch.compile`. The sides are processes of their own that
-take turns (`measure.in_turn`); ratios are those of the medians. On a GPU the share of the memory-bandwidth floor is
-the bytes that XLA counts for our step, over the measured bandwidth of a large copy, over the step's time.
+A step takes the same normalised images and labels on both sides and consists of forward pass, cross-entropy (in
+segmentation after up-sampling the logits to the labels' size), backward pass and AdamW. Our side is the jitted step
+of `training/step.py`. PyTorch's side is the model of `convert/`. On a CPU it runs in channels_last and also in the
+default layout, which is how the official code runs; on a GPU it runs in channels_last under autocast to bfloat16 and
+`torch.compile`. Each side has its own process, and the processes take turns (`measure.in_turn`). Ratios are ratios of
+the medians.
 
-Prints a table and writes experiments/results/train_speed_<task>_<backend>.json. On a CPU run it, like a training,
-with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment.
+On a GPU the table has a share of the memory-bandwidth floor. The floor is the bytes that XLA counts for our step,
+divided by the measured bandwidth of a large copy; the share is the floor divided by the time of the step.
+
+Prints a table and writes experiments/results/train_speed_<task>_<backend>.json. On a CPU set
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, as for training.
 """
 
 import argparse
@@ -22,7 +25,7 @@ from convert import weights
 from experiments import measure, sides
 from seaformer_jax.models.registry import create_model
 
-DEFAULTS = {"classification": (16, 224), "segmentation": (2, 512)}  # Images, and pixels a side.
+DEFAULTS = {"classification": (16, 224), "segmentation": (2, 512)}  # Images, and pixels along a side.
 
 
 def compare(name: str, task: str, batch: int, size: int, rounds: int) -> dict:
@@ -32,14 +35,14 @@ def compare(name: str, task: str, batch: int, size: int, rounds: int) -> dict:
     layouts = ("channels_last",) if sides.on_gpu() else ("channels_last", "contiguous_format")
     both = {"jax": functools.partial(sides.our_step, name, task, batch, size)}
     both |= {layout: functools.partial(theirs, memory_format=layout) for layout in layouts}
-    found = measure.in_turn(both, rounds)
+    results = measure.in_turn(both, rounds)
     row = {"model": name, "batch": batch, "size": size}
-    row |= {f"{side}_images_per_second": batch / found[side].seconds for side in both}
-    row |= {f"over_{layout}": found[layout].seconds / found["jax"].seconds for layout in layouts}
+    row |= {f"{side}_images_per_second": batch / results[side].seconds for side in both}
+    row |= {f"over_{layout}": results[layout].seconds / results["jax"].seconds for layout in layouts}
     if sides.on_gpu():
-        row["share_of_bandwidth_floor"] = found["jax"].facts["floor_seconds"] / found["jax"].seconds
+        row["share_of_bandwidth_floor"] = results["jax"].facts["floor_seconds"] / results["jax"].seconds
     else:
-        row |= {f"{side}_peak_gb": found[side].peak_bytes / 1e9 for side in both}
+        row |= {f"{side}_peak_gb": results[side].peak_bytes / 1e9 for side in both}
     return row
 
 

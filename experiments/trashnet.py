@@ -1,10 +1,10 @@
-"""SeaFormer-Tiny from scratch on TrashNet: killed half-way, resumed, evaluated in JAX and in PyTorch.
+"""Trains SeaFormer-Tiny from scratch on TrashNet: killed half-way, resumed, evaluated in JAX and in PyTorch.
 
     python -m experiments.trashnet --root PATH/TO/trashnet [--out runs/trashnet]
 
-Runs the documented commands in processes of their own: `train` with `configs/trashnet.py:tiny`, SIGKILL once half of
-the steps are done, `train` again to the end, `evaluate`, `convert.to_torch`. Then PyTorch evaluates the converted
-`.pth` on the same crops. Writes experiments/results/trashnet.json, .md and the curve, trashnet.png.
+Runs each documented command in its own process: `train` with `configs/trashnet.py:tiny`, killed with SIGKILL when
+half of the steps are done, `train` again to the end, `evaluate`, `convert.to_torch`. Then PyTorch evaluates the
+converted `.pth` on the same crops. Writes experiments/results/trashnet.json, .md and the curve, trashnet.png.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def train_until_half(train: list[str], run: pathlib.Path) -> int:
-    """Starts training and kills it without warning past half of the steps; returns the last step it logged."""
+    """Starts training and kills it after half of the steps; returns the last step that it logged."""
     process = subprocess.Popen([sys.executable, "-m", *train])
     while process.poll() is None:
         time.sleep(1)
@@ -83,6 +83,7 @@ def torch_top1(run: pathlib.Path) -> float:
 
 
 def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
+    """Writes the scores in JAX and PyTorch, the curve and the scores of each class."""
     config, _ = workdir.read(run)
     jax_top1, rows = runs.results(run)["top1"], runs.curve(run)
     figures = {
@@ -111,6 +112,7 @@ def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
 
 
 def draw(rows: list[dict], killed_at: int, path: pathlib.Path) -> None:
+    """Draws training and validation accuracy over the steps, and marks where the run was killed."""
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
     for key, factor, label in (

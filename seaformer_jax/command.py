@@ -1,8 +1,9 @@
-"""Running a command: flags, the config record, and errors as one line with exit status 2."""
+"""Runs a command: parses the flags, checks the config and reports errors as one line with exit status 2."""
 
 import logging as python_logging
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,12 +16,17 @@ from seaformer_jax.config_check import check
 from seaformer_jax.errors import UserError
 
 _EXIT_USER_ERROR = 2
+_INSTALLED = pathlib.Path(__file__).parents[
+    1
+]  # The folder that holds the packages seaformer_jax and configs.
+# `configs/NAME.py`, alone or behind `--config=`; a variant may follow.
+_RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and runs `main`; ends the process with its status.
+    """Parses the flags, runs `main` and ends the process with its exit status.
 
-    A `UserError` is one line on stderr and status 2, without a traceback.
+    A `UserError` is printed as one line on stderr, without a traceback, and ends the process with status 2.
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
@@ -31,34 +37,51 @@ def run(main: Callable[[], int | None]) -> None:
 
     try:
         app.run(lambda arguments: _reporting_errors(lambda: guarded(arguments)), flags_parser=_parse)
-    except UserError as error:
+    except UserError as error:  # Raised by the parser; errors of `main` are reported inside.
         sys.exit(_fail(error))
 
 
 def define_config(required: bool = True) -> flags.FlagHolder:
-    """Defines `--config FILE[:VARIANT]` and the `--config.key=value` overrides."""
-    holder = config_flags.DEFINE_config_file("config", None, "The recipe, e.g. configs/imagenet.py:tiny.")
+    """Defines the flag `--config FILE[:VARIANT]` and its overrides `--config.key=value`."""
+    holder = config_flags.DEFINE_config_file(
+        "config", None, "Recipe (config file and variant), e.g. configs/imagenet.py:tiny."
+    )
     if required:
         flags.mark_flag_as_required("config")
     return holder
 
 
 def setup_jax(config: ConfigDict) -> None:
-    """Turns on the persistent compilation cache (`config.compilation_cache`)."""
+    """Turns on JAX's persistent compilation cache if `config.compilation_cache` names a folder."""
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.compilation_cache))
+        # Caches every program that takes at least this many seconds to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def existing(flag: str, path: str) -> pathlib.Path:
-    """Returns `path`; UserError naming the flag where there is nothing."""
+    """Returns `path` as a `Path`.
+
+    Args:
+        flag: Name of the flag that holds the path, for the error message.
+        path: File or folder.
+    Raises:
+        UserError: `path` does not exist.
+    """
     if not pathlib.Path(path).exists():
         raise UserError(f"--{flag} {path} does not exist")
     return pathlib.Path(path)
 
 
 def output_folder(flag: str, path: str) -> pathlib.Path:
-    """Returns the folder `path`, made where it is not there; UserError naming the flag where it cannot be."""
+    """Returns the folder `path` and creates it if necessary.
+
+    Args:
+        flag: Name of the flag that holds the path, for the error message.
+        path: Folder.
+    Raises:
+        UserError: The folder cannot be created.
+    """
     folder = pathlib.Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,14 +93,22 @@ def output_folder(flag: str, path: str) -> pathlib.Path:
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
+    arguments = [_RECIPE.sub(_installed_recipe, argument) for argument in arguments]
     try:
         rest = flags.FLAGS(arguments)
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             check(flags.FLAGS.config)
         return rest
-    # ml_collections lets through whatever a file, a key or a value that it cannot use leads to.
+    # ml_collections passes on whatever error a broken config file, key or value causes.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
         raise UserError(flag_errors.explain(error, arguments)) from error
+
+
+def _installed_recipe(match: re.Match) -> str:
+    """Returns the recipe that was installed with the package, unless the working folder has a file of that path."""
+    flag, path = match.groups()
+    installed = _INSTALLED / path
+    return f"{flag}{installed if installed.exists() and not pathlib.Path(path).exists() else path}"
 
 
 def _reporting_errors(main: Callable[[], int | None]) -> int | None:
@@ -93,16 +124,17 @@ def _fail(error: UserError) -> int:
 
 
 def _log_plainly() -> None:
-    """The message alone, on stderr: the lines of a run are for people."""
+    """Logs the bare messages to stderr, without absl's prefix, because people read them."""
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
-    # JAX and Orbax talk through absl's logger too: about backends that are not there, about every file written.
+    # JAX and Orbax also log through absl, about missing backends and about every file written. So the filter passes
+    # all messages of this project, but only warnings and errors of other packages.
     root = pathlib.Path(__file__).parent.parent
-    ours = tuple(f"{root / room}{os.sep}" for room in ("seaformer_jax", "convert"))
+    ours = tuple(f"{root / package}{os.sep}" for package in ("seaformer_jax", "convert"))
 
     def worth_reading(record: python_logging.LogRecord) -> bool:
-        # Orbax warns of every checkpoint without validation metrics.
-        least = python_logging.ERROR if "orbax" in record.pathname else python_logging.WARNING
-        return record.levelno >= least or record.pathname.startswith(ours)
+        # Orbax warns about every checkpoint without validation metrics, so only its errors pass.
+        threshold = python_logging.ERROR if "orbax" in record.pathname else python_logging.WARNING
+        return record.levelno >= threshold or record.pathname.startswith(ours)
 
     logging.get_absl_handler().addFilter(worth_reading)

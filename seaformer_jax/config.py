@@ -1,8 +1,8 @@
-"""The configuration record: every key of every recipe, with its default.
+"""The config: every key of every recipe, with its default.
 
-A recipe in `configs/` starts from `default()` or `segmentation()` and changes what it means to change;
-`distillation()` adds what the student of another model needs. The command
-line changes single keys with `--config.optim.lr=0.01`. A key that is not here is an error, never a silent no-op.
+A recipe in `configs/` starts from `default()` or `segmentation()` and sets only the keys that differ;
+`distillation()` adds the keys for training a student with a teacher. The command line sets single keys, e.g.
+`--config.optim.lr=0.01`. An unknown key is an error, never silently ignored.
 """
 
 import pathlib
@@ -16,12 +16,18 @@ from seaformer_jax.errors import UserError, suggest
 
 ConfigDict = ml_collections.ConfigDict
 
-# Mean and standard deviation of ImageNet's red, green and blue, for images in [0, 1]; all official weights use them.
+# Mean and standard deviation of ImageNet's red, green and blue channel, for images in [0, 1]. All official weights
+# use them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def for_task_type(name: str) -> ConfigDict:
+    """Returns the default config of the task type `name`, "classification" or "segmentation"."""
+    return {"classification": default, "segmentation": segmentation}[name]()
+
+
 def default() -> ConfigDict:
-    """Returns the classification record that recipes start from (a laptop-sized run on `shapes`)."""
+    """Returns the default config for classification, a run on `shapes` that a laptop can do."""
     c = _common()
     c.task = ConfigDict({"name": "classification", "num_classes": 0, "label_smoothing": 0.1})
     c.augment = _augment()
@@ -30,38 +36,43 @@ def default() -> ConfigDict:
 
 
 def segmentation() -> ConfigDict:
-    """Returns the segmentation record that recipes start from: the official optimisation, run on `shapes`.
+    """Returns the default config for segmentation: the official optimiser settings, on the data set `shapes`.
 
-    What the official recipes have in common (seaformer-seg/local_configs/seaformer) is the default here.
+    The defaults are the values that the official recipes share (seaformer-seg/local_configs/seaformer).
     """
     c = _common()
     c.model.update(
         {
-            "fusion_widths": (),  # Channels of the fusion blocks; () leaves the variant's own.
-            "fusion": "sigmoid_multiply",  # sigmoid_multiply | multiply | add | sigmoid_add
+            "fusion_widths": (),  # Channels of each fusion block; () keeps those of the model size.
+            # How a fusion block combines its two inputs: sigmoid_multiply | multiply | add | sigmoid_add.
+            "fusion": "sigmoid_multiply",
         }
     )
     c.task = ConfigDict(
         {
             "name": "segmentation",
-            "num_classes": 0,  # 0: as many as the data set has
-            "loss_divisor": "all",  # The summed loss is divided by all pixels, as in mmseg, or by the "valid" ones.
+            "num_classes": 0,  # 0 takes the number of classes of the data set.
+            # Pixels that divide the summed loss: "all" of them, as in mmseg, or only the "valid" (labelled) ones.
+            "loss_divisor": "all",
         }
     )
     c.data.update(_segmentation_data())
     c.augment = ConfigDict(
         {
-            "scale_range": (0.5, 2.0),  # Of the image, about data.base_scale.
-            "cat_max_ratio": 0.75,  # No class may cover more of a crop; ten draws, then any.
-            "flip": 0.5,
-            "photometric": True,
+            "scale_range": (0.5, 2.0),  # Range of the random factor on data.base_scale.
+            # No class may cover this share or more of a crop's labelled pixels; after ten draws any crop is taken.
+            "cat_max_ratio": 0.75,
+            "flip": 0.5,  # Probability of a horizontal flip.
+            "photometric": True,  # Distort brightness, contrast, saturation and hue at random.
         }
     )
     c.optim.update({"lr": 2.5e-4, "weight_decay": 0.01, "ema_decay": 0.0})
-    # None without position embedding: a pattern that matches nothing is an error.
+    # The tuple times 0 or 1 follows model.position_embedding: it is () without the tables, because a pattern that
+    # matches no parameter is an error.
     tables = ml_collections.FieldReference((r".*_position/table",))
     c.optim.no_decay = tables * c.model.get_ref("position_embedding").to_int()
-    # The modules that no classifier has learn faster: the head, and the up-sampling of a distilled student.
+    # The segmentation head and a distilled student's up-sampling module learn faster, because a pre-trained
+    # classifier has neither of them.
     c.optim.lr_multipliers = ((r"(head|upsample)/.*", 10.0),)
     c.optim.schedule.update({"name": "poly", "warmup_steps": 1500})
     c.optim.schedule.warmup_init = c.optim.get_ref("lr") * 1e-6
@@ -70,21 +81,26 @@ def segmentation() -> ConfigDict:
 
 
 def distillation(record: ConfigDict) -> ConfigDict:
-    """Returns `record`, of segmentation or classification, with what distillation needs besides.
+    """Changes `record` into a config for distillation and returns it.
 
-    Its data, schedule and evaluation are those of the teacher's resolution; the student sees the images smaller.
+    Data, schedule and evaluation keep the teacher's resolution; the student sees the images reduced in size.
+
+    Args:
+        record: Config for segmentation or classification.
     """
     record.task.name = f"distilled_{record.task.name}"
-    record.model.upsample_ratio = 2.0  # Side of the teacher's image / side of the student's, at least 1.
-    record.model.upsample_width = 0  # Channels of the features that both compare; found with the teacher.
+    # Side of the teacher's image / side of the student's image, at least 1.
+    record.model.upsample_ratio = 2.0
+    record.model.upsample_width = 0  # Channels of the compared features; taken from the teacher.
     record.teacher = ConfigDict(
         {
-            "source": "",  # A workdir, or a checkpoint file with the official names.
-            "model": "",  # Of a file, which does not tell it: "seaformer_base", for example.
-            "sha256": "",  # Of the weights; found when they are read. A run keeps it and refuses another teacher.
+            "source": "",  # Workdir, or checkpoint file with the official parameter names.
+            "model": "",  # Model name for a checkpoint file, which does not contain it, e.g. "seaformer_base".
+            # Hash of the teacher's weights, set when they are read. A run stores it and refuses another teacher.
+            "sha256": "",
         }
     )
-    # Factors of the terms in distillation_losses.py; a term of weight 0 is left out.
+    # Weights and temperature of the terms in distillation_losses.py; a term with weight 0 is not computed.
     record.distillation = ConfigDict(
         {"cross_weight": 1.0, "feature_weight": 1.0, "output_weight": 1.0, "temperature": 1.0}
     )
@@ -93,19 +109,23 @@ def distillation(record: ConfigDict) -> ConfigDict:
 
 def _common() -> ConfigDict:
     c = ConfigDict()
-    c.seed = 0
-    c.total_steps = 1000
-    c.batch_size = 64  # Global: over all devices of all hosts.
-    c.dtype = "float32"  # Compute; parameters, statistics and losses stay float32.
+    c.seed = 0  # Seed of the initial weights, the data order, the augmentation and drop path.
+    c.total_steps = 1000  # Optimiser steps of the whole run, warm-up included.
+    c.batch_size = 64  # Images per step on all devices of all hosts together.
+    c.dtype = "float32"  # Compute type, float32 | bfloat16. Parameters, statistics and losses stay float32.
     c.log_every = 50  # Steps between progress lines.
-    c.init_from = ""  # A workdir, or a checkpoint file with the official names.
-    c.compilation_cache = "~/.cache/seaformer_jax/xla"  # "" switches it off.
+    c.init_from = ""  # Starting weights: a workdir, or a checkpoint file with the official parameter names.
+    c.compilation_cache = "~/.cache/seaformer_jax/xla"  # Folder of compiled programs; "" switches it off.
     c.model = _model()
     c.data = _data()
     c.optim = _optim()
+    # every: steps between evaluations, 0 evaluates only at the end; batch_size: images on all devices together;
+    # use_ema: evaluate the averaged weights if the run has them.
     c.eval = ConfigDict({"every": 500, "batch_size": 1, "use_ema": True})
+    # every: steps between checkpoints, 0 saves only at the end; keep: how many of the newest checkpoints are kept.
     c.checkpoint = ConfigDict({"every": 500, "keep": 2})
-    # Several hosts: the fields of jax.distributed.initialize; left empty where the cluster announces itself.
+    # For several hosts: the arguments of jax.distributed.initialize. Empty values let JAX find them, which works on
+    # TPU pods and with Slurm or Open MPI.
     c.distributed = ConfigDict({"enabled": False, "coordinator": "", "num_processes": 0, "process_id": -1})
     return c
 
@@ -113,16 +133,18 @@ def _common() -> ConfigDict:
 def _model() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "seaformer_tiny",
+            "name": "seaformer_tiny",  # One of seaformer_jax.list_models().
+            # Drop-path probability of the last layer of each stage; it rises linearly from 0 within the stage.
             "drop_path_rate": 0.1,
-            "bn_groups": 1,  # Groups of the global (micro)batch with their own BatchNorm statistics.
-            "detail_input": "qkv",  # qkv | conv | upconv | none: what detail enhancement reads
-            "detail_combine": "multiply",  # multiply | add
+            # Number of groups that the global (micro)batch is split into, each with its own BatchNorm statistics.
+            "bn_groups": 1,
+            "detail_input": "qkv",  # Input of detail enhancement: qkv | conv | upconv | none.
+            "detail_combine": "multiply",  # How detail enhancement joins the attention: multiply | add.
             "position_embedding": True,
-            # Of the seaformer_plus models; explained in models/attention/sea.py.
-            "adaptive": "",  # none | both | squeeze | expand; "" leaves the model's own.
-            "adaptive_source": "x",  # x | q
-            "adaptive_shared": False,  # over the heads
+            # For the seaformer_plus models; explained in models/attention/sea.py.
+            "adaptive": "",  # none | both | squeeze | expand; "" keeps the model's own value.
+            "adaptive_source": "x",  # Input of the adaptive weights: x (the feature map) | q (the queries).
+            "adaptive_shared": False,  # True uses the same adaptive weights for all heads.
             "adaptive_expansion": "linear",  # linear | sigmoid
         }
     )
@@ -132,66 +154,69 @@ def _data() -> ConfigDict:
     return ConfigDict(
         {
             "source": "shapes",  # shapes | folder | tfds
-            "root": "",  # folder: <root>/<split>/<class>/*.jpg; tfds: its data_dir
-            "name": "imagenet2012",  # tfds: the data set's name
+            "root": "",  # folder: holds <split>/<class>/*.jpg; tfds: the data_dir.
+            "name": "imagenet2012",  # tfds: name of the data set.
             "train_split": "train",
             "val_split": "val",
-            "image_size": 224,
-            "mean": IMAGENET_MEAN,  # Of images in [0, 1].
-            "std": IMAGENET_STD,
-            "workers": 0,  # Processes that decode and augment; 0 uses threads of this one.
-            "on_corrupt": "error",  # error | skip
-            "train_size": 4096,  # shapes: images in the training split
-            "val_size": 512,  # shapes: images in the validation split
+            "image_size": 224,  # Height and width of the model's input in pixels.
+            "mean": IMAGENET_MEAN,  # Per channel, for images in [0, 1].
+            "std": IMAGENET_STD,  # Per channel, for images in [0, 1].
+            "workers": 0,  # Processes that decode and augment; 0 uses threads of the main process.
+            "on_corrupt": "error",  # What an image that cannot be decoded causes: error | skip.
+            "train_size": 4096,  # shapes: images in the training split.
+            "val_size": 512,  # shapes: images in the validation split.
         }
     )
 
 
 def _segmentation_data() -> dict[str, Any]:
-    """What `data.source` may be, and what it reads of `root`, is in data/segmentation/sources.py."""
+    """Returns the keys of `data` that segmentation adds or changes.
+
+    data/segmentation/sources.py lists the values of `data.source` and the files that each expects in `data.root`.
+    """
     return {
-        "name": "scene_parse150",  # tfds: scene_parse150 | cityscapes
-        "image_size": 128,  # shapes alone
-        "base_scale": (
-            128,
-            128,
-        ),  # (long, short) side at most, keeping the ratio; augment.scale_range is about it
-        "crop_size": (128, 128),  # (height, width), multiples of 8
-        # pairs: folders below root, each with <split>/, and what the masks mean (data/labels.py)
-        "images": "images",
-        "annotations": "annotations",
-        "class_names": (),
-        "palette": (),  # (red, green, blue) of each class; () chooses distinct ones
-        "reduce_zero_label": False,
-        "ignore_label": 255,
-        "id_map": (),  # Pairs (value in the files, class or 255)
+        "name": "scene_parse150",  # tfds: scene_parse150 | cityscapes.
+        "image_size": 128,  # shapes: height and width of its images in pixels.
+        # Largest (long, short) side of the resized training image, which keeps its aspect ratio;
+        # augment.scale_range multiplies it.
+        "base_scale": (128, 128),
+        "crop_size": (128, 128),  # (height, width) of a training crop, multiples of 8.
+        # The other keys are for the source `pairs`; data/labels.py explains the encodings of masks.
+        "images": "images",  # Folder below root that holds <split>/ with the images.
+        "annotations": "annotations",  # Folder below root that holds <split>/ with the masks.
+        "class_names": (),  # One name per class.
+        "palette": (),  # (red, green, blue) of each class; () chooses distinct colours.
+        "reduce_zero_label": False,  # True ignores the value 0 and lowers the other values by 1.
+        "ignore_label": 255,  # Value of pixels that are not labelled.
+        "id_map": (),  # Pairs (value in the files, class or 255).
     }
 
 
 def _segmentation_eval() -> dict[str, Any]:
+    """Returns the keys of `eval` that segmentation adds."""
     return {
-        "scale": (128, 128),  # (long, short) side at most, keeping the ratio
-        "size_divisor": 0,  # The resized image is stretched to multiples of this; 0: left as it is
-        "mode": "whole",  # whole | slide
-        "slide_crop": (128, 128),  # (height, width) of a window
-        "slide_stride": (85, 85),  # (down, right) between windows
-        "scales": (1.0,),  # Factors on `scale`; class probabilities are averaged over them
-        "flip": False,  # Averages over the mirrored image, too.
+        "scale": (128, 128),  # Largest (long, short) side of the resized image, which keeps its aspect ratio.
+        "size_divisor": 0,  # Stretches the resized image to multiples of this; 0 leaves its size.
+        "mode": "whole",  # Input of the model: the whole image, or windows that slide over it (slide).
+        "slide_crop": (128, 128),  # slide: (height, width) of a window.
+        "slide_stride": (85, 85),  # slide: (down, right) pixels from one window to the next.
+        "scales": (1.0,),  # Factors on `scale`; the class probabilities of all scales are averaged.
+        "flip": False,  # True also averages over the mirrored image.
     }
 
 
 def _augment() -> ConfigDict:
     return ConfigDict(
         {
-            "crop_scale": (0.08, 1.0),
-            "crop_ratio": (3 / 4, 4 / 3),
+            "crop_scale": (0.08, 1.0),  # Range of a crop's share of the image's area.
+            "crop_ratio": (3 / 4, 4 / 3),  # Range of a crop's width / height.
             "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
-            "flip": 0.5,
-            "rand_augment": "rand-m9-mstd0.5",  # "" switches it off.
-            "erasing": 0.2,
-            "mixup": 0.0,
-            "cutmix": 0.0,
-            "mix_group": 128,  # Images that share one mixing factor: the official per-GPU batch.
+            "flip": 0.5,  # Probability of a horizontal flip.
+            "rand_augment": "rand-m9-mstd0.5",  # RandAugment in timm's notation; "" switches it off.
+            "erasing": 0.2,  # Probability of random erasing.
+            "mixup": 0.0,  # Alpha of mixup; 0 switches it off.
+            "cutmix": 0.0,  # Alpha of CutMix; 0 switches it off.
+            "mix_group": 128,  # Images that share one mixing factor: the official batch per GPU.
         }
     )
 
@@ -200,30 +225,31 @@ def _optim() -> ConfigDict:
     return ConfigDict(
         {
             "name": "adamw",  # rmsprop_tf | adamw | sgd | lamb | lars
-            "lr": 1e-3,
+            "lr": 1e-3,  # Base learning rate, for the whole batch.
             "weight_decay": 0.05,
             "momentum": 0.9,  # rmsprop_tf, sgd (Nesterov), lars
             "b1": 0.9,  # adamw, lamb
             "b2": 0.999,  # adamw, lamb
             "eps": 1e-8,
             "rms_decay": 0.9,  # rmsprop_tf
-            "clip_norm": 0.0,  # Global gradient norm; 0 switches clipping off.
-            "accumulate": 1,  # Microbatches per step, of batch_size / accumulate images each.
-            "no_decay": (r".*(scale|bias)$",),  # Regular expressions on parameter paths.
-            "lr_multipliers": (),  # ((regular expression, factor), ...)
-            "ema_decay": 0.9999,  # 0 switches the moving average off.
+            "clip_norm": 0.0,  # Largest global norm of the gradient; 0 switches clipping off.
+            "accumulate": 1,  # Microbatches per step, each of batch_size / accumulate images.
+            # Parameters without weight decay: regular expressions on their paths.
+            "no_decay": (r".*(scale|bias)$",),
+            "lr_multipliers": (),  # ((regular expression on parameter paths, factor), ...)
+            "ema_decay": 0.9999,  # Decay of the moving average of the weights; 0 switches it off.
             "schedule": ConfigDict(
                 {
                     "name": "cosine",  # step | cosine | poly
-                    "warmup_steps": 100,
-                    "warmup_init": 1e-6,  # Learning rate at step 0 (lr times the warm-up ratio of mmcv).
-                    "end_lr": 0.0,  # cosine, poly
-                    "power": 1.0,  # poly
-                    "decay_steps": 1.0,  # step: the rate falls by decay_rate every so many steps
+                    "warmup_steps": 100,  # Counted inside total_steps.
+                    "warmup_init": 1e-6,  # Learning rate at step 0; in mmcv it is lr times the warm-up ratio.
+                    "end_lr": 0.0,  # cosine, poly: learning rate at the end.
+                    "power": 1.0,  # poly: exponent of the decay.
+                    "decay_steps": 1.0,  # step: the rate is multiplied by decay_rate once in this many steps.
                     "decay_rate": 0.973,  # step
-                    "hold_steps": 1,  # The rate changes only every so many steps (an epoch in timm).
-                    "noise_from": 0,  # Step from which the rate is noisy; 0: never
-                    "noise_limit": 0.67,  # Draws beyond +- this share of the rate are drawn again.
+                    "hold_steps": 1,  # The rate changes only every hold_steps steps (an epoch in timm).
+                    "noise_from": 0,  # First step with noise on the rate; 0 switches the noise off.
+                    "noise_limit": 0.67,  # Limit of the noise as a share of the rate; larger draws are repeated.
                     "noise_seed": 42,
                 }
             ),
@@ -232,11 +258,14 @@ def _optim() -> ConfigDict:
 
 
 def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
-    """Returns `variant` where it is one of `variants`; UserError that lists them otherwise.
+    """Returns `variant` after checking that the recipe has it.
 
     Args:
-        recipe: path of the recipe, for the message.
-        variant: the part of `--config` after the colon.
+        recipe: Path of the recipe, for the error message.
+        variant: The part of `--config` after the colon.
+        variants: Names of the variants that the recipe has.
+    Raises:
+        UserError: `variant` is not one of `variants`; the message lists them.
     """
     variants = list(variants)
     if variant not in variants:
@@ -248,10 +277,10 @@ def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
 
 
 def save(config: ConfigDict, path: pathlib.Path) -> None:
-    """Writes the record as JSON; `load` reads it back."""
+    """Writes the config to the file `path` as JSON; `load` reads it back."""
     json_files.write(path, config.to_dict())
 
 
 def load(path: pathlib.Path) -> ConfigDict:
-    """Reads a record that `save` wrote (JSON's lists are tuples again)."""
+    """Returns the config that `save` wrote to the file `path`, with tuples in place of JSON's lists."""
     return ConfigDict(json_files.read(path))

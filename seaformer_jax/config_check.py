@@ -1,4 +1,4 @@
-"""The ranges of a record's values, so that nonsense is an error at the start and not a crash at step 500."""
+"""The allowed ranges of config values, so that a wrong value is an error at the start and not a crash at step 500."""
 
 import functools
 from collections.abc import Callable
@@ -8,21 +8,27 @@ from ml_collections import ConfigDict
 
 from seaformer_jax.errors import UserError
 
-Range = tuple[Callable[[Any], bool], str]  # Whether a value is inside, and what to say where it is not.
+# A test of a value, and the description of the values that pass it.
+Range = tuple[Callable[[Any], bool], str]
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for a value outside its range.
+    """Checks the values of `config` against their ranges.
 
-    Names (of models, sources, optimisers, ...) and patterns are checked where they are looked up.
+    Names (of models, sources, optimisers, ...) and patterns are checked where they are used.
+
+    Raises:
+        UserError: A value is outside its range, or contradicts another value.
     """
+    # 1. Single values.
     for keys, (holds, expected) in _RANGES.items():
         for key in keys.split():
             *sections, name = key.split(".")
             section = functools.reduce(lambda record, key: record.get(key, {}), sections, config)
-            # A key that is not there belongs to the record of another task.
+            # A missing key belongs to another task's config.
             if name in section and not holds(section[name]):
                 raise UserError(f"{key} is {section[name]!r}; expected {expected}")
+    # 2. Values that depend on each other.
     if "slide_crop" in config.eval and any(
         step > crop for step, crop in zip(config.eval.slide_stride, config.eval.slide_crop, strict=True)
     ):
@@ -41,7 +47,10 @@ def check(config: ConfigDict) -> None:
 
 
 def _check_ratio(config: ConfigDict) -> None:
-    """The student's images have whole pixels and, where pixels have labels, whole cells of 8 x 8."""
+    """Checks that the student's images have whole pixels and, in segmentation, whole cells of 8 x 8 pixels.
+
+    Segmentation logits are at 1/8, and the distillation terms compare them with the labels cell by cell.
+    """
     segments = "crop_size" in config.data
     key, sides = (
         ("crop_size", config.data.crop_size) if segments else ("image_size", (config.data.image_size,))
@@ -67,16 +76,21 @@ def _two_lengths(value: tuple) -> bool:
     return len(value) == 2 and min(value) >= 1
 
 
-_SMALLEST = 32  # Pixels along a side of an image: a single position is left at 1/32 and 1/64.
+# Pixels along a side of an image. At this size the feature maps at 1/32 and 1/64 are a single position.
+_SMALLEST = 32
 
 _RANGES: dict[str, Range] = {
-    # First: recipes compute other values from these.
+    # These come first, because recipes compute other values from them.
     "batch_size optim.accumulate": _at_least(1),
     "total_steps log_every model.bn_groups augment.mix_group": _at_least(1),
     "eval.batch_size checkpoint.keep data.train_size data.val_size": _at_least(1),
     "eval.every checkpoint.every data.workers task.num_classes": _at_least(0),
     "augment.mixup augment.cutmix": _at_least(0),
     "optim.weight_decay optim.clip_norm optim.schedule.warmup_steps": _at_least(0),
+    "optim.lr optim.schedule.hold_steps optim.schedule.decay_steps optim.schedule.noise_limit": (
+        lambda v: v > 0,
+        "a number above 0",
+    ),
     "data.image_size": _at_least(_SMALLEST),
     "distillation.cross_weight distillation.feature_weight distillation.output_weight": _at_least(0),
     "distillation.temperature": (lambda v: v > 0, "a number above 0"),
@@ -89,7 +103,7 @@ _RANGES: dict[str, Range] = {
     "augment.scale_range": (_rising, "two factors, the lower one first, such as (0.5, 2.0)"),
     "data.base_scale eval.scale": (_two_lengths, "the long and the short side, such as (2048, 512)"),
     "data.crop_size": (
-        # Logits are at 1/8, and the loss upsamples them by exactly 8.
+        # Logits are at 1/8, and the loss up-samples them by exactly 8.
         lambda v: _two_lengths(v) and min(v) >= _SMALLEST and not any(side % 8 for side in v),
         "height and width, multiples of 8 and at least 32, such as (512, 512)",
     ),

@@ -1,4 +1,4 @@
-"""Evaluates a run, or converted weights, and writes tables and pictures.
+"""Evaluates the weights of a run or of a checkpoint file and writes tables and pictures.
 
 python -m seaformer_jax.evaluate --workdir runs/tiny [--show-dir overlays]
 python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights seaformer_tiny.pth --out results
@@ -14,37 +14,46 @@ from ml_collections import ConfigDict
 from seaformer_jax import command, json_files, mesh
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.training import reporting, state, trained, workdir
+from seaformer_jax.models import pretrained
+from seaformer_jax.models.variables import split_model
+from seaformer_jax.training import reporting, trained, workdir
 
 _CONFIG = command.define_config(required=False)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its averaged weights are evaluated.")
 _WEIGHTS = flags.DEFINE_string(
-    "weights", None, "A .pth, .pth.tar or .safetensors file with the official names."
+    "weights",
+    None,
+    "A .pth, .pth.tar or .safetensors file with the official names, or weights of the package (camvid).",
 )
 _OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results (default: the workdir, or that of the weights)."
+    "out", None, "Folder for the results (default: the workdir, or the folder of the weights)."
 )
 _SHOW_DIR = flags.DEFINE_string(
-    "show-dir", None, "Folder for overlays of every validation image: its labels, and what the model sees."
+    "show-dir", None, "Folder for pictures of every validation image with its labels and predictions."
 )
 
 
 def main() -> int:
+    """Evaluates as the flags say; returns the exit status."""
+    # 1. The flags: where weights, config and results are.
     if bool(_WORKDIR.value) == bool(_WEIGHTS.value):
         raise UserError("give either --workdir, or --weights with --config")
     if _WEIGHTS.value and not _CONFIG.value:
-        raise UserError("--weights needs --config, which tells the model and the data")
+        raise UserError("--weights needs --config, which defines the model and the data")
     config = _CONFIG.value or workdir.read(command.existing("workdir", _WORKDIR.value))[0]
     folder = command.output_folder(
         "out", _OUT.value or _WORKDIR.value or str(pathlib.Path(_WEIGHTS.value).parent)
     )
+
+    # 2. JAX and the model. The hosts have to connect before JAX uses a device.
     mesh.initialize_distributed(config.distributed)
     command.setup_jax(config)
     mesh.check_batch_size("eval.batch_size", config.eval.batch_size)
     _, _, task, model, step = _load(config)
 
+    # 3. The evaluation and its results.
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh.create_mesh())
-    metrics = evaluator(*state.split_model(model))
+    metrics = evaluator(*split_model(model))
     results = task.summarize(metrics)
     logging.info("%s", reporting.results_line(step, results))
     record = {
@@ -55,18 +64,20 @@ def main() -> int:
     }
     json_files.write(folder / "results.json", record)
     task.write_report(metrics, folder)
-    if _SHOW_DIR.value and jax.process_index() == 0:
+    if _SHOW_DIR.value and jax.process_index() == 0:  # One process is enough to draw all pictures.
         task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
     logging.info("written to %s", folder)
     return 0
 
 
 def _load(config: ConfigDict) -> trained.Trained:
+    """Returns the model with the weights that the flags name."""
     if _WORKDIR.value:
         return trained.load(command.existing("workdir", _WORKDIR.value), config)
-    from convert.checkpoints import (
-        starting_weights,  # Only commands may reach for the room that knows PyTorch.
-    )
+    if _WEIGHTS.value in pretrained.list_weights():
+        return trained.load_pretrained(_WEIGHTS.value, config)
+    # Imported here, because only commands may import `convert`, and PyTorch may not be installed.
+    from convert.checkpoints import starting_weights
 
     return starting_weights.load(pathlib.Path(_WEIGHTS.value), config)
 

@@ -1,4 +1,4 @@
-"""What absl and ml_collections raise on a wrong command line, said in one line."""
+"""One-line messages for the errors that absl and ml_collections raise on a wrong command line."""
 
 import pathlib
 import re
@@ -15,7 +15,13 @@ _OVERRIDE = re.compile(r"--?config\.([\w.]+)")
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
-    """Returns what was wrong with the command line `arguments` that made `flags.FLAGS` raise `error`."""
+    """Returns a one-line message for an error of the flag parser.
+
+    Args:
+        error: The exception that `flags.FLAGS` raised.
+        arguments: The command line that it parsed.
+    """
+    # The first explanation that applies. Otherwise absl's own text, or the error prefixed with the flag --config.
     return (
         _raised_by_recipe(error)
         or _unreadable_file(error)
@@ -27,13 +33,17 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the message without line breaks."""
+    """Returns the message of `error` without line breaks."""
+    # The string of a KeyError is the repr of its message, in quotes.
     text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(str(text).split())
 
 
 def _raised_by_recipe(error: BaseException | None) -> str:
-    """The message of the first UserError: ml_collections wraps it into its traceback as text."""
+    """Returns the message of the innermost UserError that led to `error`, or "" if there is none.
+
+    ml_collections raises its own error, whose text contains the whole traceback of the UserError.
+    """
     message = ""
     while error is not None:
         message = one_line(error) if isinstance(error, UserError) else message
@@ -42,47 +52,55 @@ def _raised_by_recipe(error: BaseException | None) -> str:
 
 
 def _unreadable_file(error: Exception) -> str:
-    found = isinstance(error, OSError) and re.search(r"\[Errno \d+\] (.+): '(.+?)'", str(error))
-    if not found:
+    """Returns the message for a recipe that cannot be opened, or ""."""
+    match = isinstance(error, OSError) and re.search(r"\[Errno \d+\] (.+): '(.+?)'", str(error))
+    if not match:
         return ""
-    reason, path = found[1], pathlib.Path(found[2])
-    beside = [file.name for file in path.parent.glob("*.py")]
+    reason, path = match[1], pathlib.Path(match[2])
+    neighbours = [file.name for file in path.parent.glob("*.py")]
     return (
         f"--config {path}: {reason}; expected a recipe, e.g. configs/imagenet.py:tiny."
-        f"{suggest(path.name, beside)}"
+        f"{suggest(path.name, neighbours)}"
     )
 
 
 def _unknown_key(error: Exception, arguments: Sequence[str]) -> str:
+    """Returns the message for an override of a key that the config does not have, or ""."""
     known = _known_keys()
-    keys = [found[1] for argument in arguments if (found := _OVERRIDE.match(argument))]
+    keys = [match[1] for argument in arguments if (match := _OVERRIDE.match(argument))]
+    # 1. Overrides without a recipe that they could change.
     if keys and not any(re.match("--?config(=|$)", argument) for argument in arguments):
         return f"--config.{keys[0]} changes a recipe, and no recipe is given; put --config FILE before it"
     for key in keys:
+        # 2. No task has the key: it is a section, or the right name in the wrong section, or misspelt.
         if key not in known:
             below = ", ".join(name for name in known if name.startswith(f"{key}."))
             elsewhere = [name for name in known if name.endswith(f".{key}")]
-            hint = f" It holds {below}." if below else suggest(elsewhere[0] if elsewhere else key, known)
+            hint = f" It contains {below}." if below else suggest(elsewhere[0] if elsewhere else key, known)
             return f"--config.{key}: the config has no such value.{hint}"
+        # 3. Another task has the key, and ml_collections did not find it in this config.
         if isinstance(error, KeyError | AttributeError) and key.rpartition(".")[2] in one_line(error):
-            return f"--config.{key}: the config has no such value; it is one of another task's"
+            return f"--config.{key}: the config has no such value; it belongs to another task's config"
     return ""
 
 
 def _known_keys() -> dict[str, Any]:
-    """The keys of the records of all tasks, with their defaults."""
-    records = (config.segmentation(), config.default())
-    return {k: v for record in records for k, v in flatten_dict(record.to_dict(), sep=".").items()}
+    """Returns the keys of all tasks' configs, such as "optim.lr", with their defaults."""
+    defaults = (config.segmentation(), config.default())
+    return {k: v for default in defaults for k, v in flatten_dict(default.to_dict(), sep=".").items()}
 
 
 def _wrong_value(error: Exception) -> str:
-    found = re.match(r"flag --config\.([\w.]+)=(.*?): ", one_line(error))
-    if not found:
+    """Returns the message for an override whose value has the wrong type, or ""."""
+    match = re.match(r"flag --config\.([\w.]+)=(.*?): ", one_line(error))
+    if not match:
         return ""
-    default = _known_keys()[found[1]]
-    return f"--config.{found[1]} is {found[2]!r}; expected a value of type {type(default).__name__}, as {default!r}"
+    key, value = match.groups()
+    default = _known_keys()[key]
+    return f"--config.{key} is {value!r}; expected a value of type {type(default).__name__}, e.g. {default!r}"
 
 
 def _missing_flag(error: Exception) -> str:
-    found = re.search(r"Flag --(\w+) must have a value other than None", str(error))
-    return f"--{found[1]} is missing. {flags.FLAGS[found[1]].help}" if found else ""
+    """Returns the message for a required flag that was not given, or ""."""
+    match = re.search(r"Flag --(\w+) must have a value other than None", str(error))
+    return f"--{match[1]} is missing. {flags.FLAGS[match[1]].help}" if match else ""

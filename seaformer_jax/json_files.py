@@ -1,7 +1,7 @@
-"""JSON files as the project writes them: indented, with a line break at the end; lists are read as tuples.
+"""Reads and writes JSON files in the project's format: indented, with a line break at the end.
 
-Tuples, because the values end in frozen dataclasses and in configs, whose defaults are tuples. Needs the standard
-library alone, so that bundles can be read on a device.
+Lists are read as tuples, because the values go into frozen dataclasses and into configs, whose defaults are tuples.
+This module imports only the standard library, so that bundles can be read on a device.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def write(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes `content` to the file `path`."""
+    """Writes `content` to the file `path` and replaces what was in it."""
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -18,8 +18,8 @@ def read(path: pathlib.Path) -> Any:
     """Returns the content of the file `path`, with tuples in place of lists.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it does not hold JSON.
+        OSError: The file cannot be read.
+        ValueError: The file does not contain JSON.
     """
     return _tuples(json.loads(path.read_text()))
 

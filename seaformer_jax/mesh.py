@@ -1,4 +1,4 @@
-"""Data parallelism: one mesh axis over all devices of all hosts."""
+"""Data parallelism: a mesh with one axis over all devices of all hosts."""
 
 import jax
 import numpy as np
@@ -10,9 +10,11 @@ from seaformer_jax.errors import UserError
 
 
 def initialize_distributed(config: ConfigDict) -> None:
-    """Joins the other hosts of the run (`config.distributed`); to be called before JAX touches a device.
+    """Connects this process to the other hosts of the run; call it before JAX uses a device.
 
-    Empty fields leave the choice to `jax.distributed.initialize`, which knows TPU pods, Slurm and Open MPI.
+    Args:
+        config: The section `distributed` of the config. Empty fields leave the choice to
+            `jax.distributed.initialize`, which detects TPU pods, Slurm and Open MPI.
     """
     if not config.enabled:
         return
@@ -21,35 +23,43 @@ def initialize_distributed(config: ConfigDict) -> None:
         num_processes=config.num_processes or None,
         process_id=config.process_id if config.process_id >= 0 else None,
     )
-    # The first collective connects the hosts, and Gloo (on CPUs) waits only 30 s for the last of them: here, where
-    # they are in step, and not after each has opened its data and made its model.
+    # The first collective connects the hosts, and Gloo (on CPUs) waits only 30 s for the last of them. It therefore
+    # runs here, while the hosts are in step, and not after each has opened its data and created its model.
     multihost_utils.sync_global_devices("start")
 
 
 def create_mesh() -> Mesh:
-    """Returns the mesh ("data",) over all devices."""
-    # Auto axes: with Explicit ones, the default, optax's integer cross-entropy has no gradient on jax 0.12.
+    """Returns a mesh over all devices with the single axis "data"."""
+    # Auto axes, because with Explicit ones, the default, optax's integer cross-entropy has no gradient on jax 0.12.
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch spread over the devices."""
+    """Returns the sharding that splits the first axis of an array, the batch, over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """Returns the sharding that puts the whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Makes global arrays [B, ...] from this process's rows [B / processes, ...]."""
+    """Creates global arrays [B, ...], sharded over the batch, from this process's rows [B / processes, ...]."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
 def check_batch_size(key: str, batch_size: int, microbatches: int = 1) -> None:
-    """Raises UserError where `batch_size` (the value of config key `key`) does not fill the devices evenly."""
+    """Checks that the batch divides evenly among the devices and microbatches.
+
+    Args:
+        key: Config key of the batch size, for the message.
+        batch_size: Its value.
+        microbatches: Number of microbatches per step.
+    Raises:
+        UserError: The batch does not divide; the message names the nearest sizes that do.
+    """
     parts = jax.device_count() * microbatches
     if batch_size % parts:
         made_of = f"{jax.device_count()} devices" + (

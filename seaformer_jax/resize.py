@@ -1,4 +1,4 @@
-"""Resizing as PyTorch's `interpolate(mode="linear" | "bilinear", align_corners=False)` does it."""
+"""Linear resizing as in PyTorch's `interpolate(mode="linear" | "bilinear", align_corners=False)`."""
 
 import functools
 from typing import NamedTuple
@@ -12,13 +12,13 @@ import numpy as np
 def resize_linear(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Resizes every axis of `x` whose length differs from `shape`, linearly, with half-pixel centres.
 
-    `jax.image.resize` smooths when it shrinks unless told not to; PyTorch does not, and the position tables
-    of the official models shrink (16 entries to 7 or 4 at 224 pixels). Jitted under its own name so that
-    `seaformer_jax.models.macs` can tell interpolation from the products of the network.
+    By default `jax.image.resize` smooths (antialiases) when it shrinks. PyTorch does not, and the position tables of
+    the official models shrink (16 entries to 7 or 4 at 224 pixels), so smoothing is off here. The function is jitted
+    so that `seaformer_jax.models.macs` can distinguish interpolation from the products of the network by its name.
 
     Args:
-        x: array of any rank, float.
-        shape: the wanted shape, of the same rank.
+        x: Float array of any rank.
+        shape: Shape of the result, of the same rank.
     """
     if x.shape == shape:
         return x
@@ -26,20 +26,27 @@ def resize_linear(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class Taps(NamedTuple):
-    """A linear map along one axis: output i is the sum over k of weight[i, k] * input[index[i, k]]."""
+    """A linear map along one axis: output i is the sum over k of weight[i, k] * input[index[i, k]].
 
-    index: jax.Array | np.ndarray  # int [out, k]
-    weight: jax.Array | np.ndarray  # float32 [out, k]
+    Attributes:
+        index: Input entries that each output reads, int [outputs, k].
+        weight: Their weights, float32 [outputs, k].
+    """
+
+    index: jax.Array | np.ndarray
+    weight: jax.Array | np.ndarray
 
 
 def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
-    """The two taps per output of linear resizing from `size` to `new_size`, as `resize_linear` does it.
+    """Returns the map that resizes linearly from `size` to `new_size`, as `resize_linear` does: two taps per output.
 
     Args:
-        size: entries of the input.
-        new_size: entries of the output; may be traced.
-        length: rows of the result, at least `new_size`; those beyond it repeat the input's last entry.
+        size: Number of input entries.
+        new_size: Number of output entries; may be a traced value.
+        length: Number of rows of the result, at least `new_size`. It must be known when tracing. The rows beyond
+            `new_size` repeat the last entry of the input.
     """
+    # Position of each output's centre among the input entries; clipping repeats the entries at the ends.
     position = jnp.clip((jnp.arange(length) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
     low = jnp.floor(position).astype(jnp.int32)
     part = position - low
@@ -47,15 +54,17 @@ def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
 
 
 def then(first: Taps, second: Taps) -> Taps:
-    """The map `first`, and `second` on its output, as one: every output has the product of both numbers of taps."""
+    """Returns the map that applies `first`, then `second`; its taps per output are the product of both numbers."""
+    # For every tap of `second`, the taps of `first` at the entry that it reads: [outputs, k2, k1].
     index, weight = jnp.asarray(first.index)[second.index], jnp.asarray(first.weight)[second.index]
     rows = len(second.index)
     return Taps(index.reshape(rows, -1), (weight * second.weight[..., None]).reshape(rows, -1))
 
 
 def apply_taps(taps: Taps, x: jax.Array, axis: int) -> jax.Array:
-    """Applies the map along one axis of `x`, float32."""
+    """Applies the map along one axis of the float32 array `x`."""
     shape = [1] * x.ndim
     shape[axis] = -1
+    # One gather per tap: no matrix of all inputs and outputs is needed.
     terms = zip(taps.index.T, taps.weight.T, strict=True)
     return sum(jnp.take(x, index, axis, mode="clip") * weight.reshape(shape) for index, weight in terms)

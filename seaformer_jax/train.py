@@ -1,4 +1,4 @@
-"""Trains a model; the same command resumes.
+"""Trains a model; the same command resumes a stopped run.
 
 python -m seaformer_jax.train --config configs/imagenet.py:tiny --workdir runs/tiny [--config.key=value ...]
 """
@@ -12,19 +12,25 @@ from seaformer_jax.training import checkpoint, loop, reporting, stop, workdir
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, config.", required=True
+    "workdir", None, "Folder of the run, for its checkpoints, metrics and config.", required=True
 )
 
 
 def main() -> int:
+    """Trains as the flags say; returns the exit status."""
+    # 1. JAX. The hosts have to connect before JAX uses a device.
     config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
     mesh.initialize_distributed(config.distributed)
     command.setup_jax(config)
+
+    # 2. The data. Opening it here reports wrong data now and not after minutes of compilation.
     task = tasks.create(config)
     for batches in (task.train_batches(0), task.eval_batches()):
-        batches.close()  # Opened once, so that wrong data is an error now and not after compiling.
+        batches.close()
+
+    # 3. The model and its starting weights. A run with checkpoints resumes from those instead. `convert` is imported
+    #    here, because only commands may import it, and PyTorch may not be installed.
     if "teacher" in config:
-        # Here and not below: only commands may reach for the room that knows PyTorch.
         from convert.checkpoints import teacher
 
         task = task.with_teacher(teacher.load(config, task.class_names))
@@ -34,6 +40,8 @@ def main() -> int:
         from convert.checkpoints import starting_weights
 
         starting_weights.load_into(model, config.init_from)
+
+    # 4. The training.
     workdir.prepare_workdir(folder, config, task.class_names)
     try:
         results = loop.train(config, task, model, folder)

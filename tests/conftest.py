@@ -1,31 +1,52 @@
-"""What holds for all tests."""
+"""What holds for all tests: how they compile, in which order they start, and what they leave as it was."""
+
+import os
+
+# XLA reads its flags once, before the first device is used. Without these emitters it compiles what is not optimised
+# in half the time, and most tests compile more than they compute.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false".strip()
 
 import jax
 import pytest
 import torch
 
+from convert import torch_model
 from seaformer_jax.data.classification import sources
 from seaformer_jax.models.variants import VARIANTS
 
+pytest_plugins = ["tests.cpu_seconds"]
 # The models here are small: with a thread per core PyTorch spends its time waking them.
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives all processes of a test run one compilation cache, which stays for the next run."""
+    jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def quick_compilation(request):
-    """Tests compile more than they compute; only those of the models see the programs that users get."""
-    quick = "models" not in request.path.parts
-    jax.config.update("jax_disable_most_optimizations", quick)
+def quick_compilation():
+    """Programs are compiled without optimisation, except in tests that ask for `optimized`."""
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="session")
+def compile_cache(pytestconfig: pytest.Config) -> str:
+    """Returns the folder of the compilation cache, for commands that the tests start."""
+    return str(pytestconfig.cache.mkdir("xla"))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def registries_stay_as_they_are():
-    """The recipe of `training/nano.py` registers a model and a source of the tests' own."""
+    """Takes out the models and sources that the tests register."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_SOURCES", dict(sources._SOURCES))
-        before = dict(VARIANTS)
+        known = [(registry, dict(registry)) for registry in (VARIANTS, torch_model.VARIANTS)]
         yield
-        VARIANTS.clear()
-        VARIANTS.update(before)
+        for registry, before in known:
+            registry.clear()
+            registry.update(before)

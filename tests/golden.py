@@ -1,8 +1,8 @@
-"""Golden vectors of the official PyTorch models: the rule that fills the weights, inputs, stored outputs.
+"""Golden vectors of the official PyTorch models: the rule for the weights, the inputs and the stored outputs.
 
-The vectors lie beside the repository, in ../shared/golden, whose README.md gives the rule and lists the
-files. Where they are absent, `state_dict_shapes` and `load` skip the calling test; `fill` and `images` work
-everywhere.
+The vectors are stored beside the repository, in ../shared/golden; README.md in that folder gives the rule and lists
+the files. If they are absent, `state_dict_shapes` and `load` skip the calling test. `fill` and `images` do not need
+them.
 """
 
 import json
@@ -16,34 +16,46 @@ import pytest
 from tests.paths import SHARED
 
 FOLDER = SHARED / "golden"
+# Compiler options of the programs that users get; the tests compile most others in a hurry (tests/conftest.py).
+AS_USERS_COMPILE = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
 
 
 def require() -> pathlib.Path:
-    """Returns the folder of the golden vectors; skips the calling test where there is none."""
+    """Returns the folder of the golden vectors; skips the calling test if it does not exist."""
     if not FOLDER.is_dir():
         pytest.skip("the golden vectors of the official models (../shared/golden) are absent")
     return FOLDER
 
 
 def state_dict_shapes(name: str) -> dict[str, tuple[int, ...]]:
-    """Official names -> torch shapes, in official order, buffers included, of e.g. "cls_T" or "seg_tiny"."""
+    """Returns official name -> torch shape of a model such as "cls_T" or "seg_tiny".
+
+    The entries are in the official order and include the buffers.
+    """
     shapes = json.loads((require() / f"state_dict_{name}.json").read_text())
     return {entry: tuple(shape) for entry, shape in shapes.items()}
 
 
 def load(name: str) -> dict[str, np.ndarray]:
-    """Stored outputs of one case, e.g. "cls_T_eval_224"."""
+    """Returns the stored outputs of one case, such as "cls_T_eval_224"."""
     with np.load(require() / f"{name}.npz") as arrays:
         return dict(arrays)
 
 
 def images(shape: tuple[int, int, int, int], seed: int) -> np.ndarray:
-    """Standard normal input of `shape` (B, 3, H, W), float32."""
+    """Returns a standard normal input of `shape` (B, 3, H, W), float32."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def fill(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Weights and buffers by the rule, for torch names and shapes; each depends on its own name and shape."""
+    """Returns weights and buffers by the rule, for torch names and shapes.
+
+    Each array depends only on its own name and shape.
+    """
     return {name: _fill_one(name, tuple(shape)) for name, shape in shapes.items()}
 
 

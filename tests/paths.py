@@ -1,4 +1,4 @@
-"""Where the repository lies, and the data and golden vectors that are kept beside it."""
+"""Paths of the repository and of the shared folder beside it, which holds data and golden vectors."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""The terms of distillation against PyTorch and plain loops."""
+"""The loss terms of distillation against PyTorch and plain loops."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def test_class_shares_and_the_cross_entropy_of_cells():
     for b, i, j in np.ndindex(2, 2, 3):
         cell = labels[b, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
         assert found[b, i, j].tolist() == pytest.approx([(cell == c).mean() for c in range(3)])
-    # As if every pixel had the logits of its cell.
+    # The reference gives every pixel the logits of its cell.
     pixels = torch.from_numpy(logits.repeat(4, 1).repeat(4, 2)).permute(0, 3, 1, 2)
     target = torch.from_numpy(np.where(labels < 3, labels, 255).astype(np.int64))
     expected = F.cross_entropy(pixels, target, ignore_index=255, reduction="sum").item()

@@ -60,7 +60,7 @@ def test_large_logits_do_not_overflow():
 
 
 def pixels(factor: int = 8, shape: tuple[int, ...] = (2, 3, 5, 7)) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of `shape` (B, h, w, C), and labels `factor` as large of which a fifth is 255."""
+    """Returns logits of `shape` (B, h, w, C) and labels `factor` times as large, a fifth of them 255."""
     rng = np.random.default_rng(4)
     batch, h, w, classes = shape
     labels = rng.integers(classes, size=(batch, factor * h, factor * w))
@@ -69,7 +69,7 @@ def pixels(factor: int = 8, shape: tuple[int, ...] = (2, 3, 5, 7)) -> tuple[np.n
 
 
 def torch_pixels(logits: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(sum of the losses, right pixels) of logits that are upsampled as a whole."""
+    """Returns the sum of the losses and the number of right pixels, for logits that are upsampled as a whole."""
     upsampled = F.interpolate(
         logits.permute(0, 3, 1, 2), labels.shape[1:], mode="bilinear", align_corners=False
     )
@@ -118,5 +118,5 @@ def test_full_size_logits_never_exist():
 
 def test_labels_between_the_logits_are_refused():
     logits, labels = pixels()
-    with pytest.raises(ValueError, match="labels of 20x40 are no even multiple of the logits' 3x5"):
+    with pytest.raises(ValueError, match="labels are 20x40; expected an even multiple of the logits' 3x5"):
         losses.pixel_cross_entropy(logits, labels[:, :20])

@@ -1,4 +1,4 @@
-"""Mergeable metrics against slow loops."""
+"""Mergeable metrics against plain loops."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ def test_confusion_matrix_equals_a_loop(shape):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_segmentation_scores_equal_sets_of_pixels(seed):
-    """Random label maps, two classes absent (one of them predicted), against sets of positions."""
+    """Compares random label maps with sets of positions. Two classes are absent; one of them is predicted."""
     rng = np.random.default_rng(seed)
     labels = rng.choice([0, 1, 2, 4, 255], (3, 20, 30))
     guesses = np.where(
@@ -54,8 +54,8 @@ def test_segmentation_scores_equal_sets_of_pixels(seed):
     predicted = [{p for p in counted if guesses[p] == c} for c in range(6)]
     for c in range(5):
         assert matrix.iou()[c] == len(true[c] & predicted[c]) / len(true[c] | predicted[c])
-    assert np.isnan(matrix.iou()[5])  # Neither there nor predicted: no part in the mean.
-    assert matrix.iou()[3] == 0  # Not there, but predicted.
+    assert np.isnan(matrix.iou()[5])  # Neither present nor predicted: left out of the mean.
+    assert matrix.iou()[3] == 0  # Not present, but predicted.
     assert np.isnan(matrix.recall()[[3, 5]]).all()
     right = sum(len(t & p) for t, p in zip(true, predicted, strict=True))
     assert matrix.accuracy() == right / len(counted)
@@ -73,7 +73,7 @@ def test_scores_of_nothing_are_nan():
 
 
 def test_merging_counts_beyond_what_the_device_can():
-    """float32 stops at 2^24 and int32 at 2^31."""
+    """float32 cannot count beyond 2^24, and int32 not beyond 2^31."""
     batch = {
         "mean": Mean(jnp.float32(2**24), jnp.int32(2**24)),
         "one": Mean(jnp.float32(1), jnp.int32(1)),

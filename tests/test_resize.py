@@ -59,7 +59,7 @@ def test_taps_are_the_same_map(new):
 
 @pytest.mark.parametrize(("middle", "new"), [(72, 61), (72, 72), (66, 90), (4, 30)])
 def test_two_maps_as_one_with_a_size_known_at_run_time(middle, new):
-    """Rows beyond the new size repeat the last entry and do no harm."""
+    """Only the rows up to the new size are compared; those beyond it repeat the last entry and must be finite."""
     x = normal(9, 4)
     composed = jax.jit(lambda size: then(linear_taps(9, middle, middle), linear_taps(middle, size, 96)))(new)
     found = apply_taps(composed, jnp.asarray(x), 0)

@@ -1,0 +1,1 @@
+"""The committed ARM instruction counts, and the check that compares new counts with them."""

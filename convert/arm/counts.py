@@ -1,13 +1,13 @@
-"""Counts ARM instructions of seeded models and compares them with the committed counts.
+"""Counts the ARM instructions of models with seeded weights and compares them with the committed counts.
 
 python -m convert.arm.counts [--update]
 
-All models in LiteRT, ExecuTorch and ncnn; SeaFormer-B for segmentation also in int8, and as people export it: resize,
-softmax and argmax in an ONNX graph, for ONNX Runtime.
+Every model is counted in LiteRT, ExecuTorch and ncnn. SeaFormer-B for segmentation is also counted in int8, and as
+"plain ONNX" in ONNX Runtime: as people usually export it, with resize, softmax and argmax in the ONNX graph.
 
-`make arm-check` sets up what it needs. Exit status 1 where a count is more than 1 % off baselines.json, an output is
-another than at export, or a ratio of counts is above its target; with --update the counts are written there, and the
-tables to baselines.md.
+`make arm-check` sets up everything and runs this. The exit status is 1 if a count differs from baselines.json by more
+than 1 %, if an output differs from that at export, or if a ratio of counts is above its target. With --update the
+counts are written to baselines.json and the tables to baselines.md.
 """
 
 import functools
@@ -33,15 +33,25 @@ MODELS = (
     ("segmentation", "seaformer_tiny", (512, 512)),
     ("segmentation", "seaformer_base", (512, 512)),
 )
-TOLERANCE = 0.01  # of a count
-_FLOOR = 0.1  # Millions of instructions; of smaller steps Python is the larger part.
-_BASELINES = pathlib.Path(__file__).with_name("baselines.json")
+TOLERANCE = 0.01  # Allowed difference, as a fraction of the count.
+# Millions of instructions. The tolerance of a smaller count is that of this one: most of such a step is Python.
+_FLOOR = 0.1
+BASELINES = pathlib.Path(__file__).with_name("baselines.json")
 
+# Bundle -> step -> millions of instructions.
 Counts = dict[str, dict[str, float]]
 
 
 class Case(NamedTuple):
-    """A bundle that is counted."""
+    """A bundle whose instructions are counted.
+
+    Attributes:
+        task: "classification" or "segmentation".
+        name: Name of the model size, such as "seaformer_tiny".
+        input_size: Height and width of the input.
+        kind: Format of the bundle, such as "litert".
+        precision: "fp32" or "int8".
+    """
 
     task: str
     name: str
@@ -51,12 +61,12 @@ class Case(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Its name in the tables."""
+        """Name of the bundle's folder, which is also its name in the tables."""
         suffix = "" if self.precision == "fp32" else f"_{self.precision}"
         return f"{self.task}_{self.name}_{self.kind}{suffix}"
 
 
-COMPARED = MODELS[-1]
+COMPARED = MODELS[-1]  # The model of the ratios.
 CASES = (
     *(Case(*model, kind) for model in MODELS for kind in FORMATS),
     *(Case(*COMPARED, kind, "int8") for kind in INT8_FORMATS),
@@ -65,7 +75,13 @@ PLAIN = f"{Case(*COMPARED, 'onnx').folder}_plain"
 
 
 class Ratio(NamedTuple):
-    """Of two counts, and the largest that is good."""
+    """The ratio of two counts.
+
+    Attributes:
+        what: What is compared with what.
+        found: The ratio that was counted.
+        target: The largest ratio that passes the check.
+    """
 
     what: str
     found: float
@@ -73,25 +89,36 @@ class Ratio(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Counts, prints the tables and the problems, and returns the exit status."""
+    # 1. Count, and print the tables.
     report = measure(Qemu(threads=1), export(), runs=1)
     text, found = table.write(report, toolchain.BUILD / "check"), counts(report)
     compared = ratios(found)
     text += "\n" + ratio_table(compared)
     print(text)
+    # 2. Update the committed files first: the check below is then against the new counts.
     if "--update" in arguments:
-        _BASELINES.write_text(json.dumps(found, indent=1) + "\n")
-        _BASELINES.with_suffix(".md").write_text(text)
-    problems = drift(found, json.loads(_BASELINES.read_text()))
+        BASELINES.write_text(json.dumps(found, indent=1) + "\n")
+        BASELINES.with_suffix(".md").write_text(text)
+    # 3. Check the counts, the outputs and the ratios.
+    problems = drift(found, json.loads(BASELINES.read_text()))
     problems += [
-        f"{r['bundle']}: other output than at export" for r in report["bundles"] if not r["parity"]["ok"]
+        f"{r['bundle']}: the output differs from the output at export"
+        for r in report["bundles"]
+        if not r["parity"]["ok"]
     ]
-    problems += [f"{r.what}: {r.found:.3f}, above {r.target}" for r in compared if r.found > r.target]
-    print("\n".join(problems) or f"all counts within {TOLERANCE:.0%} of {_BASELINES.name}")
+    problems += [
+        f"{r.what}: the ratio {r.found:.3f} is above its target {r.target}"
+        for r in compared
+        if r.found > r.target
+    ]
+    print("\n".join(problems) or f"all counts within {TOLERANCE:.0%} of {BASELINES.name}")
     return 1 if problems else 0
 
 
 def export() -> list[Bundle]:
-    """Writes all bundles to build/arm/bundles."""
+    """Writes all bundles to build/arm/bundles and returns them, plain ONNX last."""
+    # Building a model takes time, and every model is exported several times.
     seeded, bundles = functools.cache(seeded_networks.seeded), []
     for case in CASES:
         print(f"export {case.folder} ...", flush=True)
@@ -106,7 +133,11 @@ def export() -> list[Bundle]:
 
 
 def ratios(found: Counts) -> list[Ratio]:
-    """Of labels: ours against the plain ONNX path, with pre-processing. Of logits8: int8 against fp32."""
+    """Returns the ratios of counts of SeaFormer-B at 512x512.
+
+    For labels, our bundles are compared with the plain ONNX graph, including pre-processing. For logits8, the int8
+    network is compared with the fp32 network.
+    """
     lines = []
     for kind in FORMATS:
         ours = found[Case(*COMPARED, kind).folder]["together"]
@@ -118,14 +149,17 @@ def ratios(found: Counts) -> list[Ratio]:
 
 
 def ratio_table(lines: Sequence[Ratio]) -> str:
-    """The ratios of SeaFormer-B at 512x512 in Markdown."""
-    head = ["| ratio of instructions, SeaFormer-B at 512x512 | found | at most |", "|---|---|---|"]
+    """Returns the ratios of SeaFormer-B at 512x512 as a Markdown table."""
+    head = [
+        "| ratio of instruction counts, SeaFormer-B at 512x512 | counted | target (at most) |",
+        "|---|---|---|",
+    ]
     rows = [f"| {line.what} | {line.found:.3f} | {line.target:.2f} |" for line in lines]
     return "\n".join([*head, *rows]) + "\n"
 
 
 def counts(report: dict[str, Any]) -> Counts:
-    """Median millions of instructions by bundle and step."""
+    """Returns the median millions of instructions of every bundle and step."""
     return {
         record["bundle"]: {step: round(figures["median"], 4) for step, figures in record["summary"].items()}
         for record in report["bundles"]
@@ -133,16 +167,19 @@ def counts(report: dict[str, Any]) -> Counts:
 
 
 def drift(found: Counts, expected: Counts) -> list[str]:
-    """A line for every count that is off its baseline, or has none, or is missing."""
-    lines = [f"{name}: not counted" for name in expected.keys() - found.keys()]
+    """Returns a sorted list with one line for every count that differs from its baseline.
+
+    A bundle without counts and a count without a baseline each have a line as well.
+    """
+    lines = [f"{name}: has a baseline but was not counted" for name in expected.keys() - found.keys()]
     for name, steps in found.items():
         for step, count in steps.items():
             baseline = expected.get(name, {}).get(step)
             if baseline is None:
-                lines.append(f"{name}, {step}: {count} M instructions, no baseline; add it with --update")
+                lines.append(f"{name}, {step}: {count} M instructions, but no baseline; add it with --update")
             elif abs(count - baseline) > max(TOLERANCE * baseline, TOLERANCE * _FLOOR):
                 lines.append(
-                    f"{name}, {step}: {count} M instructions, {count / baseline - 1:+.1%} off {baseline}"
+                    f"{name}, {step}: {count} M instructions, {count / baseline - 1:+.1%} from baseline {baseline}"
                 )
     return sorted(lines)
 

@@ -1,0 +1,1 @@
+"""Reads and writes files of weights, and loads models from them."""

@@ -1,4 +1,4 @@
-"""State dicts in files: PyTorch's .pth, .pth.tar and .pt, and .safetensors, which needs no PyTorch."""
+"""Reads and writes state dicts: PyTorch's .pth, .pth.tar and .pt, and .safetensors, which needs no PyTorch."""
 
 import argparse
 import contextlib
@@ -20,28 +20,32 @@ from seaformer_jax.errors import UserError
 
 _TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 _SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
-# Where a training checkpoint keeps its weights, averaged ones first: the order of the official loader
+# Keys under which training checkpoints store weights, averaged weights first, in the order of the official loader
 # (seaformer-cls/timm/models/helpers.py).
 _KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the weights in a file without running code that the file may hold.
+    """Reads the weights in a file without running any code that the file may contain.
 
-    Of a training checkpoint it takes the first of `state_dict_ema`, `model_ema`, `state_dict` and `model`
-    that is there and not None; anything else is taken for the state dict itself. The prefix "module." of
-    parallel training is removed, and entries that are not tensors are left out.
+    If the file is a training checkpoint, the weights are the first of `state_dict_ema`, `model_ema`, `state_dict` and
+    `model` that exists and is not None. Otherwise the whole file is the state dict. The prefix "module." of parallel
+    training is removed, and entries that are not tensors are left out.
 
     Args:
-        path: a .pth, .pth.tar, .pt or .safetensors file.
+        path: A .pth, .pth.tar, .pt or .safetensors file.
+
     Returns:
         Name -> array in PyTorch's layout and the stored dtype; bfloat16, which NumPy lacks, becomes float32.
+
     Raises:
-        UserError: unknown suffix, no such file, not readable, no tensors, or objects other than tensors, plain
-          values, NumPy's floats and `argparse.Namespace`; PyTorch is not installed and the suffix is one of its own.
+        UserError: The suffix is unknown; the file does not exist, cannot be read or has no tensors; it holds objects
+            other than tensors, plain values, NumPy's floats and `argparse.Namespace`; or it needs PyTorch, which is
+            not installed.
     """
     path = pathlib.Path(path)
     load = _load_torch if _is_torch(path) else _load_safetensors
+    # Open the file here first, so that a missing one is the same error in every format.
     try:
         path.open("rb").close()
     except OSError as error:
@@ -57,19 +61,21 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Writes `state_dict` so that `path` holds either the whole of it or what it held before.
+    """Writes a state dict atomically: if writing fails, `path` keeps its old content.
 
     Args:
-        path: .safetensors, or .pth, .pth.tar or .pt for a bare dict of tensors, as PyTorch's
-          `load_state_dict(torch.load(path))` takes it.
-        state_dict: name -> array in PyTorch's layout.
+        path: A .safetensors file; or a .pth, .pth.tar or .pt file, which then holds a bare dict of tensors for
+            `load_state_dict(torch.load(path))`.
+        state_dict: Name -> array in PyTorch's layout.
+
     Raises:
-        UserError: unknown suffix, the place cannot be written to, or PyTorch is needed and not installed.
+        UserError: The suffix is unknown, the file cannot be written, or it needs PyTorch, which is not installed.
     """
     path = pathlib.Path(path)
     dump = _dump_torch if _is_torch(path) else _dump_safetensors
-    # Not `ascontiguousarray`: it gives the scalar counters of BatchNorm an axis.
+    # Not `ascontiguousarray`, which turns the scalar counters of BatchNorm into arrays with one axis.
     arrays = {name: np.array(value, order="C") for name, value in state_dict.items()}
+    # A temporary file in the same folder: renaming is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -83,15 +89,21 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
 
 
 def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
-    """Returns `path` with another suffix (model.pth.tar -> model.json); UserError where it is no file of weights."""
-    _is_torch(path)
+    """Returns `path` with its suffix replaced, e.g. model.pth.tar -> model.json.
+
+    Raises:
+        UserError: The suffix of `path` is not that of a file of weights.
+    """
+    _is_torch(path)  # Raises the error.
+    # The longest suffix that fits, so that none of .pth.tar remains.
     own = max((known for known in _SUFFIXES if path.name.endswith(known)), key=len)
     return path.with_name(path.name.removesuffix(own) + suffix)
 
 
 def _is_torch(path: pathlib.Path) -> bool:
+    """Returns True for PyTorch's suffixes and False for .safetensors; raises UserError for all others."""
     if not path.name.endswith(_SUFFIXES):
-        raise UserError(f"unknown kind of file {path.name!r}; expected a name in {', '.join(_SUFFIXES)}")
+        raise UserError(f"unknown suffix in {path.name!r}; expected one of {', '.join(_SUFFIXES)}")
     return path.name.endswith(_TORCH_SUFFIXES)
 
 
@@ -99,26 +111,27 @@ def _load_torch(path: pathlib.Path) -> Any:
     torch = _torch()
     try:
         with torch.serialization.safe_globals(_plain_values()):
-            # Mapped, the optimizer's share is never read; files from before PyTorch 1.6 cannot be mapped.
+            # In a memory-mapped file the optimizer state is never read. The format before PyTorch 1.6, which is not
+            # a zip file, cannot be mapped.
             mapped = zipfile.is_zipfile(path)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if blocked := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
-                f"{path} holds more than tensors: {blocked[1]} could run code and was not loaded; where the "
-                "file is trusted, load it with its own code and torch.save only its state dict"
+                f"{path} holds more than tensors: {blocked[1]} could run code and was not loaded; if you trust the "
+                "file, load it with its own code and torch.save only its state dict"
             ) from error
         raise _unreadable(path, "PyTorch") from error
-    except Exception as error:  # Damaged bytes end in almost any exception.
+    except Exception as error:  # Damaged bytes can raise almost anything.
         raise _unreadable(path, "PyTorch") from error
 
 
 def _plain_values() -> list[Any]:
-    """What official checkpoints hold besides tensors: attributes and numbers, and no code that runs."""
+    """Returns the types besides tensors that official checkpoints contain: plain values, which run no code."""
     scalar = np._core.multiarray.scalar
     return [
-        argparse.Namespace,  # timm's command line
-        # The best score, where mmseg was asked to keep its weights; NumPy 1 wrote the first of the two names.
+        argparse.Namespace,  # timm stores its command line.
+        # mmseg stores the best score if it was asked to keep the best weights. NumPy 1 used the first of these names.
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
         np.dtype,
@@ -142,6 +155,7 @@ def _unreadable(path: pathlib.Path, kind: str) -> UserError:
 
 
 def _weights(content: Any) -> Mapping[str, Any]:
+    """Returns the state dict in the content of a file; {} if there is none."""
     if not isinstance(content, Mapping):
         return {}
     content = next((content[key] for key in _KEYS if content.get(key) is not None), content)
@@ -149,13 +163,14 @@ def _weights(content: Any) -> Mapping[str, Any]:
 
 
 def _describe(content: Any) -> str:
+    """Describes the content of a file for error messages."""
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     return f"the keys {', '.join(map(str, list(content)[:10]))}" if content else "nothing"
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
-    """A NumPy array that does not depend on the file staying as it is."""
+    """Returns a NumPy array that stays valid when the file changes; hence the copy of a mapped tensor."""
     if isinstance(tensor, np.ndarray):
         return tensor.astype(np.float32) if tensor.dtype == ml_dtypes.bfloat16 else tensor
     tensor = tensor.detach()

@@ -1,4 +1,4 @@
-"""A file of weights as a model in JAX and in PyTorch, with what its user has to know besides."""
+"""Loads a file of weights as a model in JAX and in PyTorch, with its classes and normalisation."""
 
 import hashlib
 import pathlib
@@ -21,6 +21,7 @@ from seaformer_jax.models.registry import create_model, list_models
 if TYPE_CHECKING:
     import torch
 
+# The last layer of each kind of model.
 _TASKS = {"linear.weight": "classification", "decode_head.conv_seg.weight": "segmentation"}
 
 
@@ -28,15 +29,16 @@ class Pretrained(NamedTuple):
     """A trained model.
 
     Attributes:
-        name: Of the size, such as "seaformer_tiny".
+        name: Name of the model size, such as "seaformer_tiny".
         task: "classification" or "segmentation".
-        options: The ablations in which it differs from the published one, see `create_model`.
-        model: In JAX.
+        options: Model options that differ from the published model, see `create_model`.
+        model: The model in JAX.
         state_dict: Official name -> array in PyTorch's layout.
-        labels: Names of the classes; of segmentation their colours and how masks are encoded.
-        mean, std: Of the three channels, of images in [0, 1].
-        card: The JSON beside the weights; {} where there is none.
-        path, sha256: Of the file.
+        labels: Names of the classes; for segmentation also their colours and the encoding of masks.
+        mean, std: Mean and standard deviation of the three channels, for images in [0, 1].
+        card: Content of the JSON file beside the weights; {} if there is no such file.
+        path: Path of the file of weights.
+        sha256: Hash of the file's content.
     """
 
     name: str
@@ -60,25 +62,30 @@ def load(
 ) -> Pretrained:
     """Reads weights with the official names, and the JSON that `convert.to_torch` puts beside them.
 
-    Without that JSON the size is the one that the weights fit, and mean and deviation are ImageNet's.
+    Without that JSON, the model size is the first one that the weights fit, and mean and standard deviation are those
+    of ImageNet.
 
     Args:
-        path: a .pth, .pth.tar, .pt or .safetensors file.
-        class_names, mean, std: in place of the JSON's.
+        path: A .pth, .pth.tar, .pt or .safetensors file.
+        class_names, mean, std: Values that replace those of the JSON; () keeps them.
 
     Raises:
-        UserError: the file cannot be read, or is of another model than a SeaFormer or than its JSON says.
+        UserError: The file cannot be read, the weights are not those of a SeaFormer or of the model in the JSON, or
+            the number of class names, means or standard deviations is wrong.
     """
+    # 1. The model: its task and number of classes follow from the weights, its size from the JSON or by trial.
     state_dict, card = files.read_state_dict(path), _read_card(path)
     task = _task(state_dict)
     count = weights.class_count(state_dict, task)
     options = card.get("options", {})
     names = [card["model"]] if card else list_models()
     model, name = _fitting(names, task, count, options, state_dict)
+    # 2. The classes: given names come before those of the JSON, and "class 0", "class 1", ... are the last resort.
     labels = dict(card.get("labels", {}))
     if task == "segmentation" and not labels.get("palette"):
         labels["palette"] = distinct_colours(count)
     class_names = _checked("class names", class_names or card.get("class_names") or numbered(count), count)
+    # 3. The normalisation is needed to export, and the hash identifies the weights in the bundle.
     return Pretrained(
         name,
         task,
@@ -96,7 +103,7 @@ def load(
 
 def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
     """Returns the same model in PyTorch, in evaluation mode."""
-    import torch
+    import torch  # Here, because loading .safetensors for JAX needs no PyTorch.
 
     from convert import torch_model, torch_segmentation
 
@@ -107,7 +114,10 @@ def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
 
 
 def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the model as a function of normalised images, float32 [1, H, W, 3], in float32 on any device."""
+    """Returns a function from normalised images, float32 [1, H, W, 3], to the logits of the JAX model.
+
+    It computes in float32 on any device; by default, TPUs and GPUs multiply in a lower precision.
+    """
     graph, state = nnx.split(pretrained.model)
 
     @jax.jit
@@ -119,6 +129,7 @@ def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _read_card(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON that `convert.to_torch` wrote beside the weights; {} if there is none."""
     beside = files.beside(path, ".json")
     if not beside.exists():
         return {}
@@ -127,11 +138,14 @@ def _read_card(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {beside}, which describes {path.name}: {error}") from error
     if not isinstance(card, dict) or "model" not in card:
-        raise UserError(f'{beside} has no "model"; expected what convert.to_torch writes beside {path.name}')
+        raise UserError(
+            f'{beside} has no "model"; expected the JSON that convert.to_torch writes beside {path.name}'
+        )
     return card
 
 
 def _task(state_dict: Mapping[str, np.ndarray]) -> str:
+    """Returns the task of the weights, by the name of their last layer."""
     found = [task for name, task in _TASKS.items() if name in state_dict]
     if len(found) == 1:
         return found[0]
@@ -149,7 +163,7 @@ def _fitting(
     options: Mapping[str, Any],
     state_dict: Mapping[str, np.ndarray],
 ) -> tuple[nnx.Module, str]:
-    """Returns the first of the models that take the weights, and its name."""
+    """Returns the first model that takes all the weights, and its name."""
     matchings = {}
     for name in names:
         model = create_model(name, task, num_classes=count, **options)
@@ -158,11 +172,13 @@ def _fitting(
             weights.from_torch(model, state_dict)
             return model, name
         matchings[name] = matching
+    # None fits: the error names the model with the most matching weights.
     closest = max(matchings, key=lambda name: len(matchings[name].matched))
     raise UserError(f"the weights are of another model than {closest}, the closest: {matchings[closest]}")
 
 
 def _checked(what: str, values: Sequence, count: int) -> tuple:
+    """Returns `values` as a tuple; UserError unless there are `count` of them."""
     if len(values) != count:
         raise UserError(f"{len(values)} {what} are given; expected {count}")
     return tuple(values)

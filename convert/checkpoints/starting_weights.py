@@ -1,4 +1,4 @@
-"""Weights to start from: those of a run, or of a file with the official names."""
+"""Loads weights to start from, out of a run or out of a file with the official names."""
 
 import pathlib
 
@@ -9,18 +9,19 @@ from ml_collections import ConfigDict
 from convert import weights
 from convert.checkpoints import files
 from seaformer_jax import tasks
+from seaformer_jax.data.class_names import numbered
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import trained
 
 
 def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
-    """Returns the model of `config` with the weights in the file `path`, which must fit it entry by entry.
+    """Returns the model of `config` with the weights in the file `path`; every name and shape must match.
 
-    The file tells the number of classes. Their names are those of the data set where it is there, and
-    "class 0", "class 1", ... otherwise.
+    The number of classes follows from the weights. The class names are those of the data set if it is available and
+    has as many classes, and "class 0", "class 1", ... otherwise.
 
     Raises:
-        UserError: the file cannot be read, or is of another model or another number of classes than `config`.
+        UserError: The file cannot be read, or it belongs to another model or another number of classes than `config`.
     """
     state_dict = files.read_state_dict(path)
     task_type = tasks.task_type(config)
@@ -30,7 +31,9 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
             f"{path} has {count} classes, but task.num_classes is {config.task.num_classes}; leave it at 0, or "
             "train a new head on these weights with --config.init_from"
         )
-    if not config.model.get("upsample_width", 1):  # Of a student, whose teacher need not be there.
+    # The width of a student's up-sampling module is that of its teacher. The weights have it, so the teacher is not
+    # needed.
+    if not config.model.get("upsample_width", 1):
         config = config.copy_and_resolve_references()
         config.model.upsample_width = weights.head_width(state_dict, task_type)
     class_names = _class_names(config, count)
@@ -41,22 +44,26 @@ def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
 
 
 def load_into(model: nnx.Module, source: str) -> None:
-    """Puts the weights of `source` into `model`; only the head may differ, and then keeps its fresh values.
+    """Copies the weights of `source` into `model`; a head that differs keeps its fresh values.
 
-    A SeaFormer++ takes an ICLR model's weights: what makes its adaptive weights stays 0, and so it computes the same.
-    The log lists the names that matched, those that are missing in `source` and those that it has besides.
+    The backbone must match. One exception: a SeaFormer++ accepts the weights of an ICLR model. Its adaptive maps then
+    stay 0, so that it computes the same function. The log counts the names that matched and lists the missing, the
+    unexpected and the misshaped ones.
 
     Args:
-        model: of `seaformer_jax.create_model`.
-        source: a workdir, whose own config tells which of its weights are meant, or a file of weights with the
-          official names (.pth, .pth.tar, .pt or .safetensors). It may be a classifier where `model` segments.
+        model: A model of `seaformer_jax.create_model`.
+        source: A workdir, whose config decides between the averaged and the last weights; or a file of weights with
+            the official names (.pth, .pth.tar, .pt or .safetensors). A segmentation model may start from a
+            classifier.
+
     Raises:
-        UserError: `source` cannot be read, or its backbone is not the one of `model`.
+        UserError: `source` cannot be read, or its backbone is not that of `model`.
     """
     path = pathlib.Path(source).expanduser()
     if not path.exists():
         raise UserError(f"init_from: {source} does not exist; expected a workdir or a file of weights")
     state_dict = weights.to_torch(trained.load(path).model) if path.is_dir() else files.read_state_dict(path)
+    # Rename first: a classifier's backbone has no prefix, a segmentation model's has one.
     state_dict = weights.with_backbone_of(model, state_dict)
     matching = weights.match(model, state_dict)
     missing = [name for name in matching.missing if not weights.is_adaptive(name)]
@@ -70,12 +77,13 @@ def load_into(model: nnx.Module, source: str) -> None:
 
 
 def _class_names(config: ConfigDict, count: int) -> list[str]:
+    """Returns the data set's class names if there are `count` of them, and numbered names otherwise."""
     try:
         names = list(tasks.create(config).class_names)
         reason = f"the data set has {len(names)} classes, the weights {count}"
-    except UserError as error:  # The weights are of use without the data.
+    except UserError as error:  # The weights are useful without the data.
         names, reason = [], str(error)
     if len(names) == count:
         return names
     logging.info('the classes are called "class 0" to "class %d": %s', count - 1, reason)
-    return [f"class {index}" for index in range(count)]
+    return numbered(count)

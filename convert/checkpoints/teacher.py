@@ -1,4 +1,4 @@
-"""The frozen teacher of a distillation: from a run, or from a file with the official names."""
+"""Loads the frozen teacher of a distillation, from a run or from a file with the official names."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ from seaformer_jax.training import trained, workdir
 
 
 def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
-    """Returns the model that `config.teacher` names, computing in `config.dtype`.
+    """Returns the model that `config.teacher` names; it computes in `config.dtype`.
 
     Args:
-        config: of the student's run.
-        class_names: of its data, in order.
+        config: Config of the student's run.
+        class_names: Names of the classes in the student's data, in order.
+
     Raises:
-        UserError: there is no such teacher, or it is of another task type, other classes or other mean and std.
+        UserError: The teacher does not exist, or it has another task type, other classes or another mean or std.
     """
     source = config.teacher.source
     if not source:
@@ -38,6 +39,7 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
 
 
 def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+    """Loads a teacher from a workdir, whose config must agree with the student's."""
     recorded, names = workdir.read(folder)
     task_type = tasks.task_type(config)
     if recorded.task.name != task_type:
@@ -53,15 +55,16 @@ def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]
                 f"data.{key} is {config.data[key]!r}, but the teacher {folder} has {recorded.data[key]!r}; both "
                 "see the same images and need the same values"
             )
-    recorded.dtype = config.dtype
+    recorded.dtype = config.dtype  # The teacher computes as the student does, however it was trained.
     return trained.load(folder, recorded).model
 
 
 def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+    """Loads a teacher from a file, which has no class names and no mean or std: only the class count is checked."""
     task_type, name = tasks.task_type(config), config.teacher.model
     if not name:
         raise UserError(
-            f"teacher.model is not set: {path} does not tell its model; give it, e.g. seaformer_base"
+            f"teacher.model is not set: {path} does not name its model; set it, e.g. to seaformer_base"
         )
     state_dict = files.read_state_dict(path)
     _check_classes(numbered(weights.class_count(state_dict, task_type)), class_names, path)
@@ -71,10 +74,11 @@ def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str])
 
 
 def _check_classes(found: Sequence[str], expected: Sequence[str], owner: pathlib.Path) -> None:
-    """Names without meaning ("class 0", ...) are only counted."""
+    """Raises UserError if teacher and data have different classes; numbered names ("class 0", ...) fit any names."""
     found, expected = list(found), list(expected)
     if found == expected or (found == numbered(len(found)) and len(found) == len(expected)):
         return
+    # The message shows the first difference only.
     if len(found) != len(expected):
         difference = f"{len(found)} classes, but the data has {len(expected)}"
     else:

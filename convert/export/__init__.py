@@ -1,0 +1,1 @@
+"""Exports a trained model to a bundle and checks it against the trained model."""

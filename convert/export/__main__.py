@@ -1,9 +1,9 @@
-"""Writes a model for a runtime, verified there against the trained one.
+"""Exports a trained model to a runtime's format, and checks the result in that runtime against the trained model.
 
 python -m convert.export --weights model.pth --format onnx --input-size 512x512 --output labels --out bundle
 
-The result is a bundle, see `convert/bundle.py`. int8 needs --calibration and --validation as well, and its report
-sets fp32, fp16 and int8 side by side.
+The result is a bundle, see `convert/bundle.py`. int8 also needs --calibration and --validation; its report compares
+fp32, fp16 and int8.
 """
 
 import re
@@ -19,39 +19,46 @@ from seaformer_jax.errors import UserError
 _WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "Weights with the official names, e.g. of convert.to_torch: .pth, .pth.tar, .pt or .safetensors.",
+    "File of weights with the official names, e.g. of convert.to_torch: .pth, .pth.tar, .pt or .safetensors.",
     required=True,
 )
-_FORMAT = flags.DEFINE_string("format", None, f"{', '.join(bundle.FORMATS)}.", required=True)
+_FORMAT = flags.DEFINE_string("format", None, f"Runtime format: {', '.join(bundle.FORMATS)}.", required=True)
 _INPUT_SIZE = flags.DEFINE_string(
-    "input-size", None, "HxW of the input in pixels, e.g. 512x512.", required=True
+    "input-size", None, "HxW: height and width of the input in pixels, e.g. 512x512.", required=True
 )
-_PRECISION = flags.DEFINE_string("precision", "fp32", f"{', '.join(bundle.PRECISIONS)}.")
+_PRECISION = flags.DEFINE_string("precision", "fp32", f"Precision: {', '.join(bundle.PRECISIONS)}.")
 _OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "Of segmentation: logits8 (at 1/8), logits (full size) or labels (full-size class map). Of classifiers: logits.",
+    "Segmentation: logits8 (at 1/8, the default), logits (full size) or labels (full-size class map). "
+    "Classification: logits.",
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to make: the bundle.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder to create: the bundle.", required=True)
 _NORMALIZE = flags.DEFINE_bool(
-    "normalize", True, "The model takes images in [0, 1]; otherwise images minus mean, over std."
+    "normalize",
+    True,
+    "Normalise in the model, which then takes images in [0, 1]; if off, the caller normalises.",
 )
-_IMAGES = flags.DEFINE_string("images", "", "Folder of images to verify with, besides the seeded ones.")
-_CALIBRATION = flags.DEFINE_string("calibration", "", "Folder of images to calibrate int8 with.")
+_IMAGES = flags.DEFINE_string(
+    "images", "", "Folder of images for the comparison, in addition to seeded ones."
+)
+_CALIBRATION = flags.DEFINE_string("calibration", "", "Folder of images to calibrate int8 on.")
 _VALIDATION = flags.DEFINE_string(
     "validation", "", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
 )
 _MAX_DROP = flags.DEFINE_float(
-    "max-drop", 1.0, "Points of accuracy or mIoU that int8 may lose on --validation."
+    "max-drop", 1.0, "Percentage points of accuracy or mIoU that int8 may lose on --validation."
 )
 _CLASS_NAMES = flags.DEFINE_string(
-    "class-names", "", "File with one name a line, in place of the checkpoint's."
+    "class-names", "", "File with one class name per line; replaces the names of the checkpoint."
 )
-_MEAN = flags.DEFINE_list("mean", [], "Three numbers, of images in [0, 1], in place of the checkpoint's.")
-_STD = flags.DEFINE_list("std", [], "Three numbers, likewise.")
+_MEAN = flags.DEFINE_list("mean", [], "Three numbers, for images in [0, 1]; replace the checkpoint's.")
+_STD = flags.DEFINE_list("std", [], "Three numbers, for images in [0, 1]; replace the checkpoint's.")
 
 
 def main() -> int:
+    """Checks the request, writes the bundle and prints its report."""
+    # Errors in the request are raised before the folder is touched.
     export = exporter.Export(_request())
     with bundle.writing(_OUT.value) as folder:
         report = export.run(folder)
@@ -78,6 +85,7 @@ def _request() -> exporter.Request:
 
 
 def _size(text: str) -> tuple[int, int]:
+    """Parses "HxW" to (height, width)."""
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")
     height, width = map(int, text.split("x"))

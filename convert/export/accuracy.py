@@ -1,4 +1,4 @@
-"""How well a model does on labelled images, as it is deployed: one image of a fixed size at a time."""
+"""Measures a model's score on labelled images as it is deployed: one image of a fixed size at a time."""
 
 import pathlib
 from collections.abc import Callable
@@ -17,23 +17,23 @@ from seaformer_jax.data.segmentation import layouts
 from seaformer_jax.errors import UserError
 from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
 
-METRICS = {"classification": "top1", "segmentation": "mIoU"}  # Percent.
+METRICS = {"classification": "top1", "segmentation": "mIoU"}  # In percent.
 _MASKS = "annotations"
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> logits, logits8 or labels, channels last
 
 
 class Validation:
-    """A labelled folder.
+    """A folder of labelled images, on which models are scored.
 
     Args:
-        folder: of a classifier, `<class>/*.jpg`. Of segmentation the images, in or below a folder called "images"
-            beside which there is "annotations" with the masks, such as images/val.
-        pretrained: the model whose classes they are.
-        preparation: of its input.
+        folder: For classification a folder with `<class>/*.jpg`. For segmentation a folder of images, such as
+            images/val, in or below a folder called "images"; the masks are in "annotations" beside that one.
+        pretrained: The trained model, whose classes the labels must have.
+        preparation: Preparation of the model's input.
 
     Raises:
-        UserError: no such folder, no images, other classes than the model's, masks that are missing.
+        UserError: The folder does not exist or has no images, its classes are not the model's, or masks are missing.
     """
 
     def __init__(self, folder: str, pretrained: Pretrained, preparation: Preparation):
@@ -52,7 +52,8 @@ class Validation:
         return len(self._source)
 
     def score(self, predict: Predict) -> float:
-        """Top-1 accuracy, or mIoU at the size of the input, in percent."""
+        """Returns the score of `predict` in percent: top-1 accuracy, or mIoU at the size of the input."""
+        # Both scores come from one confusion matrix.
         counts = np.zeros((self._classes, self._classes), np.int64)
         for index in range(len(self)):
             element = self._source[index]
@@ -63,21 +64,25 @@ class Validation:
         return 100 * (mean_of_present(confusion.iou()) if self.metric == "mIoU" else confusion.accuracy())
 
     def _count(self, label: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Counts of (true class, predicted class) of one image."""
+        """Returns the counts [true class, predicted class] of one image."""
+        # A mask is resized to the input, at whose size the prediction is; a class number has no axes.
         if label.ndim:
             label = resizing.resize_label(label, self._preparation.size)
         known = label != IGNORED if label.ndim else np.True_
+        # Number each pair (true, predicted) and count the numbers.
         pairs = label[known].astype(np.int64) * self._classes + found[known]
         return np.bincount(pairs.ravel(), minlength=self._classes**2).reshape(2 * (self._classes,))
 
 
 def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
+    """Pairs the images in `path` with their masks: <root>/images/<split> with <root>/annotations/<split>."""
     parts = path.parts
     if "images" not in parts:
         raise UserError(
             f"--validation {path}: expected a folder of images in or below one called 'images', beside which "
             f"there is {_MASKS!r} with the masks, e.g. camvid/images/val"
         )
+    # The last "images" in the path, since folders above may be called so, too.
     position = len(parts) - 1 - parts[::-1].index("images")
     root, split = (pathlib.Path(*part) for part in (parts[:position], parts[position + 1 :]))
     return layouts.pairs(root, str(split), pretrained.labels)

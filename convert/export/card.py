@@ -1,4 +1,4 @@
-"""The one way to describe an exported model: its `Bundle`, before any file is written."""
+"""Makes the `Bundle` that describes an exported model, before any file is written; all exports use it."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ def new_bundle(
     source: Mapping[str, str] | None = None,
     versions: Mapping[str, str | None] | None = None,
 ) -> Bundle:
-    """Returns the bundle of `graph` in a format; its tensor layouts are those of the format's runtime.
+    """Returns the bundle for `graph` in a format, with the tensor layouts of that format's runtime.
 
     Args:
-        folder: where the bundle is going to be.
-        graph: what is exported.
-        name: of the model size, such as "seaformer_tiny".
-        format: one of `bundle.FORMATS`.
-        precision, tail, normalized_inside, mean, std, class_names, palette: see `Bundle`.
-        source: "file" and "sha256" of the weights; seeded random weights have no file.
-        versions: package -> version, of those that made it.
+        folder: Path of the bundle.
+        graph: The network that is exported.
+        name: Name of the model size, such as "seaformer_tiny".
+        format: One of `bundle.FORMATS`.
+        precision, tail, normalized_inside, mean, std, class_names, palette: See `Bundle`.
+        source: "file" and "sha256" of the weights; None for seeded random weights, which have no file.
+        versions: Package name -> version, for the packages that made the bundle.
     """
     runtime = registry.find(format)
-    has_maps = graph.task == "segmentation"
+    has_maps = graph.task == "segmentation"  # Only feature maps have a layout.
     return Bundle(
         folder=folder,
         task=graph.task,

@@ -1,4 +1,4 @@
-"""From a file of weights to a verified bundle; `convert/export.py` is its command line."""
+"""Exports a file of weights to a bundle and checks it; `convert/export/__main__.py` is the command line."""
 
 import contextlib
 import dataclasses
@@ -27,22 +27,25 @@ from seaformer_jax.resize import resize_linear
 if TYPE_CHECKING:
     import torch
 
+# Flag -> the most images that are read from its folder.
 _MOST_IMAGES = {"images": 50, "validation": 50, "calibration": 100}
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The command line; paths and folders as they are given there, "" where they are not.
+    """The options of the command line.
 
     Attributes:
-        weights: File.
+        weights: Path of the file of weights.
         format, precision: See `Bundle`.
-        output: Likewise; "" for logits of classifiers and logits8 of segmentation.
-        input_size: H and W.
-        inside: The model is to normalise.
-        images, calibration, validation: Folders.
-        max_drop: Points that int8 may lose on `validation`.
-        class_names, mean, std: In place of those that are known of the weights; () keeps these.
+        output: The wanted output, see `Bundle.output`; "" means logits for classifiers and logits8 for segmentation.
+        input_size: H and W in pixels.
+        inside: True if the exported model is to normalise its input.
+        images: Folder of images to compare on; "" for none, as in the next two.
+        calibration: Folder of images to calibrate int8 on.
+        validation: Folder of labelled images to score on.
+        max_drop: Percentage points that int8 may lose on `validation`.
+        class_names, mean, std: Replace those that come with the weights; () keeps them.
     """
 
     weights: pathlib.Path
@@ -61,16 +64,18 @@ class Request:
 
 
 class Export:
-    """One export, step by step.
+    """One export: the constructor loads everything and checks the request, `run` writes the bundle.
 
     Raises:
-        UserError: the request contradicts itself or the weights, or something that it names is not there.
+        UserError: The request contradicts itself or the weights, or it names a file or folder that does not exist.
     """
 
     def __init__(self, request: Request):
+        # 1. The trained model in JAX, which is the reference for all comparisons.
         self.request, self.runtime = request, _runtime(request)
         self.source = pretrained.load(request.weights, request.class_names, request.mean, request.std)
         self.trained = pretrained.in_jax(self.source)
+        # 2. The network to export, and the preparation of its images.
         self.output, self.tail = _outputs(request.output, self.source.task, self.runtime)
         self.preparation = preparation.Preparation.of(
             self.source.card,
@@ -81,6 +86,8 @@ class Export:
             inside=request.inside,
         )
         self.graph = Graph(self._deployed(), self.source.task, self.output, request.input_size)
+        # 3. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
+        # becomes the reference of the bundle.
         self.images = [
             *preparation.seeded(request.input_size),
             *self._fitted("images"),
@@ -90,54 +97,61 @@ class Export:
         self.validation = None
         if request.validation:
             self.validation = Validation(request.validation, self.source, self.preparation)
+        # int8 is reported beside the other precisions, so they are exported, too.
         self.precisions = PRECISIONS if request.precision == "int8" else (request.precision,)
 
     def run(self, folder: pathlib.Path) -> dict[str, Any]:
-        """Fills `folder` with the bundle and returns its report.
+        """Writes the bundle to `folder` and returns its report.
 
         Raises:
-            UserError: the runtime cannot take the model, or the result is too far from the trained one.
+            UserError: The runtime cannot take the model, or the exported model differs too much from the trained one.
         """
+        # The precisions that were not asked for are written to `scratch`, and are gone after the comparison.
         with tempfile.TemporaryDirectory() as scratch:
+            # 1. Export, and load the results in the runtime.
             bundles = self._write(folder, pathlib.Path(scratch))
-            networks = {precision: self.runtime.load(made) for precision, made in bundles.items()}
+            networks = {precision: self.runtime.load(bundle) for precision, bundle in bundles.items()}
+            # 2. Compare with the trained model, then score and time the results.
             comparisons = self._compare(networks)
             trained_score, scores = self._scores(networks)
             milliseconds = export_report.medians(networks, self.preparation.exported(self.images[0]))
             rows = [
                 export_report.record(
-                    made,
+                    bundle,
                     comparisons[precision],
                     milliseconds[precision],
-                    self.runtime.outside(made),
+                    self.runtime.outside(bundle),
                     scores.get(precision),
                 )
-                for precision, made in bundles.items()
+                for precision, bundle in bundles.items()
             ]
+        # 3. Report, and complete the bundle that was asked for.
         report = self._report(bundles[self.request.precision], rows, trained_score)
         self._finish(bundles[self.request.precision], networks[self.request.precision], report)
         return report
 
     def _deployed(self) -> "torch.nn.Module":
+        """Returns the inference form of the trained model in PyTorch."""
         from convert.graph.rewrites import deploy  # PyTorch is known to be installed by now.
 
         normalization = (self.source.mean, self.source.std) if self.request.inside else None
         return deploy(pretrained.in_torch(self.source), self.request.input_size, normalization)
 
     def _write(self, folder: pathlib.Path, scratch: pathlib.Path) -> dict[str, Bundle]:
-        """Writes the model in every precision, those that were not asked for below `scratch`."""
+        """Writes the model in every precision; those that were not asked for go to folders in `scratch`."""
         bundles = {}
         for precision in self.precisions:
             place = folder if precision == self.request.precision else scratch / precision
             place.mkdir(exist_ok=True)
             bundles[precision] = self._bundle(place, precision)
-        folders = {precision: made.folder for precision, made in bundles.items()}
+        folders = {precision: bundle.folder for precision, bundle in bundles.items()}
         logging.info("writing %s for %s", ", ".join(folders), self.request.format)
         with _one_line(self.request.format):
             self.runtime.export(self.graph, folders, self.calibration)
         return bundles
 
     def _bundle(self, folder: pathlib.Path, precision: str) -> Bundle:
+        """Returns the description of the model in one precision."""
         source, request = self.source, self.request
         packages = ("seaformer-jax", "jax", "torch", *registry.packages(request.format))
         return new_bundle(
@@ -157,6 +171,7 @@ class Export:
         )
 
     def _compare(self, networks: Mapping[str, Network]) -> dict[str, parity.Comparison]:
+        """Compares every precision with the trained model; raises UserError if one is out of tolerance."""
         expected = [self._expected(image) for image in self.images]
         comparisons = {}
         for precision, network in networks.items():
@@ -166,13 +181,18 @@ class Export:
         return comparisons
 
     def _expected(self, image: np.ndarray) -> np.ndarray:
+        """Returns the logits of the trained model, resized to the input size if the exported model does that."""
         logits = self.trained(self.preparation.trained(image))
         if self.source.task == "segmentation" and self.output == "logits":
             return np.asarray(resize_linear(logits, (1, *self.request.input_size, logits.shape[3])))
         return logits
 
     def _scores(self, networks: Mapping[str, Network]) -> tuple[float | None, dict[str, float]]:
-        """Scores on the validation set of the trained model and of every precision; checks the drop of int8."""
+        """Returns the scores of the trained model and of every precision on the validation set, in percent.
+
+        Raises:
+            UserError: int8 loses more than `max_drop`.
+        """
         if self.validation is None:
             return None, {}
         prepare = self.preparation
@@ -188,10 +208,11 @@ class Export:
             )
         return best, scores
 
-    def _report(self, made: Bundle, rows: Sequence[dict[str, Any]], score: float | None) -> dict[str, Any]:
+    def _report(self, bundle: Bundle, rows: Sequence[dict[str, Any]], score: float | None) -> dict[str, Any]:
+        """Returns the content of report.json; `score` is that of the trained model."""
         fields = ("name", "task", "format", "precision", "output", "tail", "input_size", "source", "versions")
         return {
-            **{field: getattr(made, field) for field in fields},
+            **{field: getattr(bundle, field) for field in fields},
             "metric": self.validation.metric if self.validation else None,
             "trained_score": score,
             "precisions": rows,
@@ -202,22 +223,28 @@ class Export:
             "max_drop": self.request.max_drop,
         }
 
-    def _finish(self, made: Bundle, network: Network, report: dict[str, Any]) -> None:
+    def _finish(self, bundle: Bundle, network: Network, report: dict[str, Any]) -> None:
+        """Writes everything but the model file, which the runtime has written."""
         image = self.preparation.exported(self.images[0])
-        made.write_card()
-        made.write_reference(image, network(image))
-        made.write_report(report, export_report.text(report))
-        if made.tail:
-            made.copy_kernel()
+        bundle.write_card()
+        bundle.write_reference(image, network(image))
+        bundle.write_report(report, export_report.text(report))
+        if bundle.tail:
+            bundle.copy_kernel()
 
     def _fitted(self, flag: str) -> list[np.ndarray]:
+        """Returns the images in the folder of `flag`, brought to the input size; [] if the flag is not given."""
         folder = getattr(self.request, flag)
         found = preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
         return [self.preparation.fit(image) for image in found]
 
 
 def _runtime(request: Request) -> Runtime:
-    """The module of the request's format; UserError where it cannot do what is asked."""
+    """Returns the module of the request's format.
+
+    Raises:
+        UserError: The runtime does not have the requested precision, or int8 lacks its folders.
+    """
     runtime = registry.find(request.format)
     if request.precision not in PRECISIONS:
         known = f"expected one of {', '.join(PRECISIONS)}.{suggest(request.precision, PRECISIONS)}"
@@ -225,23 +252,24 @@ def _runtime(request: Request) -> Runtime:
     if request.precision not in runtime.PRECISIONS:
         others = ", ".join(name for name in MODEL_FILES if name != request.format)
         raise UserError(
-            f"--precision {request.precision} is not there for {request.format}, which has "
-            f"{', '.join(runtime.PRECISIONS)}; choose one of these, or one of {others}"
+            f"--precision {request.precision} is not available for {request.format}, which has "
+            f"{', '.join(runtime.PRECISIONS)}; choose one of these, or another format: {others}"
         )
     if request.precision == "int8" and not (request.calibration and request.validation):
         raise UserError(
-            "int8 needs --calibration, a folder of images like those to come, and --validation, labelled ones on "
-            "which the drop is measured (--max-drop)"
+            "int8 needs --calibration, a folder of images like those the model will see, and --validation, a folder "
+            "of labelled images on which its loss of accuracy is measured (see --max-drop)"
         )
     return runtime
 
 
 def _outputs(wanted: str, task: str, runtime: Runtime) -> tuple[str, str]:
-    """Returns what the model file is to give and the tail behind it, see `Bundle.output` and `Bundle.tail`."""
+    """Returns the output of the model file and the tail after it, see `Bundle.output` and `Bundle.tail`."""
     known = ("logits",) if task == "classification" else OUTPUTS
     wanted = wanted or known[0]
     if wanted not in known:
         raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
+    # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
     if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
         return "logits8", KERNEL
     return wanted, ""
@@ -249,7 +277,7 @@ def _outputs(wanted: str, task: str, runtime: Runtime) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def _one_line(name: str):
-    """Makes whatever a converter raises a UserError, and keeps its remarks to itself."""
+    """Turns any error of a converter into a UserError of one line, and suppresses the converter's output."""
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     try:
         python_logging.disable(python_logging.WARNING)
@@ -257,7 +285,7 @@ def _one_line(name: str):
             yield
     except UserError:
         raise
-    except Exception as error:  # Converters raise almost anything.
+    except Exception as error:  # Converters can raise almost anything.
         reason = next(iter(str(error).strip().splitlines()), "")
         raise UserError(f"{name} cannot take the model: {type(error).__name__}: {reason[:300]}") from error
     finally:

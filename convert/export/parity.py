@@ -1,4 +1,4 @@
-"""How far an exported model is from the trained one, and how far it may be."""
+"""Compares an exported model with the trained one, and holds the tolerances."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from seaformer_jax.errors import UserError
 
 
 class ExportTolerance(NamedTuple):
-    """How far an export may be from the trained model.
+    """How far an exported model may be from the trained one.
 
     Attributes:
-        largest: Of the largest difference, as a fraction of the largest logit.
-        relative_rms: Of the root mean square of the differences, as a fraction of that of the logits.
-        agreement: Least share of equal classes, of images or of pixels; but one may always differ.
+        largest: Limit for the largest difference of a logit, as a fraction of the largest logit.
+        relative_rms: Limit for the root mean square of the differences, as a fraction of that of the logits.
+        agreement: Smallest share of images or pixels whose class must agree. One of them may always differ.
     """
 
     largest: float
@@ -24,20 +24,24 @@ class ExportTolerance(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """What a precision must keep to.
+    """The tolerances of one precision.
 
     Attributes:
-        export: Against the trained model in JAX; None where a drop of accuracy that the user gives decides.
-        on_device: Against the same file at export: the largest difference, as a fraction of the largest logit.
+        export: Tolerance at export, against the trained model in JAX. None if a loss of accuracy that the user sets
+            decides instead.
+        on_device: Tolerance on a device, against the same model file at export: limit for the largest difference, as
+            a fraction of the largest logit.
     """
 
     export: ExportTolerance | None
     on_device: float
 
 
-# At export. fp32: rounding in another order, 3e-5 at most in five runtimes. fp16: ten bits of mantissa. int8: random
-# weights leave nothing of it, and trained ones are held by a drop of accuracy that the user gives.
-# On a device. fp32 is order of summation; int8 and fp16 kernels round differently on each instruction set.
+# At export:
+#   fp32 rounds in another order, at most 3e-5 apart in five runtimes;
+#   fp16 has ten bits of mantissa;
+#   int8 has no limit: random weights lose their meaning in it, and for trained ones the user limits the loss.
+# On a device: fp32 sums in another order; int8 and fp16 kernels round differently on each instruction set.
 TOLERANCES = {
     "fp32": Tolerance(ExportTolerance(5e-5, 1e-5, 0.9999), on_device=1e-4),
     "fp16": Tolerance(ExportTolerance(5e-2, 2e-2, 0.99), on_device=5e-2),
@@ -46,15 +50,17 @@ TOLERANCES = {
 
 
 class Comparison(NamedTuple):
-    """Differences over all images and elements; None of logits where the model gives labels.
+    """Differences between two models, over all images.
+
+    The three fields about logits are None if the exported model returns labels.
 
     Attributes:
-        images: How many were compared.
-        classes: How many classes were compared, of images or of pixels.
+        images: Number of images.
+        classes: Number of compared classes: one per image, or one per pixel of the input size for segmentation.
         largest: Largest difference of a logit.
-        magnitude: Largest logit of the trained model.
-        relative_rms: Root mean square of the differences over that of the trained model's logits.
-        agreement: Share of equal classes; of pixels at the size of the input.
+        magnitude: Largest absolute logit of the trained model.
+        relative_rms: Root mean square of the differences, divided by that of the trained model's logits.
+        agreement: Share of the compared classes that are equal.
     """
 
     images: int
@@ -68,11 +74,11 @@ class Comparison(NamedTuple):
 def compare(
     trained: Sequence[np.ndarray], exported: Sequence[np.ndarray], size: tuple[int, int]
 ) -> Comparison:
-    """Compares what the trained and the exported model give for the same images.
+    """Compares the outputs of the trained and of the exported model for the same images.
 
     Args:
-        trained: logits [1, C], logits8 [1, h, w, C] or logits [1, H, W, C], one per image.
-        exported: the same, or labels uint8 [1, H, W].
+        trained: Logits [1, C], logits8 [1, h, w, C] or logits [1, H, W, C], one array per image.
+        exported: The same, or labels uint8 [1, H, W].
         size: H and W of the input.
     """
     equal = [classes(t, size) == classes(e, size) for t, e in zip(trained, exported, strict=True)]
@@ -80,6 +86,7 @@ def compare(
     agreement = float(np.mean(equal))
     if exported[0].dtype == np.uint8:
         return Comparison(*counts, None, None, None, agreement)
+    # float64, so that the sums do not add rounding errors of their own.
     expected = np.stack(trained).astype(np.float64)
     difference = np.stack(exported) - expected
     relative_rms = np.sqrt(np.mean(difference**2) / np.mean(expected**2))
@@ -88,10 +95,11 @@ def compare(
 
 
 def check(found: Comparison, precision: str) -> None:
-    """Raises UserError where an export of a precision is further from the trained model than it may be."""
+    """Raises UserError if an exported model is out of the tolerance of its precision."""
     allowed = TOLERANCES[precision].export
     if allowed is None:
         return
+    # The comparisons are negated so that NaN is out of tolerance.
     wrong = []
     if not found.agreement >= min(allowed.agreement, 1 - 1 / found.classes):
         wrong.append(f"{found.agreement:.6f} of the classes agree, at least {allowed.agreement} must")
@@ -105,21 +113,34 @@ def check(found: Comparison, precision: str) -> None:
             wrong.append(f"the relative RMS is {found.relative_rms:.1e}, limit {allowed.relative_rms:.0e}")
     if wrong:
         raise UserError(
-            f"the {precision} model is not the trained one: {'; '.join(wrong)}. Nothing was written; choose "
-            "another precision or format"
+            f"the {precision} model differs too much from the trained one: {'; '.join(wrong)}. Nothing was written; "
+            "choose another precision or format"
         )
 
 
 def on_device(found: np.ndarray, expected: np.ndarray, output: str, precision: str) -> dict[str, Any]:
-    """Compares what a device computes of a bundle's reference image with what was computed at export, channels last.
+    """Compares a device's output for a bundle's reference image with the output at export.
+
+    Args:
+        found: Output on the device, channels last.
+        expected: Output at export, channels last.
+        output: See `Bundle.output`.
+        precision: See `Bundle.precision`.
 
     Returns:
-        difference: largest one as a fraction of the largest expected magnitude (of labels: 1 where they differ).
-        agreement: fraction of equal classes.
-        ok: whether the difference is within `Tolerance.on_device` (of labels: all but 1 in 1000 agree).
+        A dictionary with
+        "difference": largest difference as a fraction of the largest expected magnitude; for labels 1 if any differ,
+            else 0;
+        "agreement": share of equal classes;
+        "ok": True if the difference is within `Tolerance.on_device`; for labels, if at least 999 in 1000 agree.
+
+    Raises:
+        UserError: The shapes differ.
     """
     if found.shape != expected.shape:
-        raise UserError(f"output of shape {found.shape}; expected {expected.shape}; export the bundle anew")
+        raise UserError(
+            f"found an output of shape {found.shape}; expected {expected.shape}; export the bundle anew"
+        )
     if output == "labels":
         agreement = float((found == expected).mean())
         return {"difference": float(agreement < 1), "agreement": agreement, "ok": agreement >= 0.999}

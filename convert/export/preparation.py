@@ -1,4 +1,4 @@
-"""Images as an exported model takes them: from files, and seeded ones."""
+"""Prepares images for an exported model: from files, or seeded ones."""
 
 import math
 import pathlib
@@ -17,14 +17,15 @@ _SEED = 0
 
 
 class Preparation(NamedTuple):
-    """From an image of any size to the input of a model.
+    """How an image of any size becomes the input of a model.
 
     Attributes:
         task: "classification" or "segmentation".
         size: H and W of the input.
-        mean, std: Of the three channels, of images in [0, 1].
-        inside: The exported model normalises.
-        crop_fraction, interpolation: Of classifiers, as their evaluation has them.
+        mean, std: Mean and standard deviation of the three channels, for images in [0, 1].
+        inside: True if the exported model normalises its input.
+        crop_fraction: Side of the central crop / side of the resized image; for classifiers, as in their evaluation.
+        interpolation: Filter of the resize, a key of `augment.RESAMPLING`; for classifiers, as in their evaluation.
     """
 
     task: str
@@ -37,7 +38,10 @@ class Preparation(NamedTuple):
 
     @classmethod
     def of(cls, card: Mapping[str, Any], **fields: Any) -> "Preparation":
-        """`fields`, and the rest from the JSON beside the weights, or as in the official evaluation."""
+        """Returns a preparation with `fields`; the rest comes from the JSON beside the weights.
+
+        Without that JSON the rest is as in the official evaluation: crop fraction 0.875, bicubic.
+        """
         return cls(
             crop_fraction=card.get("crop_fraction", 0.875),
             interpolation=card.get("interpolation", "bicubic"),
@@ -45,33 +49,45 @@ class Preparation(NamedTuple):
         )
 
     def fit(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [h, w, 3] -> uint8 [H, W, 3]: segmentation resizes to H x W, classifiers keep the centre."""
+        """Brings an image uint8 [h, w, 3] to the input size, uint8 [H, W, 3].
+
+        Segmentation resizes the whole image to H x W; classification resizes it and crops the centre.
+        """
         if self.task == "segmentation":
             return resizing.resize_image(image, self.size)
         return _centre(image, self.size, self.crop_fraction, self.interpolation)
 
     def trained(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> what the trained model takes: float32 [1, H, W, 3], normalised."""
+        """Turns uint8 [H, W, 3] into the input of the trained model: float32 [1, H, W, 3], normalised."""
         mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
         return (_scaled(image) - mean) / std
 
     def exported(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] -> what the exported model takes: float32 [1, H, W, 3]."""
+        """Turns uint8 [H, W, 3] into the input of the exported model: float32 [1, H, W, 3]."""
         return _scaled(image) if self.inside else self.trained(image)
 
 
 def seeded(size: tuple[int, int]) -> list[np.ndarray]:
-    """Two drawn images and one of noise, uint8 [H, W, 3] each; the same ones every time."""
+    """Returns two drawn images and one of noise, uint8 [H, W, 3] each; they are the same on every call."""
+    # Square drawings of the larger side, resized to the input.
     drawn = shapes.Shapes("val", 2, max(size), _SEED)
     noise = np.random.default_rng(_SEED).integers(0, 256, (*size, 3), np.uint8)
     return [*(resizing.resize_image(drawn[index]["image"], size) for index in range(len(drawn))), noise]
 
 
 def of_folder(flag: str, folder: str, most: int) -> list[np.ndarray]:
-    """Decodes the images in a folder and those below it, or `most` of them, evenly spread: uint8 [h, w, 3] each.
+    """Decodes the images in a folder and its subfolders, at most `most` of them, evenly spread over the list.
+
+    Args:
+        flag: Name of the flag that gave the folder, for error messages.
+        folder: Path of the folder.
+        most: Largest number of images.
+
+    Returns:
+        The images, uint8 [h, w, 3] each.
 
     Raises:
-        UserError: there is no such folder or no image in it, or one that cannot be decoded; it names the flag.
+        UserError: The folder does not exist or has no image, or an image cannot be decoded.
     """
     path = pathlib.Path(folder)
     if not path.is_dir():
@@ -82,18 +98,20 @@ def of_folder(flag: str, folder: str, most: int) -> list[np.ndarray]:
             f"--{flag} {folder}: no image (found {files.listing(path)}); expected files that end in "
             f"{', '.join(images.IMAGE_EXTENSIONS)}"
         )
+    # Evenly spread, because files are sorted and those of one class or video are neighbours.
     chosen = np.unique(np.linspace(0, len(found) - 1, min(most, len(found))).round().astype(int))
     return [images.decode(path / found[index], str(path / found[index])) for index in chosen]
 
 
 def _scaled(image: np.ndarray) -> np.ndarray:
+    """Returns uint8 [H, W, 3] as float32 [1, H, W, 3] in [0, 1]."""
     return image[None].astype(np.float32) / 255
 
 
 def _centre(image: np.ndarray, size: tuple[int, int], fraction: float, interpolation: str) -> np.ndarray:
-    """`resize_and_center_crop` of classification, for inputs that need not be square."""
+    """Resizes and crops like `resize_and_center_crop` of classification; the input need not be square."""
     (height, width), least = image.shape[:2], [math.floor(side / fraction) for side in size]
-    # The image is just large enough for `least`; whole numbers, as torchvision truncates the longer side.
+    # Resize until the image just covers `least`. Integer division, because torchvision truncates the longer side.
     rows, columns = max((least[0], least[0] * width // height), (least[1] * height // width, least[1]))
     resized = Image.fromarray(image).resize((columns, rows), RESAMPLING[interpolation])
     left, top = round((columns - size[1]) / 2), round((rows - size[0]) / 2)

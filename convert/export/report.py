@@ -1,4 +1,4 @@
-"""The report of an export: numbers for programs, tables for people."""
+"""Makes the report of an export: numbers for programs (report.json) and text for people (report.md)."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from convert.bundle import Bundle
 from convert.export.parity import TOLERANCES, Comparison
 from convert.runtimes.base import Network
 
-_TIMED, _WARM_UP = 30, 5
+_TIMED, _WARM_UP = 30, 5  # Runs of each network; those of the warm-up are not counted.
 
 
 def record(
@@ -20,7 +20,15 @@ def record(
     outside: Mapping[str, int],
     score: float | None,
 ) -> dict[str, Any]:
-    """What the report says of one precision; `score` in percent, None where there is no validation set."""
+    """Returns the entry of one precision in the report.
+
+    Args:
+        bundle: The model in this precision.
+        comparison: Its comparison with the trained model.
+        milliseconds: Its time for one image on this machine.
+        outside: Operators outside the runtime's fast path: name -> count.
+        score: Score on the validation set in percent; None without such a set.
+    """
     return {
         "precision": bundle.precision,
         "bytes": bundle.size(),
@@ -32,7 +40,10 @@ def record(
 
 
 def medians(networks: Mapping[str, Network], image: np.ndarray) -> dict[str, float]:
-    """Milliseconds of one image, the median of each network's runs; they take turns."""
+    """Returns the median time of each network for one image, in milliseconds.
+
+    The networks take turns, so that a slower phase of the machine affects all of them.
+    """
     taken: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(_WARM_UP + _TIMED):
         for name, network in networks.items():
@@ -43,24 +54,26 @@ def medians(networks: Mapping[str, Network], image: np.ndarray) -> dict[str, flo
 
 
 def text(report: Mapping[str, Any]) -> str:
-    """The report as Markdown."""
+    """Returns the report as Markdown."""
     height, width = report["input_size"]
+    # What was exported, the table, how to read it, and the limits.
     lines = [
         f"# {report['name']}, {report['task']}, for {report['format']}",
         "",
-        f"{report['output']} in {report['precision']} of images of {height}x{width}, made of "
+        f"Output {report['output']} in {report['precision']}, for images of {height}x{width}. Made from "
         f"{report['source']['file']} (SHA-256 {report['source']['sha256'][:16]}) with "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + ".",
         "",
         *_table(report),
         "",
-        f"Compared in {report['format']} with the trained model in JAX in float32, on "
-        f"{report['precisions'][0]['images']} images: largest difference of a logit, and the largest logit; root "
-        "mean square of the differences over that of the logits; share of equal classes, of images or of pixels at "
-        "the size of the input. Outside: operators that the runtime's fast path does not take. ms: median of "
-        f"{_TIMED} runs of the model file alone, with one thread, on the machine that exported it, whatever else it "
-        "did; `python -m convert.latency` measures with care.",
+        f"The model runs in {report['format']} and is compared with the trained model, which runs in JAX in float32, "
+        f"on {report['precisions'][0]['images']} images. Largest difference: of any logit. Largest logit: of the "
+        "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. Classes "
+        "agree: share of images, or of pixels at the size of the input, that have the same class in both models. "
+        "Outside: operators that the runtime's fast path does not take. ms: median of "
+        f"{_TIMED} runs of the model file alone with one thread, on the machine that exported it, which may have "
+        "been busy; use `python -m convert.latency` for careful measurements.",
         "",
         _limits(report),
     ]
@@ -68,17 +81,20 @@ def text(report: Mapping[str, Any]) -> str:
 
 
 def _table(report: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of the table: a row per precision, with a column for the score if there is one."""
     metric = report["metric"]
     scored = f" {metric} % |" if metric else ""
     rows = [
-        f"| precision | MB |{scored} largest difference | of | relative RMS | classes agree | outside | ms |",
+        f"| precision | MB |{scored} largest difference | largest logit | relative RMS | classes agree | outside "
+        "| ms |",
         "|---|---:|" + "---:|" * (6 + bool(metric)),
     ]
-    if metric:
+    if metric:  # The score of the trained model comes first, for comparison.
         rows.append(f"| trained, JAX | | {report['trained_score']:.2f} | | | | | | |")
     for row in report["precisions"]:
         score = f" {row['score']:.2f} |" if metric else ""
         outside = ", ".join(f"{count} {name}" for name, count in row["outside_delegate"].items()) or "none"
+        # A model that returns labels has no logits to compare, so these cells are empty.
         numbers = (_number(row[key], ".2e") for key in ("largest", "magnitude", "relative_rms"))
         rows.append(
             f"| {row['precision']} | {row['bytes'] / 1e6:.2f} |{score} {' | '.join(numbers)} | "
@@ -88,16 +104,17 @@ def _table(report: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(report: Mapping[str, Any]) -> str:
+    """Returns the sentence on the limits that the model has kept to."""
     if report["precision"] == "int8":
         return (
-            f"{report['metric']} of int8 may be {report['max_drop']} points lower than that of the trained model, on "
-            f"the {report['validation_images']} images of {report['validation']}; calibrated with "
-            f"{report['calibration_images']} images of {report['calibration']}."
+            f"Limit: {report['metric']} of int8 may be at most {report['max_drop']} points lower than that of the "
+            f"trained model, on the {report['validation_images']} images of {report['validation']}. int8 was "
+            f"calibrated on {report['calibration_images']} images of {report['calibration']}."
         )
     allowed = TOLERANCES[report["precision"]].export
     return (
-        f"Limits: {allowed.largest:.0e} of the largest logit, relative RMS {allowed.relative_rms:.0e}, "
-        f"{100 * allowed.agreement:.2f} % of the classes."
+        f"Limits: the largest difference may be {allowed.largest:.0e} of the largest logit, and the relative RMS "
+        f"{allowed.relative_rms:.0e}; {100 * allowed.agreement:.2f} % of the classes must agree."
     )
 
 

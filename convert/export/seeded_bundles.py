@@ -1,4 +1,4 @@
-"""Bundles of networks with seeded random weights, to measure before anything is trained."""
+"""Writes bundles of networks with seeded random weights, to measure them without training."""
 
 import copy
 import pathlib
@@ -23,15 +23,24 @@ def write_bundle(
     input_size: tuple[int, int],
     precision: str = "fp32",
 ) -> Bundle:
-    """Exports `model` [1, 3, H, W] -> logits to a bundle of format `kind`.
+    """Exports `model` to a bundle.
 
-    What is expected of it is PyTorch's output, so that other machines are compared with an independent one; of int8,
-    in which random weights lose their meaning, it is what the runtime computes on this machine.
+    The expected output in the bundle is PyTorch's, so that other machines are compared with an independent result. In
+    int8 random weights lose their meaning, so there the expected output is the runtime's on this machine.
+
+    Args:
+        model: Network in its inference form, images [1, 3, H, W] -> logits.
+        folder: Path of the bundle.
+        task: "classification" or "segmentation".
+        name: Name of the model size, such as "seaformer_tiny".
+        kind: Format, one of `bundle.FORMATS`.
+        input_size: H and W.
+        precision: One of `bundle.PRECISIONS`.
     """
     runtime, maps, image = registry.find(kind), task == "segmentation", seeded_networks.picture(input_size)
-    output = "logits8" if maps else "logits"
+    output = "logits8" if maps else "logits"  # The outputs that every runtime has.
     folder.mkdir(parents=True, exist_ok=True)
-    # A copy: what one exporter does to the tensors can make the next one fail.
+    # A copy, because an exporter changes the tensors, which can make the next exporter fail.
     graph = base.Graph(copy.deepcopy(model), task, output, input_size)
     runtime.export(graph, {precision: folder}, [image])
     bundle = new_bundle(folder, graph, name, kind, precision=precision, tail=KERNEL if maps else "")
@@ -45,11 +54,12 @@ def write_bundle(
 
 
 def write_plain_bundle(folder: pathlib.Path, name: str, input_size: tuple[int, int]) -> Bundle:
-    """Exports a segmentation model as it was trained, with resize, softmax and argmax in the graph, to ONNX.
+    """Exports a segmentation model in its training form to ONNX, with resize, softmax and argmax in the graph.
 
-    This is what ours is compared with: the test path of mmseg (`EncoderDecoder.simple_test`), written by the exporter
-    and in the opset of the official convert2onnx.py. The count hangs on these: SeaFormer-B at 512x512 takes 4480
-    million instructions so, in opset 13 6369 or 2679 by how the softmax is written.
+    This is the baseline for our exports: the test path of mmseg (`EncoderDecoder.simple_test`), written by the
+    exporter and in the opset of the official convert2onnx.py. Exporter and opset matter for the number of
+    instructions: SeaFormer-B at 512x512 takes 4480 million in this form, and in opset 13 6369 or 2679 million,
+    depending on how the softmax is written.
     """
     model = nn.Sequential(seeded_networks.trained("segmentation", name), LabelsPath(input_size)).eval()
     graph, image = (
@@ -65,7 +75,10 @@ def write_plain_bundle(folder: pathlib.Path, name: str, input_size: tuple[int, i
 
 
 class LabelsPath(nn.Module):
-    """Logits [1, C, h, w] -> int64 [1, H, W], as mmseg's `inference` and `simple_test`: resize, softmax, argmax."""
+    """Logits [1, C, h, w] -> labels int64 [1, H, W], by resize, softmax and argmax.
+
+    This is what mmseg's `inference` and `simple_test` do.
+    """
 
     def __init__(self, size: tuple[int, int]):
         super().__init__()
@@ -78,7 +91,7 @@ class LabelsPath(nn.Module):
 
 def write_plain_graph(model: nn.Module, path: pathlib.Path, input_size: tuple[int, int]) -> None:
     """Writes a model to ONNX with the exporter and in the opset of the official convert2onnx.py."""
-    # The official code has reshape where ours has unflatten, which opset 11 lacks.
+    # Opset 11 lacks `unflatten`; the official code uses `reshape` there.
     with mock.patch.object(Tensor, "unflatten", _unflatten):
         torch.onnx.export(
             model,
@@ -91,10 +104,11 @@ def write_plain_graph(model: nn.Module, path: pathlib.Path, input_size: tuple[in
 
 
 def _unflatten(x: Tensor, axis: int, sizes: tuple[int, ...]) -> Tensor:
+    """`Tensor.unflatten`, written with `reshape`."""
     return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
 
 
 @torch.no_grad()
 def _in_torch(model: nn.Module, image: np.ndarray) -> np.ndarray:
-    """What `model` makes of an image [1, H, W, 3]."""
+    """Returns the output of `model` in PyTorch for an image [1, H, W, 3], in the layout of PyTorch."""
     return model(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy()

@@ -1,0 +1,1 @@
+"""Rewrites trained PyTorch models into smaller graphs for inference that compute the same function."""

@@ -1,6 +1,6 @@
-"""Modules of the inference form that `deploy.py` builds: batch 1, fixed input size, no BatchNorm.
+"""Modules of the inference form that `rewrites.py` builds: batch 1, fixed input size, no BatchNorm.
 
-Shapes: C channels (`widths`: of q, k and v), H height, W width, N tokens along one axis.
+Axes of shapes: C channels, H height, W width, N tokens along one axis. `widths` are the channels of q, k and v.
 """
 
 import itertools
@@ -15,7 +15,7 @@ Widths = tuple[int, int, int]
 
 
 class Shift(nn.Module):
-    """Adds a constant: a table of positions [1, C, N] or biases [1, C, 1, 1]."""
+    """Adds a constant: a table of position embeddings [1, C, N] or biases [1, C, 1, 1]."""
 
     def __init__(self, value: Tensor):
         super().__init__()
@@ -26,7 +26,7 @@ class Shift(nn.Module):
 
 
 class Mean(nn.Module):
-    """Mean over one axis, which stays: [1, C, H, W] -> [1, C, H, 1] or [1, C, 1, W]."""
+    """Mean over one axis, which is kept with size 1: [1, C, H, W] -> [1, C, H, 1] or [1, C, 1, W]."""
 
     def __init__(self, axis: int):
         super().__init__()
@@ -37,7 +37,7 @@ class Mean(nn.Module):
 
 
 class HardSigmoid(nn.Module):
-    """relu6(x + 3) / 6."""
+    """Hard sigmoid, relu6(x + 3) / 6, of any shape."""
 
     def forward(self, x: Tensor) -> Tensor:
         return h_sigmoid(x)
@@ -47,10 +47,11 @@ class MergedAttention(nn.Module):
     """`SeaAttention` with one convolution for q, k and v: [1, C, H, W] -> [1, C, H, W].
 
     Attributes:
-        axial: q, k and v side by side, and the input -> [1, C, H, W].
-        detail: detail enhancement, of q, k and v where `detail_of_qkv`, else of the input; None in the
-            ablation without it.
-        gate: of the attention, which then multiplies the detail; None in the ablations that do not multiply.
+        to_qkv: Convolution to q, k and v, concatenated: [1, C, H, W] -> [1, C_qkv, H, W].
+        axial: Axial attention: qkv and the block's input -> [1, C, H, W].
+        detail: Detail enhancement; None in the ablation without it.
+        detail_of_qkv: True if the input of `detail` is qkv, False if it is the block's input.
+        gate: Function of the attention that multiplies the detail; None in the ablations that do not multiply.
     """
 
     def __init__(self, attention: SeaAttention, to_qkv: nn.Conv2d, widths: Widths):
@@ -58,6 +59,7 @@ class MergedAttention(nn.Module):
         self.to_qkv = to_qkv
         self.axial = SplitAxialAttention(attention, widths)
         self.detail, self.gate = None, None
+        # The parts without identities, so that the last of the sequence is always the last convolution.
         if attention.detail_input != "none":
             parts = attention.to_detail, attention.dwconv, attention.act, attention.pwconv
             self.detail = nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
@@ -75,7 +77,7 @@ class MergedAttention(nn.Module):
 
 
 class SplitAxialAttention(nn.Module):
-    """Axial attention as `SeaAttention` computes it, q, k and v one by one: [1, C_qkv, H, W] -> [1, C, H, W]."""
+    """Axial attention of `SeaAttention`, which takes q, k and v separately: [1, C_qkv, H, W] -> [1, C, H, W]."""
 
     def __init__(self, attention: SeaAttention, widths: Widths):
         super().__init__()
@@ -87,18 +89,21 @@ class SplitAxialAttention(nn.Module):
 
 
 class Gain(nn.Module):
-    """Every channel times what the map of its group gives: [1, C, H, W] times [1, G, H, W] -> [1, C, H, W].
+    """Multiplies each group of channels by its own gain: [1, C, H, W], [1, G, H, W] -> [1, C, H, W].
 
-    A convolution brings the maps to all channels, so that these stay in the layout in which runtimes convolve.
+    The gain is factor * map + shift. A convolution copies the G maps to all C channels, so that the channels stay in
+    the layout in which runtimes convolve.
 
     Args:
-        groups: G, the maps.
-        widths: Channels of the tensors that lie side by side; the channels of each belong to the groups in order.
-        factor, shift: The gain is factor * map + shift.
+        groups: Number of maps, G.
+        widths: Channels of the tensors that are concatenated in the input; their sum is C. Each tensor consists of G
+            groups of consecutive channels.
+        factor, shift: Coefficients of the gain.
     """
 
     def __init__(self, groups: int, widths: Sequence[int], factor: float = 1.0, shift: float = 0.0):
         super().__init__()
+        # owners[c] is the group of channel c; the convolution's weights are the one-hot rows times the factor.
         owners = torch.cat([torch.arange(groups).repeat_interleave(width // groups) for width in widths])
         self.spread = nn.Conv2d(groups, len(owners), 1)
         self.spread.weight.data = factor * nn.functional.one_hot(owners, groups).float().reshape(
@@ -111,9 +116,10 @@ class Gain(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """What makes the mean over an axis that of SeaFormer++: q, k and v times softmax times length of the axis.
+    """Weights q, k and v so that a plain mean over an axis becomes the weighted mean of SeaFormer++.
 
-    [1, C_qkv, H, W] -> the same, weighted for the rows and for the columns; unchanged in the ICLR model.
+    It returns two tensors [1, C_qkv, H, W]: one for the means of the rows, one for those of the columns. Each is the
+    input times the softmax over the axis times the length of the axis. In the ICLR model both are the input itself.
     """
 
     def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
@@ -122,6 +128,7 @@ class Squeeze(nn.Module):
         if self.map is not None:
             height, width = size
             groups = self.map.out_channels
+            # The factor is the length of the axis: the mean that follows divides by it.
             self.row_gain = Gain(groups, widths, width).to(self.map.weight)
             self.column_gain = Gain(groups, widths, height).to(self.map.weight)
 
@@ -135,15 +142,16 @@ class Squeeze(nn.Module):
 
 
 class Expand(nn.Module):
-    """The sum of what rows and columns gave, in SeaFormer++ times a gain.
+    """Adds the results of rows and columns, in SeaFormer++ times a gain.
 
-    [1, C, H, 1] and [1, C, 1, W] -> [1, C, H, W].
+    [1, C, H, 1], [1, C, 1, W] -> [1, C, H, W].
     """
 
     def __init__(self, attention: SeaAttention, width: int):
         super().__init__()
         self.map, self.sigmoid = attention.expand_map, attention.adaptive_expansion == "sigmoid"
         if self.map is not None:
+            # The gain is 2 sigmoid(map) or 1 + map, see `SeaAttention`.
             constants = (2.0, 0.0) if self.sigmoid else (1.0, 1.0)
             self.gain = Gain(self.map.out_channels, [width], *constants).to(self.map.weight)
 
@@ -156,25 +164,27 @@ class Expand(nn.Module):
 
 
 class AxialAttention(nn.Module):
-    """The same, with one mean per axis for q, k and v and one table per axis for the positions of q and k.
+    """`SplitAxialAttention` in fewer operators: [1, C_qkv, H, W] -> [1, C, H, W].
+
+    q, k and v share one mean per axis; q and k share one table of positions per axis.
 
     Attributes:
         squeeze, expand: `Squeeze` before the means, `Expand` of what rows and columns gave.
         row_mean, column_mean: [1, C_qkv, H, W] -> [1, C_qkv, H, 1] and [1, C_qkv, 1, W].
         row_positions, column_positions: [1, C_q + C_k, N] -> the same.
-        lead: leading axes of q, k and v, apart by heads.
-        product: of two matrices behind these axes.
+        lead: Leading axes of q, k and v after the split into heads: (1, heads), or (heads,) for `torch.bmm`.
+        product: Function that multiplies two stacks of matrices with these leading axes.
 
     Args:
-        attention: as it was trained, with `Shift` for its positions.
-        widths: channels of q, k and v.
-        size: H and W of the map.
+        attention: The trained attention, whose positions are `Shift`s already.
+        widths: Channels of q, k and v.
+        size: H and W of the feature map.
     """
 
     def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
         super().__init__()
         self.widths = widths
-        # A number would be cast in the graph of a model in half precision.
+        # A buffer, because a Python number would add a cast to the graph of a model in half precision.
         self.register_buffer("scale", torch.tensor(attention.scale, dtype=attention.proj[-1].weight.dtype))
         self.lead, self.product = (1, attention.heads), torch.matmul
         self.adaptive_source = attention.adaptive_source
@@ -187,17 +197,19 @@ class AxialAttention(nn.Module):
         self.proj = attention.proj
 
     def forward(self, qkv: Tensor, x: Tensor) -> Tensor:
+        # 1. Reduce the map to one token per row and one per column, and attend among each.
         source = qkv[:, : self.widths[0]] if self.adaptive_source == "q" else x
         by_row, by_column = self.squeeze(qkv, source)
-        # Reshapes and slices: XNNPACK takes neither squeeze nor unsqueeze nor split.
+        # Reshapes and slices, because XNNPACK takes neither squeeze nor unsqueeze nor split.
         rows = self.attend(self.row_mean(by_row).flatten(2), self.row_positions)
         columns = self.attend(self.column_mean(by_column).flatten(2), self.column_positions)
+        # 2. Project the tokens, broadcast them over the map and add the unsqueezed v, as `SeaAttention` does.
         rows = self.proj_encode_row(rows.reshape(*rows.shape, 1))  # [1, C_v, H, 1]
         columns = self.proj_encode_column(columns.reshape(1, -1, 1, columns.shape[2]))  # [1, C_v, 1, W]
         return self.proj(qkv[:, -self.widths[2] :] + self.expand(rows, columns, source))
 
     def attend(self, qkv: Tensor, positions: nn.Module) -> Tensor:
-        """Multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
+        """Applies multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
         qk, v = _split(qkv, (self.widths[0] + self.widths[1], self.widths[2]))
         q, k = _split(positions(qk), self.widths[:2])
         q, k, v = (t.reshape(*self.lead, -1, t.shape[2]) for t in (q, k, v))  # [..., key or value, N]
@@ -207,20 +219,21 @@ class AxialAttention(nn.Module):
 
 
 def _split(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
-    """[1, C, ...] -> slices of its channels."""
+    """Splits [1, C, ...] into slices of `widths` channels."""
     ends = list(itertools.accumulate(widths))
     return [x[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
 
 
 def _softmax(maps: Tensor) -> Tensor:
-    """Over the last of four axes; brought to three, since ExecuTorch takes the channels of four for the last one.
+    """Returns the softmax of [1, G, H, W] over the last axis, computed on three axes.
 
-    The first stays 1: LiteRT's exporter mistakes [8, 8, 8] for a map with its channels last.
+    With four axes, ExecuTorch mistakes the channels for the last axis. The first of the three axes is 1, because
+    LiteRT's exporter mistakes [8, 8, 8] for a map with its channels last.
     """
     groups, height, width = maps.shape[1:]
     return maps.reshape(1, groups * height, width).softmax(-1).reshape(maps.shape)
 
 
 def _joined(q: nn.Module, k: nn.Module) -> nn.Module:
-    """The positions of q and k: `Shift` twice -> `Shift`, or the identity in the ablation without."""
+    """Joins the `Shift`s of q's and k's positions into one; the identity in the ablation without positions."""
     return Shift(torch.cat([q.value, k.value], dim=1)) if isinstance(q, Shift) else nn.Identity()

@@ -1,4 +1,4 @@
-"""A network as far as each of its parts: stem, context branch, attention, fusion, head."""
+"""Cuts a network off after each of its parts, to measure what each part costs."""
 
 import copy
 from collections.abc import Callable
@@ -10,11 +10,18 @@ from convert.torch_segmentation import Segmenter
 
 
 def up_to(model: nn.Module) -> dict[str, nn.Module]:
-    """The inference form as far as each part, images [1, 3, H, W] -> one feature map or logits.
+    """Returns networks that end after each part of `model`: part -> network.
 
-    The stem is the two stages that context and spatial branch share (author, issue 13 of the official repository).
+    The parts are stem, context branch, FFN, SEA attention, fusion (of segmentation models) and head, and each network
+    also has the parts before its own. Their input is images [1, 3, H, W], their output one feature map or the logits.
+    The stem is the two stages that context branch and spatial branch share (author, issue 13 of the official
+    repository).
+
+    Args:
+        model: The inference form of a model, see `rewrites.deploy`.
     """
     backbone = model.backbone if isinstance(model, Segmenter) else model
+    # Attention and FFN alternate in the layers, so their costs come from whole backbones without one or both of them.
     networks = {
         "stem": nn.Sequential(backbone.smb1, backbone.smb2),
         "context branch": LastMap(_with_blocks(backbone, nn.Identity)),
@@ -27,7 +34,7 @@ def up_to(model: nn.Module) -> dict[str, nn.Module]:
 
 
 class LastMap(nn.Module):
-    """Images -> the feature map of the last stage."""
+    """Network from images to the feature map of the last stage."""
 
     def __init__(self, backbone: Backbone):
         super().__init__()
@@ -49,7 +56,7 @@ class OnlyFFN(nn.Module):
 
 
 class Fused(nn.Module):
-    """Images -> what the fusion blocks hand to the head."""
+    """Network from images to the fused map, the input of the head's last layers."""
 
     def __init__(self, model: Segmenter):
         super().__init__()
@@ -64,6 +71,7 @@ class Fused(nn.Module):
 
 
 def _with_blocks(backbone: Backbone, replace: Callable[[Block], nn.Module]) -> Backbone:
+    """Returns a copy of `backbone` with `replace(block)` in place of every SeaFormer layer."""
     backbone = copy.deepcopy(backbone)
     for stage in backbone.modules():
         if isinstance(stage, AttentionStage):

@@ -1,7 +1,7 @@
-"""The inference form of a model: the same function of an image, in fewer and simpler operators.
+"""Rewrites a trained PyTorch model into its inference form: the same function in fewer and simpler operators.
 
-Seven rewrites, each exact but for rounding. They apply in the order of `REWRITES`, each to what those before it
-have made. Batch 1 and a fixed input size, as phones run it.
+There are seven rewrites, each exact except for rounding. They are applied in the order of `REWRITES`, and each needs
+the result of those before it. The inference form has batch size 1 and a fixed input size, as on a phone.
 """
 
 import copy
@@ -24,26 +24,26 @@ from seaformer_jax.errors import UserError
 
 Part = TypeVar("Part", bound=nn.Module)
 
-STRIDE = 64  # Pixels of the input along one side of a cell of the last stage.
+STRIDE = 64  # Stride of the last stage, in pixels of the input.
 
 Size = tuple[int, int]  # height, width
 Normalization = tuple[Sequence[float], Sequence[float]]  # mean, std of the three channels
 
 
 def deploy(model: nn.Module, input_size: Size, normalize: Normalization | None = None) -> nn.Module:
-    """Returns the inference form of `model`, which stays as it is.
+    """Returns the inference form of `model`; `model` itself is unchanged.
 
-    The result takes float32 images [1, 3, H, W] and returns logits, [1, num_classes] of a classifier or
-    [1, num_classes, ceil(H / 8), ceil(W / 8)] of a segmentation model.
+    The result takes float32 images [1, 3, H, W]. It returns the logits, [1, num_classes] for a classifier and
+    [1, num_classes, ceil(H / 8), ceil(W / 8)] for a segmentation model.
 
     Args:
-        model: of `torch_model.create_model` or `torch_segmentation.create_model`.
-        input_size: H and W.
-        normalize: mean and standard deviation in the unit of the images, to be part of the result; None where
-            it is to take images that are normalised already.
+        model: A model of `torch_model.create_model` or `torch_segmentation.create_model`.
+        input_size: H and W in pixels.
+        normalize: Mean and standard deviation, in the unit of the images, if the result is to normalise its input.
+            None if its input is normalised already.
 
     Raises:
-        UserError: the input is smaller than the stride of the last stage.
+        UserError: The input is smaller than the stride of the last stage.
     """
     if min(input_size) < STRIDE:
         height, width = input_size
@@ -56,7 +56,7 @@ def deploy(model: nn.Module, input_size: Size, normalize: Normalization | None =
 
 @torch.no_grad()
 def rewritten(model: nn.Module, input_size: Size, rewrites: Sequence["Rewrite"]) -> nn.Module:
-    """Returns a copy of `model` in evaluation mode with the first few of `REWRITES` applied."""
+    """Returns a copy of `model` in evaluation mode with `rewrites` applied, the first few of `REWRITES`."""
     model = copy.deepcopy(model).eval()
     for rewrite in rewrites:
         rewrite(model, input_size)
@@ -64,31 +64,32 @@ def rewritten(model: nn.Module, input_size: Size, rewrites: Sequence["Rewrite"])
 
 
 def fold_batch_norm(model: nn.Module, input_size: Size) -> None:
-    """Every BatchNorm, and the constant factor of SeaFormer++'s maps, becomes part of the convolution before it."""
+    """Folds every BatchNorm, and the constant factor of SeaFormer++'s maps, into the convolution before it."""
     _replace(model, ConvBN, lambda layer: _folded(layer.c, layer.bn))
     _replace(model, ConvModule, lambda layer: _folded(layer.conv, layer.bn))
     _replace(model, AdaptiveMap, _scaled)
 
 
 def merge_qkv(model: nn.Module, input_size: Size) -> None:
-    """One 1x1 convolution for q, k and v, which detail enhancement then finds side by side."""
+    """Computes q, k and v in one 1x1 convolution; its output is also the input of detail enhancement."""
     _replace(model, SeaAttention, _merged)
 
 
 def bake_positions(model: nn.Module, input_size: Size) -> None:
-    """Tables of positions at the length that they have at this input size."""
+    """Replaces the tables of positions by constants, resized to their lengths at this input size."""
     for stage, (height, width) in _attention_stages(model, input_size):
         for attention in _parts(stage, SeaAttention):
             lengths = {"rowq": height, "rowk": height, "columnq": width, "columnk": width}
             for name, length in lengths.items():
                 embedding = attention.get_submodule(f"pos_emb_{name}")
                 if isinstance(embedding, SqueezeAxialPositionalEmbedding):
+                    # The embedding adds its resized table, so applied to zeros it returns the table.
                     table = embedding(embedding.pos_embed.new_zeros(1, 1, length))
                     setattr(attention, f"pos_emb_{name}", Shift(table))
 
 
 def rearrange_attention(model: nn.Module, input_size: Size) -> None:
-    """One mean per axis for q, k and v, one addition for the positions of q and k."""
+    """Uses one mean per axis for q, k and v together, and one addition per axis for the positions of q and k."""
     for stage, size in _attention_stages(model, input_size):
         _replace(
             stage,
@@ -98,15 +99,18 @@ def rearrange_attention(model: nn.Module, input_size: Size) -> None:
 
 
 def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:
-    """relu6(x + 3) / 6: 3 joins the bias that makes x, 1/6 the weights of the factor; a plain ReLU6 stays.
+    """Reduces every hard sigmoid relu6(x + 3) / 6 that gates a product to a plain ReLU6.
 
-    In the head the resize lies between the sigmoid and the product; being linear it commutes with 1/6.
+    The 3 is added to the bias of the convolution that computes x. The 1/6 scales the weights of the other factor. In
+    the head a resize lies between the sigmoid and the product; it is linear, so it commutes with the 1/6.
     """
+    # 1. Attention: the gate multiplies the detail.
     for attention in _parts(model, MergedAttention):
         if attention.gate is not None:
             attention.axial.proj[-1].bias += 3
             _scale(attention.detail[-1], 1 / 6)
             attention.gate = nn.ReLU6()
+    # 2. Head: the context multiplies the local embedding.
     for block in _parts(model, FusionBlock):
         if block.method == "sigmoid_multiply":
             block.global_act.bias += 3
@@ -116,9 +120,9 @@ def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:
 
 
 def rearrange_head(model: nn.Module, input_size: Size) -> None:
-    """The depthwise 1x1 convolution behind the last product becomes part of a factor, and a bias.
+    """Folds the depthwise 1x1 convolution after the last product of the head into a factor of the product and a bias.
 
-    Not behind an up-sampling module, which is no product.
+    A model with an up-sampling module is left as it is: the module lies between the product and the convolution.
     """
     if getattr(model, "upsample", None) is not None:
         return
@@ -130,24 +134,25 @@ def rearrange_head(model: nn.Module, input_size: Size) -> None:
 
 
 def pool_for_delegates(model: nn.Module, input_size: Size) -> None:
-    """What XNNPACK takes: average pooling for the mean over one axis, products of three axes instead of four."""
+    """Uses operators that XNNPACK takes: average pooling as the mean over one axis, and products of three axes."""
     for stage, (height, width) in _attention_stages(model, input_size):
         for axial in _parts(stage, AxialAttention):
             axial.row_mean, axial.column_mean = nn.AvgPool2d((1, width)), nn.AvgPool2d((height, 1))
-            axial.lead, axial.product = axial.lead[1:], torch.bmm
+            axial.lead, axial.product = axial.lead[1:], torch.bmm  # Without the batch axis of size 1.
 
 
 def products_of_four_axes(model: nn.Module) -> None:
-    """Takes the products of attention back to four axes, as ncnn has them: with three it needs half as much again."""
+    """Restores attention's products of four axes for ncnn, where products of three axes cost half as much again."""
     for axial in _parts(model, AxialAttention):
         axial.lead, axial.product = (1, *axial.lead[-1:]), torch.matmul
 
 
 @torch.no_grad()
 def include_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Returns `model` for images as they are: minus the mean, and the first weights over the deviation.
+    """Returns `model` with normalisation included: a subtraction of the mean, and 1/std in the first convolution.
 
-    The mean stays a subtraction: as a bias it would miss the padding, which is 0 behind the normalisation.
+    The mean is not folded into a bias, because that would be wrong at the borders: the convolution pads normalised
+    images with 0.
     """
     stem = next(_parts(model, nn.Conv2d))
     stem.weight /= torch.tensor(std).to(stem.weight).reshape(1, -1, 1, 1)
@@ -167,18 +172,19 @@ REWRITES: tuple[Rewrite, ...] = (
 
 
 def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    """Convolution without bias and BatchNorm -> convolution with bias; the arithmetic is float64."""
+    """Merges a convolution without bias and a BatchNorm into a convolution with bias, computed in float64."""
     scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
     bias = bn.bias.double() - bn.running_mean.double() * scale
     return _like(conv, conv.weight.double() * scale.reshape(-1, 1, 1, 1), bias)
 
 
 def _scaled(conv: AdaptiveMap) -> nn.Conv2d:
+    """Returns a convolution that includes the constant factor of `conv`."""
     return _like(conv, conv.weight.double() * conv.scale, conv.weight.new_zeros(conv.out_channels))
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """`conv` with other weights [C_out, C_in / groups, k, k] and biases [C_out], in its dtype."""
+    """Returns a convolution like `conv` with other weights [C_out, C_in / groups, k, k] and biases [C_out]."""
     inputs = weight.shape[1] * conv.groups
     new = nn.Conv2d(inputs, len(weight), conv.kernel_size, conv.stride, conv.padding, groups=conv.groups).to(
         conv.weight
@@ -188,13 +194,14 @@ def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
 
 
 def _scale(conv: nn.Conv2d, factor: Tensor | float) -> None:
-    """Multiplies what `conv` returns, by a number or by one for each of its channels."""
+    """Scales the output of `conv`, in place, by one number or by one number per output channel."""
     factor = torch.as_tensor(factor, dtype=conv.weight.dtype).reshape(-1)
     conv.weight *= factor.reshape(-1, 1, 1, 1)
     conv.bias *= factor
 
 
 def _merged(attention: SeaAttention) -> MergedAttention:
+    """Returns `attention` with the folded convolutions to q, k and v concatenated into one."""
     convs = attention.to_q, attention.to_k, attention.to_v
     weight, bias = (torch.cat([getattr(conv, name) for conv in convs]) for name in ("weight", "bias"))
     return MergedAttention(
@@ -203,19 +210,21 @@ def _merged(attention: SeaAttention) -> MergedAttention:
 
 
 def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[AttentionStage, Size]]:
-    """The attention stages of `model`, each with height and width of its feature map."""
+    """Yields the attention stages of `model`, each with the (height, width) of its feature map."""
     backbone = model.backbone if isinstance(model, Segmenter) else model
     for i in range(backbone.mobile_only, len(backbone.channels)):
         stage = backbone.get_submodule(f"trans{i - backbone.mobile_only + 1}")
+        # Stage i has stride 4 * 2**i; sizes are rounded up.
         yield stage, tuple(-(-length // (4 << i)) for length in input_size)
 
 
 def _parts(model: nn.Module, kind: type[Part]) -> Iterator[Part]:
+    """Returns an iterator over the modules of type `kind`."""
     return (module for module in model.modules() if isinstance(module, kind))
 
 
 def _replace(model: nn.Module, kind: type[Part], build: Callable[[Part], nn.Module]) -> None:
-    """Puts `build(part)` in the place of every part of a kind."""
+    """Replaces every module of type `kind` by `build(module)`, in place."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, kind):

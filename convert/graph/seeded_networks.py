@@ -1,4 +1,4 @@
-"""Networks with seeded random weights: their cost is that of trained ones."""
+"""Networks with seeded random weights, which cost as much time as trained ones."""
 
 import numpy as np
 import torch
@@ -7,14 +7,19 @@ from torch import nn
 from convert import torch_model, torch_segmentation
 from convert.graph import rewrites
 
-_CALIBRATION = (2, 4)  # Batches and images of them that give BatchNorm its statistics.
+_CALIBRATION = (2, 4)  # Batches, and images per batch, for the statistics of BatchNorm.
 
 
 def trained(task: str, name: str) -> nn.Module:
-    """Returns a model in the form that it is trained in, with weights that are the same every time.
+    """Returns a model in its training form, in evaluation mode; its weights are the same on every call.
 
-    No branch is silent: BatchNorm has scale 1 everywhere and the statistics of noise, so that logits are spread.
+    No branch is silent: every BatchNorm has scale 1 and the statistics of noise images, so that the logits vary.
+
+    Args:
+        task: "classification" or "segmentation".
+        name: Name of the model size, such as "seaformer_tiny".
     """
+    # 1. Random weights, and scale 1 where a fresh model has 0.
     torch.manual_seed(0)
     mirror = torch_model if task == "classification" else torch_segmentation
     model = mirror.create_model(name, drop_path_rate=0.0)
@@ -23,7 +28,8 @@ def trained(task: str, name: str) -> nn.Module:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
-            module.momentum = None  # The plain average of the batches.
+            module.momentum = None  # Average over the batches.
+    # 2. Statistics of BatchNorm, from batches of noise in training mode.
     batches, images = _CALIBRATION
     with torch.no_grad():
         for _ in range(batches):
@@ -32,12 +38,12 @@ def trained(task: str, name: str) -> nn.Module:
 
 
 def seeded(task: str, name: str, input_size: tuple[int, int]) -> nn.Module:
-    """Returns the inference form (`rewrites.deploy`) of `trained`."""
+    """Returns the inference form (`rewrites.deploy`) of the network that `trained` returns."""
     return rewrites.deploy(trained(task, name), input_size)
 
 
 def picture(input_size: tuple[int, int]) -> np.ndarray:
-    """A seeded, smooth, normalised image, float32 [1, H, W, 3]."""
+    """Returns a seeded, smooth, normalised image, float32 [1, H, W, 3]."""
     coarse = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     image = nn.functional.interpolate(coarse, input_size, mode="bicubic").permute(0, 2, 3, 1)
     return np.ascontiguousarray(image.numpy())

@@ -1,0 +1,1 @@
+"""Turns low-resolution logits into class maps, in C or in NumPy."""

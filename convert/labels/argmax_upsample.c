@@ -1,10 +1,13 @@
 /*
- * Between the centres of four neighbouring positions, one cell, a resized logit is a convex combination of the four.
- * So in a cell a class can win only if the largest of its four corners reaches the best of the classes' smallest
- * corners. In most cells a single class does, and the cell is filled; elsewhere only those that do are interpolated.
+ * A cell is the rectangle of pixels between the centres of four neighbouring logit positions, its corners. Inside a
+ * cell a resized logit is a convex combination of the logits at the four corners. So each class stays between its
+ * smallest and its largest corner, and it can win only if its largest corner reaches the bound: the largest of all
+ * classes' smallest corners. In most cells one class alone reaches the bound, and the whole cell is filled with it.
+ * In the other cells only the classes that reach the bound are interpolated.
  *
- * Interpolation is along rows, then along columns, each as fma(a, 1 - t, b * t) where the machine has a fused
- * multiply-add: bit for bit what PyTorch computes on such a machine, for images whose sides add up to more than 128.
+ * Interpolation runs along rows first and along columns second. Each step is fma(a, 1 - t, b * t) if the machine has
+ * a fused multiply-add. The result is bit for bit that of PyTorch on such a machine, for images whose sides add up to
+ * more than 128.
  */
 
 #include "argmax_upsample.h"
@@ -13,9 +16,9 @@
 #include <string.h>
 
 #define MAX_CLASSES 256
-#define LANES 8 /* numbers that are computed side by side */
+#define LANES 8 /* pixels of a row, or classes, in one vector */
 #define ROWS 8  /* rows of pixels that are compared at a time */
-#define SLACK 2e-6f /* rounding may lift an interpolated logit above its corners, by a few 2^-24 of it */
+#define SLACK 2e-6f /* relative; rounding may lift an interpolated logit above its corners by a few 2^-24 of it */
 
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(FP_FAST_FMAF)
 #define MULTIPLY_ADD(a, b, c) fmaf(a, b, c)
@@ -23,7 +26,7 @@
 #define MULTIPLY_ADD(a, b, c) ((a) * (b) + (c))
 #endif
 
-/* Compilers would unroll so short a loop and then miss that it is one vector. */
+/* Without these hints compilers unroll such short loops, and then do not recognise them as one vector operation. */
 #if defined(__clang__)
 #define FOR_LANES _Pragma("clang loop unroll(disable) vectorize(enable)") for (l = 0; l < LANES; l++)
 #elif defined(__GNUC__)
@@ -33,18 +36,18 @@
 #endif
 
 typedef struct {
-  int low, high;    /* neighbouring positions along one axis */
-  float keep, part; /* their weights */
+  int low, high;    /* the two logit positions beside a pixel, along one axis */
+  float keep, part; /* weights of `low` and of `high` */
 } Tap;
 
 typedef struct {
-  const float *top_left, *top_right, *bottom_left, *bottom_right; /* logits of all classes */
+  const float *top_left, *top_right, *bottom_left, *bottom_right; /* each points to the logits of all classes */
 } Corners;
 
 static float smaller(float a, float b) { return a < b ? a : b; }
 static float larger(float a, float b) { return a > b ? a : b; }
 
-/* Where a pixel lies among `size` positions that are 1 / `scale` pixels apart. */
+/* Returns where `pixel` lies among `size` logit positions that are 1 / `scale` pixels apart. */
 static Tap tap(int pixel, float scale, int size) {
   float position = larger(MULTIPLY_ADD(scale, (float)pixel + 0.5f, -0.5f), 0);
   Tap t;
@@ -55,7 +58,7 @@ static Tap tap(int pixel, float scale, int size) {
   return t;
 }
 
-/* Writes the taps of the pixels from `first` on that lie in one cell, at most `most`; returns how many they are. */
+/* Writes the taps of the pixels that follow `first` in the same cell, at most `most`; returns their number. */
 static int taps(int first, int length, float scale, int size, Tap *out, int most) {
   int n;
   for (n = 0; n < most && first + n < length; n++) {
@@ -65,7 +68,7 @@ static int taps(int first, int length, float scale, int size, Tap *out, int most
   return n;
 }
 
-/* Largest corner of every class; returns the best of the smallest corners. */
+/* Writes the largest corner of every class; returns the bound, the largest of all classes' smallest corners. */
 static float extremes(Corners p, int classes, float *largest) {
   float best[LANES], bound;
   int c, l;
@@ -87,12 +90,13 @@ static float extremes(Corners p, int classes, float *largest) {
   return bound;
 }
 
-/* Writes the classes that can win between the corners, in rising order; returns how many they are, at least one. */
+/* Writes the classes that can win inside a cell, in rising order; returns their number, at least one. */
 static int candidates(Corners p, int classes, int *out) {
   float largest[MAX_CLASSES];
   float bound = extremes(p, classes, largest);
   int c, n = 0;
   bound -= SLACK * fabsf(bound);
+  /* No branch: every class is written, but the position advances only for candidates. */
   for (c = 0; c < classes; c++) {
     out[n] = c;
     n += !(largest[c] < bound);
@@ -100,12 +104,13 @@ static int candidates(Corners p, int classes, int *out) {
   return n;
 }
 
-/* Interpolates the candidates at rows x columns pixels and writes the winners. */
+/* Interpolates the `count` candidates in `out` at rows x columns pixels and writes the winner of each pixel. */
 static void compare(Corners p, const int *out, int count, const Tap *y, int rows, const Tap *x, int columns,
                     unsigned char *labels, int stride) {
   float keep[LANES] = {0}, part[LANES] = {0}, best[ROWS][LANES];
   int winner[ROWS][LANES];
   int i, r, l;
+  /* Lanes beyond `columns` are computed with weight 0 and not written. */
   for (l = 0; l < columns; l++) {
     keep[l] = x[l].keep;
     part[l] = x[l].part;
@@ -121,7 +126,7 @@ static void compare(Corners p, const int *out, int count, const Tap *y, int rows
     for (r = 0; r < rows; r++) {
       FOR_LANES {
         float value = MULTIPLY_ADD(top[l], y[r].keep, bottom[l] * y[r].part);
-        int better = i == 0 || value > best[r][l];
+        int better = i == 0 || value > best[r][l]; /* Ties go to the lowest class: candidates rise. */
         best[r][l] = better ? value : best[r][l];
         winner[r][l] = better ? c : winner[r][l];
       }
@@ -135,6 +140,7 @@ void argmax_upsample(const float *logits, int h, int w, int classes, unsigned ch
   float y_scale = (float)h / (float)height, x_scale = (float)w / (float)width;
   Tap y[ROWS], x[LANES];
   int row, column, rows, columns, r, found[MAX_CLASSES];
+  /* Walk over blocks of pixels: all pixels of a cell, or the first ROWS x LANES of those that remain in it. */
   for (row = 0; row < height; row += rows) {
     const float *top, *bottom;
     rows = taps(row, height, y_scale, h, y, ROWS);

@@ -1,4 +1,4 @@
-"""Class maps of images from logits at 1/8 of their size: a C kernel, or its NumPy twin where no C compiler is."""
+"""Turns logits at 1/8 of an image's size into its class map, with a C kernel or, without a C compiler, in NumPy."""
 
 import ctypes
 import functools
@@ -15,24 +15,26 @@ from absl import logging
 MAX_CLASSES = 256  # Labels are uint8.
 SOURCES = tuple(pathlib.Path(__file__).with_name(f"argmax_upsample.{suffix}") for suffix in ("h", "c"))
 _COMPILERS = ("cc", "gcc", "clang")
-_SLACK = np.float32(2e-6)  # As in the C source.
+_SLACK = np.float32(2e-6)  # SLACK in the C source.
 
 Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 
 
 def argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes logits bilinearly (`align_corners=False`) and takes the class of the largest, the lowest of equals.
+    """Resizes logits bilinearly (`align_corners=False`) and returns the class with the largest logit of every pixel.
 
-    Pixel for pixel the labels of PyTorch's `interpolate(...).argmax`, in a small part of its time: see
-    `argmax_upsample.c`, which is compiled at the first call.
+    Ties go to the lowest class id. The labels equal those of PyTorch's `interpolate(...).argmax` at every pixel and
+    take a small part of its time. The work is done by `argmax_upsample.c`, which is compiled at the first call.
 
     Args:
-        logits: float32 [h, w, C], finite, of at most 256 classes.
-        size: height and width of the image.
+        logits: float32 [h, w, C], finite, for at most 256 classes.
+        size: Height and width of the image.
+
     Returns:
-        uint8 [*size].
+        The class map, uint8 [*size].
+
     Raises:
-        ValueError: the logits have another shape, or the image no pixels.
+        ValueError: The logits have another shape, or the image has no pixels.
     """
     logits = np.ascontiguousarray(logits, np.float32)
     if logits.ndim != 3 or not 1 <= logits.shape[2] <= MAX_CLASSES or min(*logits.shape, *size) < 1:
@@ -44,10 +46,10 @@ def argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The class of an image, [], or of every pixel, [*size], from what a model gives for one image.
+    """Returns the class of an image, shape [], or of every pixel, shape [*size], from a model's output for one image.
 
     Args:
-        output: logits [1, C], logits or logits8 [1, h, w, C], or labels uint8 [1, H, W].
+        output: Logits [1, C], logits or logits8 [1, h, w, C], or labels uint8 [1, H, W].
         size: H and W of the input.
     """
     if output.ndim == 4:
@@ -56,11 +58,13 @@ def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def numpy_argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The same without C, some thirty times slower: float32 [h, w, C] -> uint8 [*size]."""
+    """Computes `argmax_upsample` without C, about thirty times slower: float32 [h, w, C] -> uint8 [*size]."""
     height, width = size
     low, high, keep, part = _taps(height, len(logits))
     left, right, keep_x, part_x = _taps(width, logits.shape[1])
     labels = np.empty(size, np.uint8)
+    # Only the pixels between two neighbouring logit rows are upsampled at a time, and of their classes only those
+    # that can win.
     for cell in np.unique(low):
         rows = np.flatnonzero(low == cell)
         pair = logits[[cell, high[rows[0]]]]
@@ -74,8 +78,12 @@ def numpy_argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarr
 
 
 def _candidates(pair: np.ndarray) -> np.ndarray:
-    """[2, w, C] -> the classes that can win somewhere between these two rows, rising."""
+    """Returns the classes that can win somewhere between two logit rows [2, w, C], in rising order.
+
+    The argument is that of `argmax_upsample.c`, here for all cells between the rows at once.
+    """
     smallest, largest = pair.min(0), pair.max(0)
+    # The two columns of a cell; the last one is its own neighbour.
     right = np.minimum(np.arange(1, pair.shape[1] + 1), pair.shape[1] - 1)
     bound = np.minimum(smallest, smallest[right]).max(1, keepdims=True)
     loses = np.maximum(largest, largest[right]) < bound - _SLACK * np.abs(bound)
@@ -83,7 +91,7 @@ def _candidates(pair: np.ndarray) -> np.ndarray:
 
 
 def _taps(pixels: int, positions: int) -> tuple[np.ndarray, ...]:
-    """For every pixel the two positions beside it, int, and their weights, float32."""
+    """Returns (low, high, keep, part): the two positions beside every pixel, int, and their weights, float32."""
     scale = np.float32(positions) / np.float32(pixels)
     place = np.maximum(
         _multiply_add(scale, np.arange(pixels, dtype=np.float32) + np.float32(0.5), np.float32(-0.5)), 0
@@ -98,26 +106,31 @@ def _lerp(a: np.ndarray, b: np.ndarray, keep: np.ndarray, part: np.ndarray) -> n
 
 
 def _multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """a * b + c, rounded once, as a fused multiply-add does: a product of two float32 is exact in float64."""
+    """Returns a * b + c rounded as by a fused multiply-add: a product of two float32 is exact in float64."""
     return (np.asarray(a, np.float64) * b + c).astype(np.float32)
 
 
 @functools.cache
 def _kernel() -> Kernel:
+    """Returns the compiled kernel, or the NumPy form with a warning if it cannot be compiled."""
     try:
         return compiled()
     except OSError as error:
-        logging.warning("class maps come from NumPy, some thirty times slower than from C: %s", error)
+        logging.warning("class maps are computed in NumPy, about thirty times slower than in C: %s", error)
         return numpy_argmax_upsample
 
 
 def compiled() -> Kernel:
-    """Compiles the C source for this very machine; OSError where there is no compiler, or it fails."""
+    """Compiles the C source for this machine and returns the kernel.
+
+    Raises:
+        OSError: There is no C compiler, or compiling fails.
+    """
     compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
     if compiler is None:
         raise OSError(f"no C compiler: found none of {', '.join(_COMPILERS)} on the path")
-    tuned = ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []  # fused multiply-add
-    # Not kept: another machine that sees the same folder may lack this one's instructions.
+    tuned = ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []  # for fused multiply-add
+    # The library is not kept: another machine with the same file system may lack this machine's instructions.
     with tempfile.TemporaryDirectory() as folder:
         library = pathlib.Path(folder) / "argmax_upsample.so"
         options = ["-O2", "-ftree-vectorize", *tuned, "-shared", "-fPIC"]
@@ -129,6 +142,7 @@ def compiled() -> Kernel:
 
 
 def _bound(library: ctypes.CDLL) -> Kernel:
+    """Returns the C function as a Python function; ctypes checks the dtypes and the layout of the arrays."""
     function = library.argmax_upsample
     floats, bytes_ = (np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.uint8))
     function.argtypes = [floats, *[ctypes.c_int] * 3, bytes_, *[ctypes.c_int] * 2]

@@ -1,10 +1,13 @@
-"""Measures bundles end to end on a device, step by step, taking turns.
+"""Measures every step of one or more bundles on a device; the bundles take turns.
 
 python -m convert.latency BUNDLE... --device host|qemu|adb[:SERIAL]|ssh:USER@HOST [--threads 1] [--runs 50]
 
-Prints a table and writes it with the raw samples to OUT.md and OUT.json. Exit status 2 for a wrong command line or
-bundle, 3 for a device that is missing or cannot be used, 1 where a bundle computes something else there than when it
-was exported.
+Prints a table, and writes it to OUT.md and the raw samples to OUT.json.
+
+Exit status:
+    1: The output of a bundle on the device differs from its output at export.
+    2: The command line or a bundle is wrong.
+    3: The device is missing or cannot be used.
 """
 
 import pathlib
@@ -21,22 +24,31 @@ from seaformer_jax.errors import UserError
 
 _LEAST_RUNS = 50
 
-_DEVICE = flags.DEFINE_string("device", "host", "host, qemu, adb[:SERIAL] or ssh:USER@HOST.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads, each pinned to a core of its own.", lower_bound=1)
-_RUNS = flags.DEFINE_integer("runs", _LEAST_RUNS, "Counted runs of each bundle.", lower_bound=_LEAST_RUNS)
-_OUT = flags.DEFINE_string("out", "latency", "OUT.json and OUT.md are written.")
+_DEVICE = flags.DEFINE_string(
+    "device", "host", "Device to measure on: host, qemu, adb[:SERIAL] or ssh:USER@HOST."
+)
+_THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
+_RUNS = flags.DEFINE_integer(
+    "runs", _LEAST_RUNS, "Measured runs of each bundle, without warm-up runs.", lower_bound=_LEAST_RUNS
+)
+_OUT = flags.DEFINE_string("out", "latency", "Path of the results; OUT.json and OUT.md are written.")
 
 
 def main(folders: Sequence[str]) -> int:
+    """Measures the bundles in `folders` and returns the exit status."""
     if not folders:
-        raise UserError("no bundle is given; expected folders that convert.export wrote")
+        raise UserError("no bundle is given; expected the folders that convert.export wrote")
+    # Checked first, so that a wrong path or bundle is reported before anything is measured.
     out = command.output(_OUT.value)
     bundles = [Bundle.open(pathlib.Path(folder)) for folder in folders]
     report = measure(find(_DEVICE.value, _THREADS.value), bundles, _RUNS.value)
     print(table.write(report, out))
     wrong = [record["bundle"] for record in report["bundles"] if not record["parity"]["ok"]]
     if wrong:
-        print(f"error: {', '.join(wrong)}: other output there than when it was exported", file=sys.stderr)
+        print(
+            f"error: {', '.join(wrong)}: the output on this device differs from the output at export",
+            file=sys.stderr,
+        )
     return 1 if wrong else 0
 
 

@@ -1,10 +1,13 @@
-"""What each part of a SeaFormer costs on a device, as the latency statistics of the papers.
+"""Measures the cost of each part of a SeaFormer on a device, like the latency statistics of the papers.
 
 python -m convert.latency.by_part --model seaformer_base --input-size 512x512 --format litert --device qemu
 
-Exports the network with seeded weights as far as the stem, then with one more part at a time, and measures all of
-them in turns: a part costs what it adds. So every operator stays fused with its neighbours as in the whole network.
-Prints a table and writes it with the samples to OUT.md and OUT.json. Exit status as of `convert.latency`.
+Exports the network with seeded weights up to the stem, and then with one more part at a time. All of these networks
+are measured in turns, and the cost of a part is what it adds to the network before it. Every operator is therefore
+fused with its neighbours as in the whole network.
+
+Prints a table, and writes it to OUT.md and the samples to OUT.json. The exit status is 2 for a wrong command line and
+3 for a device that is missing or cannot be used.
 """
 
 import pathlib
@@ -23,27 +26,41 @@ from convert.latency.turns import measure
 from convert.torch_model import VARIANTS
 from seaformer_jax.errors import UserError
 
-_MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Size.")
+_MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Model size.")
 _TASK = flags.DEFINE_enum("task", "segmentation", ["classification", "segmentation"], "Task.")
-_SIZE = flags.DEFINE_string("input-size", "512x512", "HEIGHTxWIDTH.")
-_FORMAT = flags.DEFINE_enum("format", "litert", FORMATS, "Runtime.")
-_DEVICE = flags.DEFINE_string("device", "host", "host, qemu, adb[:SERIAL] or ssh:USER@HOST.")
-_THREADS = flags.DEFINE_integer("threads", 1, "Threads, each pinned to a core of its own.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "parts", "OUT.json and OUT.md are written.")
+_SIZE = flags.DEFINE_string("input-size", "512x512", "Input size, HEIGHTxWIDTH.")
+_FORMAT = flags.DEFINE_enum("format", "litert", FORMATS, "Format of the bundles, and so the runtime.")
+_DEVICE = flags.DEFINE_string(
+    "device", "host", "Device to measure on: host, qemu, adb[:SERIAL] or ssh:USER@HOST."
+)
+_THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
+_OUT = flags.DEFINE_string("out", "parts", "Path of the results; OUT.json and OUT.md are written.")
 _RUNS = 50
 
 
 def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int, int]) -> list[Bundle]:
-    """Writes a bundle for the network as far as each part, into a folder of its name below `folder`."""
+    """Writes one bundle for the network up to each part; the folder of a bundle is named after its last part.
+
+    Args:
+        folder: Folder to write the bundles into.
+        task: "classification" or "segmentation".
+        name: Name of the model size, such as "seaformer_tiny".
+        kind: Format of the bundles, one of `FORMATS`.
+        size: Height and width of the input.
+
+    Returns:
+        The bundles, in the order of the parts.
+    """
     model, bundles = seeded_networks.seeded(task, name, size), []
     for part, module in partial_networks.up_to(model).items():
-        # What ends inside has no labels: its output is taken as it is, as that of a classifier.
-        given = task if module is model else "classification"
-        bundles.append(seeded_bundles.write_bundle(module, folder / part, given, name, kind, size))
+        # A partial network ends in a feature map, which has no label map. As a classifier it gets no resize.
+        bundle_task = task if module is model else "classification"
+        bundles.append(seeded_bundles.write_bundle(module, folder / part, bundle_task, name, kind, size))
     return bundles
 
 
 def main(rest: Sequence[str]) -> int:
+    """Measures the parts of the model that the flags name and returns the exit status; takes no arguments."""
     size = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
     if rest or not size:
         raise UserError(f"found {' '.join(rest) or _SIZE.value!r}; expected --input-size=HEIGHTxWIDTH")
@@ -52,7 +69,7 @@ def main(rest: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         bundles = write(pathlib.Path(folder), _TASK.value, _MODEL.value, _FORMAT.value, (height, width))
         report = measure(device, bundles, _RUNS)
-    table.write(report, out)
+    table.write(report, out)  # For OUT.json; its OUT.md is replaced below.
     title = f"{_MODEL.value}, {_TASK.value}, {height}x{width}, {_FORMAT.value}, {report['unit']}"
     text = f"{title} on {report['device']}\n\n{part_costs.table(report)}"
     out.with_name(out.name + ".md").write_text(text)

@@ -1,4 +1,4 @@
-"""Running a command that uses a device: errors are one line, with exit status 2, or 3 of the device."""
+"""Runs a command that uses a device. Errors are one line; the exit status is 3 for device errors, else 2."""
 
 import pathlib
 import sys
@@ -12,7 +12,7 @@ from seaformer_jax.errors import UserError
 
 
 def run(main: Callable[[Sequence[str]], int]) -> None:
-    """Parses the flags, calls `main` with the other arguments and ends the process with its status."""
+    """Parses the flags, calls `main` with the remaining arguments and ends the process with its exit status."""
     try:
         app.run(lambda arguments: guarded(main, arguments[1:]), flags_parser=parse)
     except UserError as wrong_flag:
@@ -20,8 +20,8 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
 
 
 def guarded(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """Returns the exit status of `main`, or that of the error it ends with."""
-    logging.set_verbosity(logging.WARNING)  # Exporters tell of every constant that they fold.
+    """Returns the exit status of `main`, or that of the UserError that it raises."""
+    logging.set_verbosity(logging.WARNING)  # At INFO, exporters log every constant that they fold.
     try:
         return main(arguments)
     except UserError as error:
@@ -29,7 +29,11 @@ def guarded(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> i
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
-    """Sets the flags and returns the rest; UserError for one that is unknown or has a wrong value."""
+    """Sets the flags and returns the remaining arguments.
+
+    Raises:
+        UserError: A flag is unknown or has a wrong value.
+    """
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
@@ -37,10 +41,14 @@ def parse(arguments: Sequence[str]) -> list[str]:
 
 
 def output(path: str) -> pathlib.Path:
-    """Returns `path`, to which ".json" and ".md" will be added; UserError where its folder is not there."""
+    """Returns the path of the results, to which ".json" and ".md" will be appended.
+
+    Raises:
+        UserError: The folder of `path` does not exist.
+    """
     out = pathlib.Path(path)
     if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}")
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     return out
 
 

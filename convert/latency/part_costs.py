@@ -1,11 +1,19 @@
-"""What each part of a network adds to the cost of the whole."""
+"""The cost that each part of a network adds to the whole."""
 
 import statistics
 from typing import Any
 
 
 def costs(report: dict[str, Any]) -> dict[str, float]:
-    """What each part adds to the median, with pre- and post-processing, in the unit of the report."""
+    """Returns the cost of every part, and of pre- and post-processing, in the unit of the report.
+
+    Args:
+        report: A report of `turns.measure`; each bundle is the network up to one more part, the last one is the
+            whole network.
+
+    Returns:
+        Name of the part -> the difference of the median costs of the network with and without it.
+    """
     networks = [statistics.median(record["samples"]["network"]) for record in report["bundles"]]
     parts = {"pre-processing": statistics.median(report["bundles"][-1]["samples"]["pre"])}
     before = 0.0
@@ -17,7 +25,7 @@ def costs(report: dict[str, Any]) -> dict[str, float]:
 
 
 def table(report: dict[str, Any]) -> str:
-    """`costs`, and the share of each in the whole."""
+    """Returns `costs`, and the share of each in the whole, as a Markdown table."""
     parts = costs(report)
     whole = sum(parts.values())
     lines = [f"| part | {report['unit']} | share % |", "|---|---|---|"]

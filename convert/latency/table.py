@@ -1,4 +1,4 @@
-"""The record of a measurement as a Markdown table and JSON."""
+"""Writes the report of a measurement as a Markdown table and as JSON."""
 
 import json
 import pathlib
@@ -10,7 +10,15 @@ _COLUMNS = ("bundle", "step", "min", "median", "p90", "spread %", "against the f
 
 
 def write(report: dict[str, Any], out: pathlib.Path) -> str:
-    """Writes OUT.json and OUT.md; returns the text of the latter."""
+    """Adds a summary of the samples to every bundle of the report and writes OUT.json and OUT.md.
+
+    Args:
+        report: A report of `turns.measure`.
+        out: Path of the files, without ".json" and ".md".
+
+    Returns:
+        The text of OUT.md.
+    """
     for record in report["bundles"]:
         record["summary"] = {step: summary(values) for step, values in record["samples"].items()}
     text = markdown(report)
@@ -20,7 +28,10 @@ def write(report: dict[str, Any], out: pathlib.Path) -> str:
 
 
 def summary(samples: Sequence[float]) -> dict[str, float]:
-    """Returns min, median, p90 and spread: the distance of the quartiles as a fraction of the median."""
+    """Returns "min", "median", "p90" (90th percentile) and "spread" of the samples.
+
+    The spread is the interquartile range as a fraction of the median; it is 0 if the median is 0.
+    """
     median = statistics.median(samples)
     quartiles = statistics.quantiles(samples, n=4, method="inclusive")
     return {
@@ -32,31 +43,35 @@ def summary(samples: Sequence[float]) -> dict[str, float]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The table with the facts that its figures rest on."""
+    """Returns the table, below the device, schedule and condition that it was measured with."""
     facts, unit = report["facts"], report["unit"]
-    about = [
+    # 1. What was measured on, and how: without it the figures cannot be compared.
+    device_facts = [
         str(facts[key]) for key in ("cpu", "soc", "system", "kernel", "abi", "emulator") if facts.get(key)
     ]
     schedule = report["schedule"]
     lines = [
-        f"`{report['device']}`: {', '.join(about)}; cores {facts['cores']}; {report['date']}.",
-        f"{unit} per run, {schedule['rounds'] * schedule['runs']} runs in {schedule['rounds']} rounds of turns.",
+        f"`{report['device']}`: {', '.join(device_facts)}; cores {facts['cores']}; {report['date']}.",
+        f"{unit} per run; {schedule['rounds'] * schedule['runs']} runs of each bundle; the bundles take turns in "
+        f"{schedule['rounds']} round(s).",
         *_condition(report["condition"]),
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
     ]
+    # 2. One row per bundle and step. A step that takes no time, such as one that a device does not run, has no row.
     first = report["bundles"][0]
     for record in report["bundles"]:
         lines += [
             _row(record, first, step) for step in record["samples"] if record["summary"][step]["median"]
         ]
+    # 3. Whether each bundle computed the same as at export.
     lines += ["", *map(_parity, report["bundles"])]
     return "\n".join(lines) + "\n"
 
 
 def step_name(record: dict[str, Any], step: str) -> str:
-    """What a step computes: a time without that is not comparable."""
+    """Returns the name of a step with what it computes: times are comparable only for the same output."""
     final = "class" if record["task"] == "classification" else "labels"
     network = "logits" if record["task"] == "classification" else record["output"]
     return {
@@ -71,29 +86,31 @@ def _row(record: dict[str, Any], first: dict[str, Any], step: str) -> str:
     figures, base = record["summary"][step], first["summary"][step]["median"]
     cells = [record["bundle"], step_name(record, step)]
     cells += [f"{figures[key]:.4g}" for key in ("min", "median", "p90")]
-    # Where one has the labels in its graph and the other behind it, neither step is the other's.
+    # If one bundle computes labels inside its graph and the other one after it, their steps do different work.
     comparable = base and (step in ("pre", "together") or record["output"] == first["output"])
     cells += [f"{100 * figures['spread']:.1f}", f"{figures['median'] / base:.3f}" if comparable else "-"]
     return "| " + " | ".join(cells) + " |"
 
 
 def _parity(record: dict[str, Any]) -> str:
-    found, peak = record["parity"], record["peak_bytes"]
+    parity, peak = record["parity"], record["peak_bytes"]
     return (
         f"- {record['bundle']}: {record['format']}, {record['precision']}, input "
-        f"{'x'.join(map(str, record['input_size']))}; {'same output' if found['ok'] else 'OTHER OUTPUT'} "
-        f"as at export: largest difference {found['difference']:.1e} of the largest value, "
-        f"{100 * found['agreement']:.3f} % of the classes agree"
+        f"{'x'.join(map(str, record['input_size']))}; "
+        f"{'same output as at export' if parity['ok'] else 'OUTPUT DIFFERS FROM EXPORT'}: "
+        f"largest difference {parity['difference']:.1e} of the largest value, "
+        f"{100 * parity['agreement']:.3f} % of the classes agree"
         + (f"; peak memory {peak / 2**20:.0f} MiB." if peak else ".")
     )
 
 
 def _condition(condition: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns one line for the device's condition before the measurement and one for that after it."""
     lines = []
-    for when, found in condition.items():
-        hottest = max(found.get("celsius", {"": None}).values())
-        told = [f"governor {found['governor']}"] if "governor" in found else []
-        told += ["frequency limited: throttled"] if found.get("limited") else []
-        told += [f"hottest zone {hottest:.1f} C"] if hottest is not None else []
-        lines.append(f"{when.capitalize()}: {', '.join(told) or 'no governor or temperature to read'}.")
+    for when, state in condition.items():
+        hottest = max(state.get("celsius", {"": None}).values())
+        parts = [f"governor {state['governor']}"] if "governor" in state else []
+        parts += ["frequency limited: throttled"] if state.get("limited") else []
+        parts += [f"hottest zone {hottest:.1f} C"] if hottest is not None else []
+        lines.append(f"{when.capitalize()}: {', '.join(parts) or 'no governor or temperature reported'}.")
     return lines

@@ -1,4 +1,4 @@
-"""Bundles on a device: taking turns, parity in the same run, the device's condition around it."""
+"""Measures bundles on a device in turns, checks their outputs and records the condition of the device."""
 
 import contextlib
 import datetime
@@ -11,18 +11,30 @@ from convert.latency.devices.base import STEPS, Device, Job, Samples
 
 
 def measure(device: Device, bundles: Sequence[Bundle], runs: int) -> dict[str, Any]:
-    """Returns a record of everything: see the keys below; `bundles` has one entry per bundle, in order.
+    """Measures the bundles in turns and returns a report.
+
+    Args:
+        device: Device to measure on.
+        bundles: Bundles to compare.
+        runs: Least number of measured runs of each bundle; see `Device.schedule`.
+
+    Returns:
+        The report: "device", "unit", "date", "facts", "schedule", "condition" ("before" and "after" the measurement),
+        and "bundles" with one entry per bundle, in order. An entry holds the raw samples, the peak memory and the
+        comparison of the bundle's output with that at export.
 
     Raises:
-        DeviceError: the device cannot run one of them.
+        DeviceError: The device cannot run one of the bundles.
     """
     names = _names(bundles)
     schedule = device.schedule(runs)
     with contextlib.ExitStack() as stack:
+        # All bundles are made ready before the first measurement, because they take turns.
         jobs = [stack.enter_context(contextlib.closing(device.job(bundle))) for bundle in bundles]
         before = device.condition()
         samples = _in_turns(jobs, schedule)
         after = device.condition()
+        # The output is checked on the very jobs that were measured.
         records = [
             {
                 "bundle": name,
@@ -48,7 +60,7 @@ def measure(device: Device, bundles: Sequence[Bundle], runs: int) -> dict[str, A
 
 
 def _in_turns(jobs: Sequence[Job], schedule: Any) -> list[Samples]:
-    """Every round meets all bundles, so that load on the device does too."""
+    """Measures all bundles in every round, so that a change of load on the device affects all of them alike."""
     samples: list[Samples] = [{step: [] for step in STEPS} for _ in jobs]
     for _ in range(schedule.rounds):
         for job, taken in zip(jobs, samples, strict=True):
@@ -58,6 +70,6 @@ def _in_turns(jobs: Sequence[Job], schedule: Any) -> list[Samples]:
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Names of the folders, or paths where these are not unique."""
+    """Returns the names of the bundles' folders, or their paths if two names are equal."""
     names = [bundle.folder.resolve().name for bundle in bundles]
     return names if len(set(names)) == len(names) else [str(bundle.folder) for bundle in bundles]

@@ -1,0 +1,1 @@
+"""Exports to and runs in each supported runtime: one module per runtime."""

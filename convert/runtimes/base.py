@@ -1,7 +1,7 @@
-"""What a runtime module provides, and helpers that all of them share.
+"""The interface of a runtime module, and helpers that the modules share.
 
-A runtime is imported inside functions, and PyTorch in `export` alone: who only runs bundles needs neither PyTorch
-nor the other runtimes.
+Every module imports its runtime inside functions, so that running a bundle does not require the other runtimes.
+PyTorch is imported for `export` only, and by ExecuTorch, which needs it itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +15,19 @@ from convert.bundle import Bundle
 if TYPE_CHECKING:
     from torch import nn
 
-# Images float32 [1, H, W, 3] -> what the model file gives, channels last.
+# From images, float32 [1, H, W, 3], to the output of the model file, channels last.
 Network = Callable[[np.ndarray], np.ndarray]
 
 
 class Graph(NamedTuple):
-    """What is to be exported.
+    """The network that is to be exported.
 
     Attributes:
-        model: Of `deploy.deploy`: images [1, 3, H, W] -> logits [1, classes] or logits8 [1, classes, h, w].
+        model: Inference form, made by `graph.rewrites.deploy`: images [1, 3, H, W] -> logits [1, classes] or logits8
+            [1, classes, h, w].
         task: "classification" or "segmentation".
-        output: What the model file is to give, see `Bundle.output`.
-        input_size: H and W.
+        output: Output that the model file is to have, see `Bundle.output`.
+        input_size: H and W in pixels.
     """
 
     model: "nn.Module"
@@ -36,13 +37,13 @@ class Graph(NamedTuple):
 
 
 class Runtime(Protocol):
-    """What the module of a runtime has.
+    """The constants and functions that the module of every runtime has.
 
     Attributes:
-        LAYOUT: Of the model's input.
-        OUTPUT_LAYOUTS: Of "logits8" and of "logits" of segmentation.
-        PRECISIONS: Those that it can be written in.
-        LABELS_IN_GRAPH: Whether its graphs may end in labels.
+        LAYOUT: Layout of the model's input, "NCHW" or "NHWC".
+        OUTPUT_LAYOUTS: Output of a segmentation model ("logits8", "logits") -> its layout.
+        PRECISIONS: Precisions in which a model can be written.
+        LABELS_IN_GRAPH: True if a graph may end in labels; otherwise labels are computed from logits8 afterwards.
     """
 
     LAYOUT: str
@@ -51,33 +52,33 @@ class Runtime(Protocol):
     LABELS_IN_GRAPH: bool
 
     def export(self, graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
-        """Writes the model in each precision (key) into a folder (value).
+        """Writes the model in several precisions, each to a folder of its own.
 
         Args:
-            graph: what to write; in float32.
-            folders: precision -> an existing folder for `MODEL_FILES`.
-            calibration: images as the model takes them, float32 [1, H, W, 3]; of int8.
+            graph: The network, in float32.
+            folders: Precision -> an existing folder, to which the model file of `MODEL_FILES` is written.
+            calibration: Images as the model takes them, float32 [1, H, W, 3]; used for int8 only.
         """
 
     def load(self, bundle: Bundle, threads: int = 1) -> Network:
-        """Returns a function that runs the model of `bundle`; its result is the caller's to keep."""
+        """Returns a function that runs the model of `bundle`; later calls do not overwrite its results."""
 
     def outside(self, bundle: Bundle) -> dict[str, int]:
-        """Operators that the runtime's fast path does not take -> how many of them there are."""
+        """Returns the operators that the runtime's fast path does not take: name -> count."""
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:
-    """[1, H, W, C] -> [1, C, H, W], contiguous."""
+    """Returns images [1, H, W, C] as a contiguous array [1, C, H, W]."""
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def channels_last(output: np.ndarray, layout: str) -> np.ndarray:
-    """The output of a model file with its channels last, a copy; `layout` is `Bundle.output_layout`."""
+    """Returns a copy of a model file's output with the channels last; `layout` is `Bundle.output_layout`."""
     return np.array(output.transpose(0, 2, 3, 1) if layout == "NCHW" else output)
 
 
 def upsampled(graph: Graph) -> "nn.Module":
-    """The model up to the logits that the file is to give, channels first."""
+    """Returns the model with an upsampling layer if "logits" of the input's size are wanted; channels first."""
     from torch import nn
 
     if graph.task == "classification" or graph.output == "logits8":

@@ -1,4 +1,4 @@
-"""ExecuTorch, the whole graph lowered to XNNPACK as one delegate."""
+"""ExecuTorch, with the whole graph lowered to XNNPACK as one delegate."""
 
 import collections
 import copy
@@ -23,18 +23,19 @@ OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
 
-_CAST = "dim_order_ops::_to_dim_order_copy"  # XNNPACK takes neither end of fp16.
+_CAST = "dim_order_ops::_to_dim_order_copy"  # Casts between fp16 and float32, which XNNPACK does not take.
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
     """See `Runtime`.
 
-    fp16: weights and arithmetic, float32 at both ends, whose two casts are the only operators outside the delegate.
-    int8: weights by channel, activations by tensor.
+    fp16: weights and arithmetic are in half precision, input and output in float32. The two casts are the only
+    operators outside the delegate.
+    int8: weights are quantised per channel, activations per tensor.
 
     Raises:
-        UserError: an operator is left outside the one delegate, where ExecuTorch's portable kernels take many times
-            as long.
+        UserError: An operator remains outside the one delegate. It would run on ExecuTorch's portable kernels, which
+            take many times as long.
     """
     import torch
 
@@ -53,7 +54,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
 
 
 def _half(model: "nn.Module") -> "nn.Module":
-    """`model` in float16 between casts from and to float32."""
+    """Returns a copy of `model` in float16, between casts from and to float32."""
     import torch
     from torch import nn
 
@@ -69,12 +70,14 @@ def _half(model: "nn.Module") -> "nn.Module":
 
 
 def _quantized(model: "nn.Module", example: "Tensor", calibration: Sequence[np.ndarray]) -> "ExportedProgram":
+    """Quantises `model` statically: observers see the calibration images, then become the quantised operators."""
     import torch
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
     from torchao.quantization.pt2e import quantize_pt2e
 
     config = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
     quantizer = xnnpack_quantizer.XNNPACKQuantizer().set_global(config)
+    # The observers record the ranges of the activations while the calibration images run.
     observed = quantize_pt2e.prepare_pt2e(
         torch.export.export(model, (example,), strict=True).module(), quantizer
     )
@@ -84,6 +87,7 @@ def _quantized(model: "nn.Module", example: "Tensor", calibration: Sequence[np.n
 
 
 def _lowered(program: "ExportedProgram") -> bytes:
+    """Returns the content of a .pte file, with everything in XNNPACK that it takes."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
@@ -91,19 +95,23 @@ def _lowered(program: "ExportedProgram") -> bytes:
 
 
 def _check_delegated(path: Path) -> None:
+    """Raises UserError unless XNNPACK runs the whole model, except casts, in one part."""
     delegates, kernels = _calls(path)
     kernels.pop(_CAST, None)
     if delegates != 1 or kernels:
         rest = ", ".join(f"{count} {name}" for name, count in kernels.items()) or "nothing"
-        raise UserError(f"XNNPACK takes it in {delegates} parts and leaves out {rest}; expected one part")
+        raise UserError(
+            f"XNNPACK runs the model in {delegates} parts and leaves out {rest}; expected one part and nothing left "
+            "out; choose another format"
+        )
 
 
 def _calls(path: Path) -> tuple[int, collections.Counter]:
-    """Returns how many parts of a model file XNNPACK runs, and the operators that it does not run."""
+    """Returns the number of parts of a model file that XNNPACK runs, and the counts of the other operators."""
     from executorch.exir._serialize import _program
 
     content = _program.deserialize_pte_binary(path.read_bytes())
-    (plan,) = getattr(content, "program", content).execution_plan
+    (plan,) = getattr(content, "program", content).execution_plan  # The program of the one method, `forward`.
     calls = [instruction.instr_args for chain in plan.chains for instruction in chain.instructions]
     kernels = [plan.operators[call.op_index].name for call in calls if hasattr(call, "op_index")]
     return sum(hasattr(call, "delegate_index") for call in calls), collections.Counter(kernels)
@@ -115,6 +123,7 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     import torch
     from executorch.extension.pybindings import portable_lib
 
+    # All models of a process share one thread pool.
     portable_lib._unsafe_reset_threadpool(threads)
     method = module.Runtime.get().load_program(bundle.model).load_method("forward")
 
@@ -126,5 +135,5 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 
 
 def outside(bundle: Bundle) -> dict[str, int]:
-    """See `Runtime`: of fp16 the casts at both ends, else none."""
+    """See `Runtime`. These are the casts at both ends in fp16, and none in the other precisions."""
     return dict(_calls(bundle.model)[1])

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite), run with XNNPACK: the file for phones."""
+"""LiteRT (TensorFlow Lite), run with XNNPACK: the format for phones."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,21 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # Its ArgMax is scalar: 0.2 s for 150 classes at 512x512.
 
 _DELEGATE = "DELEGATE"
-# In float32: both ends, and the few small operators of attention that XNNPACK does not take in 8 bits; the last three
-# are the softmax of a single token.
+# Operators of int8 models that stay in float32: input and output, and the few small operators of attention that
+# XNNPACK does not take in 8 bits. The last three are the softmax of a single token.
 _FLOAT = ("INPUT", "OUTPUT", "BATCH_MATMUL", "SOFTMAX", "AVERAGE_POOL_2D", "MAXIMUM", "SUB", "DIV")
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
-    """See `Runtime`. fp16: the weights; int8: weights by channel, activations by tensor, float at both ends.
+    """See `Runtime`.
 
-    Dynamic-range int8, which some tools make by default, is 3.5 times slower than fp32 on convolutions.
+    fp16: the weights are in half precision.
+    int8: weights are quantised per channel, activations per tensor; input and output are float32. The ranges of the
+    activations are static. Dynamic-range int8, the default of some tools, is 3.5 times slower than fp32 on
+    convolutions.
     """
     file = MODEL_FILES["litert"]
+    # The other precisions are made from the file in float32.
     model = _float_model(graph, next(iter(folders.values())) / "float.tflite")
     for precision, folder in folders.items():
         if precision == "fp32":
@@ -36,11 +40,12 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
 
 
 def _float_model(graph: Graph, path: Path) -> bytes:
+    """Returns the content of the .tflite file in float32; `path` is a temporary file."""
     import litert_torch
     import torch
 
     height, width = graph.input_size
-    maps = [0] if graph.task == "segmentation" else None
+    maps = [0] if graph.task == "segmentation" else None  # Only feature maps have channels to move.
     model = litert_torch.to_channel_last_io(base.upsampled(graph), args=[0], outputs=maps).eval()
     litert_torch.convert(model, (torch.zeros(1, height, width, 3),)).export(str(path))
     content = path.read_bytes()
@@ -49,6 +54,7 @@ def _float_model(graph: Graph, path: Path) -> bytes:
 
 
 def _quantized(model: bytes, precision: str, calibration: Sequence[np.ndarray]):
+    """Returns ai-edge-quantizer's result for fp16 or int8."""
     from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
 
     quantize, everything = quantizer.Quantizer(model), qtyping.TFLOperationName.ALL_SUPPORTED
@@ -56,29 +62,31 @@ def _quantized(model: bytes, precision: str, calibration: Sequence[np.ndarray]):
         algorithm = algorithm_manager.AlgorithmName.FLOAT_CASTING
         quantize.add_weight_only_config(".*", everything, num_bits=16, algorithm_key=algorithm)
         return quantize.quantize()
+    # int8: quantise everything, then take back the operators that stay in float32.
     quantize.add_static_config(".*", everything, activation_num_bits=8, weight_num_bits=8)
     for name in _FLOAT:
         kept, algorithm = qtyping.TFLOperationName[name], algorithm_manager.AlgorithmName.NO_QUANTIZE
         quantize.update_quantization_recipe(".*", kept, algorithm_key=algorithm)
     signature, name = _signature(model)
-    # One by one: of several images ai-edge-quantizer keeps a moving average, in which the first counts most.
-    found = [quantize.calibrate({signature: [{name: image}]}, num_threads=1) for image in calibration]
-    return quantize.quantize(_widest(found))
+    # Calibrate on one image at a time: over several images ai-edge-quantizer keeps a moving average, in which the
+    # first image counts most.
+    calibrations = [quantize.calibrate({signature: [{name: image}]}, num_threads=1) for image in calibration]
+    return quantize.quantize(_widest(calibrations))
 
 
-def _widest(found: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
-    """Tensor -> least and largest value over all calibrations of one image."""
+def _widest(calibrations: Sequence[Mapping[str, dict]]) -> dict[str, dict]:
+    """Merges the calibrations of single images: tensor -> its smallest and largest value over all of them."""
     return {
         tensor: {
-            "min": np.min([ranges[tensor]["min"] for ranges in found], axis=0),
-            "max": np.max([ranges[tensor]["max"] for ranges in found], axis=0),
+            "min": np.min([ranges[tensor]["min"] for ranges in calibrations], axis=0),
+            "max": np.max([ranges[tensor]["max"] for ranges in calibrations], axis=0),
         }
-        for tensor in found[0]
+        for tensor in calibrations[0]
     }
 
 
 def _signature(model: bytes) -> tuple[str, str]:
-    """Names of the model's one signature and of its one input."""
+    """Returns the name of the model's only signature and the name of its only input."""
     from ai_edge_litert import interpreter
 
     ((signature, names),) = interpreter.Interpreter(model_content=model).get_signature_list().items()
@@ -88,22 +96,24 @@ def _signature(model: bytes) -> tuple[str, str]:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     interpreter = _interpreter(bundle, threads)
-    (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def network(images: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given["index"], images)
+        interpreter.set_tensor(input_["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(result["index"])
+        return interpreter.get_tensor(output["index"])
 
     return network
 
 
 def outside(bundle: Bundle) -> dict[str, int]:
-    """Operators that XNNPACK does not take: what lies between its parts on the way back from the output."""
+    """See `Runtime`. The operators are found by walking back from the output; those of XNNPACK are one step each."""
     interpreter = _interpreter(bundle, 1)
     operators = interpreter._get_ops_details()
-    # A part of the delegate is listed besides the operators that it stands for; it comes last.
+    # The list has every delegated part in addition to the operators that it replaces. The parts come last, so they
+    # win as makers of a tensor.
     makers = {tensor: operator for operator in operators for tensor in operator["outputs"]}
+    # Walk back from the outputs, and count the operators on the way that are not parts of the delegate.
     found, seen = collections.Counter(), set()
     waiting = [details["index"] for details in interpreter.get_output_details()]
     while waiting:

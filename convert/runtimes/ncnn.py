@@ -1,6 +1,6 @@
-"""ncnn, written by pnnx: the fewest instructions on ARM, and half precision arithmetic there.
+"""ncnn, written by pnnx. It needs the fewest instructions on ARM and has half precision arithmetic there.
 
-int8 is not offered: ncnn quantises with programs of its own, which its Python package does not have.
+int8 is not offered, because ncnn quantises with separate programs, which its Python package does not contain.
 """
 
 import copy
@@ -26,14 +26,14 @@ LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
     """See `Runtime`.
 
-    fp16: half the file, and, where the processor has it (ARMv8.2), half precision arithmetic; elsewhere ncnn
-    computes in float32.
+    fp16: the file is half as large. The arithmetic is in half precision on processors that have it (ARMv8.2); on
+    others ncnn computes in float32.
     """
     import torch
 
     from convert.graph.rewrites import products_of_four_axes
 
-    model = copy.deepcopy(base.upsampled(graph))
+    model = copy.deepcopy(base.upsampled(graph))  # The rewrite works in place.
     products_of_four_axes(model)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         traced = Path(scratch) / "traced.pt"
@@ -43,6 +43,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
 
 
 def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -> None:
+    """Runs pnnx on a traced model; writes `param` and the weights beside it."""
     import pnnx
 
     height, width = size
@@ -57,10 +58,10 @@ def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -
     done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True)
     if done.returncode or not param.exists():
         raise UserError(f"pnnx ended with status {done.returncode}: {(done.stderr + done.stdout)[-300:]}")
-    # pnnx writes an operator without a counterpart under PyTorch's name, and ncnn then fails without a word.
+    # pnnx writes an operator that ncnn lacks under PyTorch's name, such as torch.foo, and ncnn then fails silently.
     kinds = {line.split()[0] for line in param.read_text().splitlines()[2:]}
     if unknown := sorted(kind for kind in kinds if not re.fullmatch(r"[A-Z]\w*", kind)):
-        raise UserError(f"ncnn has no operator for {', '.join(unknown)}")
+        raise UserError(f"ncnn has no operator for {', '.join(unknown)}; choose another format")
 
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
@@ -68,13 +69,14 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     ncnn = registry.run_module("ncnn", "ncnn")
     net = ncnn.Net()
     net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
-    if bundle.precision == "fp32":  # On by default where the processor has it, whatever the file.
+    # By default ncnn uses fp16 on processors that have it, whatever the file says.
+    if bundle.precision == "fp32":
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     if net.load_param(str(bundle.model)) or net.load_model(str(bundle.model.with_suffix(".bin"))):
         raise UserError(f"ncnn cannot load {bundle.model}; export the model again")
 
     def network(images: np.ndarray) -> np.ndarray:
-        planes = base.channels_first(images)[0]  # A `Mat` does not keep its memory alive.
+        planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))
         status, output = extractor.extract("out0")
@@ -86,5 +88,5 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 
 
 def outside(bundle: Bundle) -> dict[str, int]:
-    """None: ncnn has no delegates, and it does not load operators that it lacks."""
+    """See `Runtime`. There are none: ncnn has no delegates, and it does not load operators that it lacks."""
     return {}

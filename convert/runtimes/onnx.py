@@ -14,22 +14,23 @@ LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {
     "logits8": "NCHW",
     "logits": "NHWC",
-}  # At full size: see graph/output_layers.
+}  # "logits" have the channels last for speed, see graph/output_layers.py.
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = True
 
 _INPUT = "image"
 _TAILS = {"logits": "LogitsTail", "labels": "LabelsTail"}
 _OPSET = 20
-# In 8 bits; the others, of attention, are few and small, and slower so on x86.
+# Operators in 8 bits. The others are the few small ones of attention, which are slower in 8 bits on x86.
 _QUANTIZED = ["Conv", "Relu", "Clip", "Add", "Mul"]
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
     """See `Runtime`.
 
-    fp16 is the weights in half precision, which ONNX Runtime widens when it loads the model: on CPUs without half
-    precision arithmetic it costs nothing. int8 is QDQ, weights int8 by channel, activations uint8 by tensor.
+    fp16: the weights are in half precision. ONNX Runtime widens them when it loads the model, so that CPUs without
+    half precision arithmetic lose nothing.
+    int8: QDQ, with int8 weights per channel and uint8 activations per tensor.
     """
     import onnx
 
@@ -43,6 +44,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
 
 
 def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
+    """Exports the network with the layers that its output needs, in float32."""
     import torch
 
     from convert.graph import output_layers
@@ -50,8 +52,9 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
     parts = [graph.model]
     if graph.task == "segmentation" and graph.output in _TAILS:
         parts.append(getattr(output_layers, _TAILS[graph.output])(graph.input_size))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns of libraries that nobody asked for.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns about optional libraries.
     example = torch.zeros(1, 3, *graph.input_size)
+    # The exporter by `torch.export` (dynamo); with it the tails can write ONNX operators themselves.
     program = torch.onnx.export(
         torch.nn.Sequential(*parts),
         (example,),
@@ -65,7 +68,7 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
 
 
 def _without_remarks(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: F821
-    """Less the exporter's notes on where each operator came from, half a megabyte of them."""
+    """Removes the exporter's notes on the origin of each operator, half a megabyte in total."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
@@ -74,7 +77,10 @@ def _without_remarks(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: F8
 
 
 def _with_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: F821
-    """Weights as float16 with a Cast behind each; what is too large for float16 stays as it is."""
+    """Returns the model with float16 weights, each followed by a Cast to float32.
+
+    Weights with values too large for float16 stay float32.
+    """
     import onnx
     from onnx import numpy_helper
 
@@ -88,6 +94,7 @@ def _with_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: 
         name = initializer.name
         initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    # Nodes must come before those that use their output, so the casts go first.
     nodes = [*casts, *half.graph.node]
     del half.graph.node[:]
     half.graph.node.extend(nodes)
@@ -95,6 +102,7 @@ def _with_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: 
 
 
 def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.ndarray]) -> None:  # noqa: F821
+    """Quantises the model statically, with ranges from the calibration images, and writes it to `path`."""
     from onnxruntime import quantization
 
     class Images(quantization.CalibrationDataReader):
@@ -132,5 +140,5 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 
 
 def outside(bundle: Bundle) -> dict[str, int]:
-    """None: the CPU provider takes every operator of the graph, or loading would have failed."""
+    """See `Runtime`. There are none: the CPU provider takes every operator, or loading fails."""
     return {}

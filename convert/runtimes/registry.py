@@ -1,13 +1,14 @@
-"""The runtimes by format: a module each, that writes a model in the runtime's format and runs it.
+"""Finds the runtime of a format: the module that writes models in that format and runs them.
 
 | format | module | how it is written | how it is run | fp16 is | int8 |
 | --- | --- | --- | --- | --- | --- |
 | onnx | `runtimes.onnx` | PyTorch's exporter | ONNX Runtime | weights | yes |
 | litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
-| executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, two casts apart | yes |
+| executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, but two casts | yes |
 | ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
 
-Each has the constants and functions of `base.Runtime`.
+Where fp16 is "weights", only the file is in half precision, and the arithmetic is in float32. Each module has the
+constants and functions of `base.Runtime`.
 """
 
 import importlib
@@ -17,7 +18,7 @@ from convert.bundle import FORMATS
 from convert.runtimes.base import Runtime
 from seaformer_jax.errors import UserError, suggest
 
-# What each format needs to be written and run: the modules that are imported, and the packages that hold them.
+# Format -> the modules that writing and running it imports, each with the package that contains it.
 _MODULES = {
     "onnx": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
     "litert": {
@@ -31,13 +32,14 @@ _MODULES = {
 
 
 def find(name: str) -> Runtime:
-    """Returns the module of a format.
+    """Returns the module of the format `name`, with everything installed that exporting needs.
 
     Raises:
-        UserError: unknown, or its packages are not installed.
+        UserError: The format is unknown, or its packages are not installed.
     """
     if name not in FORMATS:
         raise UserError(f"--format {name}; expected one of {', '.join(FORMATS)}.{suggest(name, FORMATS)}")
+    # `find_spec` looks a package up without importing it.
     needed = {"torch": "torch", **_MODULES[name]}
     missing = [package for module, package in needed.items() if not importlib.util.find_spec(module)]
     if missing:
@@ -48,12 +50,16 @@ def find(name: str) -> Runtime:
 
 
 def packages(name: str) -> tuple[str, ...]:
-    """Returns the packages that write and run a format, as pip calls them."""
+    """Returns the names, as pip knows them, of the packages that write and run a format."""
     return tuple(_MODULES[name].values())
 
 
 def run_module(name: str, module: str) -> object:
-    """Imports `module`, which the format `name` is run with; UserError where it is not installed."""
+    """Imports and returns `module`, which runs the format `name`.
+
+    Raises:
+        UserError: The module cannot be imported.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -16,7 +16,6 @@ import numpy as np
 
 from seaformer_jax.resize import Taps, apply_taps, linear_taps, then
 
-LABEL_MULTIPLE = 128  # Label maps are padded to multiples of this, so that fewer shapes are compiled.
 _BAND = 8  # Rows of pixels whose logits exist at a time; few enough for a CPU's cache.
 
 Model = Callable[[jax.Array], jax.Array]  # Images [B, h, w, 3] -> logits [B, ceil(h/8), ceil(w/8), C].

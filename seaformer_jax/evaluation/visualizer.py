@@ -10,8 +10,8 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.data import images
+from seaformer_jax.data.segmentation.batches import padded_length
 from seaformer_jax.evaluation import pictures
-from seaformer_jax.evaluation.inference import LABEL_MULTIPLE
 
 Element = Mapping[str, np.ndarray]
 
@@ -49,7 +49,7 @@ class Visualizer:
         """Returns the class of every pixel, uint8 [H, W], of an image uint8 [H, W, 3] of any size."""
         height, width = image.shape[:2]
         # Padded as in validation batches, so that fewer shapes are compiled. Only the label's shape matters here.
-        padded = [-(-length // LABEL_MULTIPLE) * LABEL_MULTIPLE for length in (height, width)]
+        padded = [padded_length(length) for length in (height, width)]
         element = {"label": np.zeros(padded, np.uint8), "label_size": np.array([height, width], np.int32)}
         element |= self._transform({"image": image})
         batch = {name: value[None] for name, value in element.items()}

@@ -1,9 +1,13 @@
-"""Convolutions, batch normalisation and stochastic depth: the parts that SeaFormer is put together from.
+"""Convolution layers, convolution with batch normalisation, and the inverted residual of MobileNetV2.
+
+The backbone, the attention and the heads are built from these layers. Batch normalisation and depthwise convolution
+themselves are in `batch_norm` and `depthwise`.
 
 Arrays are channels-last, [B, H, W, C]. Parameters are float32; a layer computes in the dtype of its input.
-Initial values are those of PyTorch's `Conv2d` and `Linear`, which the official classification trainer leaves
-in place (its `init_weights` is never called). They are drawn with NumPy: one small XLA program for every
-shape of parameter would take half a minute to compile.
+
+Initial values are those of PyTorch's `Conv2d` and `Linear`. The official classification trainer keeps these, because
+it never calls its `init_weights`. NumPy draws them: JAX would compile one small XLA program for every shape of
+parameter, which takes half a minute.
 """
 
 import jax
@@ -17,7 +21,7 @@ from seaformer_jax.models.variants import InvertedResidualSpec
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolution, or a linear layer: [..., in] -> [..., out] as one matrix product."""
+    """1x1 convolution or linear layer: [..., inputs] -> [..., outputs] as one matrix product."""
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, use_bias: bool = False):
         self.kernel = _torch_uniform(rng, (inputs, outputs), fan_in=inputs)
@@ -25,15 +29,16 @@ class Pointwise(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.kernel[...].astype(x.dtype)
-        # Two axes: from the einsum of four, XLA would make a gradient that transposes its operands.
+        # A product of two axes: the gradient of an einsum of four axes would transpose its operands.
         y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 
 class Conv(nnx.Module):
-    """k x k convolution without bias, padded by k // 2 on every side: [B, H, W, in] -> [B, H', W', out].
+    """k x k convolution without bias: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
 
-    'SAME' padding is not the same thing: with stride 2 it pads even sizes on one side only.
+    The input is padded by k // 2 on every side, as in PyTorch. JAX's "SAME" padding differs: with stride 2 it pads
+    even sizes on one side only.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, rng: np.random.Generator):
@@ -53,7 +58,10 @@ class Conv(nnx.Module):
 
 
 class Depthwise(nnx.Module):
-    """Depthwise k x k convolution padded by k // 2: [B, H, W, C] -> [B, ceil(H/s), ceil(W/s), C], s the stride."""
+    """Depthwise k x k convolution: [B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), C], k odd.
+
+    The input is padded by k // 2 on every side.
+    """
 
     def __init__(
         self,
@@ -64,7 +72,7 @@ class Depthwise(nnx.Module):
         stride: int = 1,
         use_bias: bool = False,
     ):
-        fan_in = kernel_size**2  # PyTorch counts the inputs of one group.
+        fan_in = kernel_size**2  # PyTorch counts the inputs of one group: a single channel.
         self.kernel = _torch_uniform(rng, (kernel_size, kernel_size, features), fan_in)
         self.bias = _torch_uniform(rng, (features,), fan_in) if use_bias else None
         self.stride = stride
@@ -75,13 +83,20 @@ class Depthwise(nnx.Module):
 
 
 def _torch_uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
-    """Uniform in +-1/sqrt(fan_in): PyTorch's `kaiming_uniform_(a=sqrt(5))` and its default bias."""
+    """Draws a parameter uniformly in +-1/sqrt(fan_in): PyTorch's `kaiming_uniform_(a=sqrt(5))` and default bias."""
     bound = fan_in**-0.5
     return nnx.Param(jnp.asarray(rng.uniform(-bound, bound, shape), jnp.float32))
 
 
 class ConvBN(nnx.Module):
-    """A convolution without bias, then batch normalisation (`Conv2d_BN` of the official code)."""
+    """A convolution without bias and a BatchNorm (`Conv2d_BN` in the official code).
+
+    Args:
+        conv: Convolution with `features` output channels.
+        features: Channels to normalise.
+        groups: BatchNorm groups of the batch.
+        initial_scale: Initial value of the BatchNorm's scale; 0 makes the layer output 0 at the start.
+    """
 
     def __init__(self, conv: nnx.Module, features: int, *, groups: int, initial_scale: float = 1.0):
         self.conv = conv
@@ -92,13 +107,14 @@ class ConvBN(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection; ReLU between.
+    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection, with ReLU between them.
 
-    No expansion layer where the ratio is 1; a shortcut where the shape stays.
+    The expansion is left out if its ratio is 1. The input is added to the output if both have the same shape.
     """
 
     def __init__(self, inputs: int, spec: InvertedResidualSpec, bn_groups: int, rng: np.random.Generator):
         hidden = inputs * spec.expansion
+        # With ratio 1 an expansion would keep the width; MobileNetV2 has none there.
         expand = ConvBN(Pointwise(inputs, hidden, rng), hidden, groups=bn_groups)
         self.expand = expand if spec.expansion != 1 else None
         depthwise = Depthwise(hidden, spec.kernel, rng, stride=spec.stride)
@@ -107,7 +123,8 @@ class InvertedResidual(nnx.Module):
         self.shortcut = spec.stride == 1 and inputs == spec.channels
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, in] -> [B, ceil(H/stride), ceil(W/stride), channels]."""
+        """Maps x [B, H, W, inputs] to [B, ceil(H/stride), ceil(W/stride), channels]."""
         y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
+        # No activation after the projection: it is linear, as in MobileNetV2.
         y = self.project(jax.nn.relu(self.depthwise(y, train)), train)
         return x + y if self.shortcut else y

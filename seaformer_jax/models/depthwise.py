@@ -1,4 +1,7 @@
-"""Depthwise convolution in two forms: shifted products for CPUs, XLA's grouped convolution elsewhere."""
+"""Depthwise convolution in two forms: a sum of shifted products for CPUs, XLA's grouped convolution elsewhere.
+
+`depthwise_conv` chooses the form. Both give the same result, and both can be called by name.
+"""
 
 import functools
 from collections.abc import Callable
@@ -9,15 +12,16 @@ import jax.numpy as jnp
 
 @functools.partial(jax.jit, static_argnames=("stride",))
 def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Depthwise convolution in the form that is fastest on the backend in use.
+    """Computes a depthwise convolution in the form that is fastest on the backend in use.
 
-    XLA's grouped convolution takes 6 to 40 times as long on CPUs as a sum of k*k shifted products
-    (`experiments/depthwise_speed.py`). Jitted under its own name for `seaformer_jax.models.macs`.
+    On CPUs XLA's grouped convolution takes 6 to 40 times as long as a sum of k*k shifted products
+    (`experiments/depthwise_speed.py`). The function is jitted so that `seaformer_jax.models.macs` finds it in a
+    traced program by its name.
 
     Args:
         x: [B, H, W, C].
         kernel: [k, k, C], k odd.
-        stride: of both axes.
+        stride: Stride along both axes.
     Returns:
         [B, ceil(H/stride), ceil(W/stride), C].
     """
@@ -29,44 +33,47 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def shifted_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Sum over the k*k taps of a shifted, strided view of `x` times the tap's weights, image after image.
+    """Sums the k*k taps of the kernel, each a shifted, strided view of `x` times the tap's weights.
 
-    A loop's inputs are written to memory first. Without it XLA would compute what made `x`, a whole BatchNorm, anew
-    for each of the k*k taps.
+    The images are processed one after the other in a loop, because XLA writes the inputs of a loop to memory first.
+    Without the loop XLA would recompute what produced `x`, a whole BatchNorm, for each of the k*k taps.
+
+    The arguments and the result are those of `depthwise_conv`.
     """
     return _scan_images(lambda _, image: (None, _sum_of_taps(image, kernel, stride)), None, x)[1]
 
 
 def _scan_images(body: Callable, carry, *arrays: jax.Array):
-    """Scans arrays [B, ...] with `body(carry, *images)`, images being one of every device, [devices, ...].
+    """Loops over the images of arrays [B, ...] with `body(carry, *images)`.
 
-    A loop must not run along the axis that is sharded.
+    The batch axis is sharded over the devices, and a loop must not run along a sharded axis. So every step
+    processes one image of every device: `images` are [devices, ...].
 
     Returns:
-        The last carry, and what `body` made of the images, [B, ...].
+        The last carry, and the outputs of `body` for all images, [B, ...].
     """
     devices = _devices(arrays[0])
     if devices == 1:
-
-        def one(
-            carry, images
-        ):  # Without an axis of size 1: XLA would choose another layout and copy everything.
+        # The scanned arrays get no axis of size 1: with one, XLA would choose another layout and copy everything.
+        def one(carry, images):
             carry, y = body(carry, *(image[None] for image in images))
             return carry, y[0]
 
         return jax.lax.scan(one, carry, arrays)
+    # [B, ...] -> [B / devices, devices, ...]: the loop runs along the first axis, the second stays sharded.
     split = [x.reshape(devices, -1, *x.shape[1:]).swapaxes(0, 1) for x in arrays]
     carry, y = jax.lax.scan(lambda carry, images: body(carry, *images), carry, split)
     return carry, y.swapaxes(0, 1).reshape(-1, *y.shape[2:])
 
 
 def _devices(x: jax.Array) -> int:
+    """Returns the number of devices, or 1 if it does not divide the batch `x` [B, ...]."""
     return jax.device_count() if len(x) % jax.device_count() == 0 else 1
 
 
 def _sum_of_taps(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     k = kernel.shape[0]
-    out_shape = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))
+    out_shape = (-(-x.shape[1] // stride), -(-x.shape[2] // stride))  # Rounded up.
     x = _pad_window(x, k)
     return sum(_tap(x, i, j, stride, out_shape) * kernel[i, j] for i in range(k) for j in range(k))
 
@@ -76,13 +83,14 @@ def _shifted_forward(x, kernel, stride):
 
 
 def _shifted_backward(stride, residuals, g):
-    """Both gradients by hand: XLA's own take ten times as long on CPUs.
+    """Returns the gradients of `x` and `kernel`. The ones that JAX derives take ten times as long on CPUs.
 
-    It vectorises element-wise sums, but not the reduction of a product to [C]: hence the running sums.
+    XLA vectorises element-wise sums on CPUs, but not the reduction of a product to [C]. The kernel's gradient is
+    therefore summed element by element over the images, and each sum is reduced to [C] once, at the end.
     """
     x, kernel = residuals
     k, mirrored = kernel.shape[0], kernel[::-1, ::-1]
-    # g spread out again to the input's grid.
+    # Padding that puts `g` back on the grid of the input: stride - 1 zeros between the values, the rest at the end.
     gaps = [
         (0, size - 1 - stride * (n - 1), stride - 1)
         for size, n in zip(x.shape[1:3], g.shape[1:3], strict=True)
@@ -93,12 +101,13 @@ def _shifted_backward(stride, residuals, g):
         x = _pad_window(x, k)
         taps = (_tap(x, i, j, stride, g.shape[1:3]) for i in range(k) for j in range(k))
         sums = [total + tap.astype(jnp.float32) * g for total, tap in zip(sums, taps, strict=True)]
+        # The gradient of x is the convolution of `spread` with the mirrored kernel.
         return sums, _sum_of_taps(spread, mirrored, 1)
 
     zeros = [jnp.zeros((_devices(g), *g.shape[1:]), jnp.float32)] * k**2
-    sums, by_x = _scan_images(one_image, zeros, x, g)
-    by_kernel = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
-    return by_x, by_kernel.astype(kernel.dtype)
+    sums, x_grad = _scan_images(one_image, zeros, x, g)
+    kernel_grad = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
+    return x_grad, kernel_grad.astype(kernel.dtype)
 
 
 shifted_depthwise_conv.defvjp(_shifted_forward, _shifted_backward)
@@ -109,13 +118,14 @@ def _pad_window(x: jax.Array, k: int) -> jax.Array:
 
 
 def _tap(padded: jax.Array, i: int, j: int, stride: int, shape: tuple[int, int]) -> jax.Array:
+    """Returns the values that tap (i, j) of the kernel reads for each output position, [B, *shape, C]."""
     rows = slice(i, i + stride * (shape[0] - 1) + 1, stride)
     columns = slice(j, j + stride * (shape[1] - 1) + 1, stride)
     return padded[:, rows, columns]
 
 
 def grouped_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """XLA's grouped convolution with as many groups as channels."""
+    """Calls XLA's grouped convolution with one group per channel; arguments and result as in `depthwise_conv`."""
     k, channels = kernel.shape[0], kernel.shape[2]
     return jax.lax.conv_general_dilated(
         x,

@@ -1,4 +1,4 @@
-"""Multiply-accumulate operations of a model, counted on its traced program."""
+"""Counts the multiply-accumulate operations of a model in its traced program (jaxpr)."""
 
 import math
 from typing import NamedTuple
@@ -10,10 +10,16 @@ from flax import nnx
 
 
 class Macs(NamedTuple):
-    """Multiply-accumulates for one image, in the classes of fvcore, which the official code counts with."""
+    """Multiply-accumulates for one image, divided as fvcore divides them; the official code counts with fvcore.
+
+    Attributes:
+        conv: Convolutions, 1x1 ones included.
+        matmul: Products of two activations: attention scores and the weighted sums of values.
+        linear: Linear layers that are applied once per image.
+    """
 
     conv: int = 0
-    matmul: int = 0  # products of two activations: attention scores and their sums of values
+    matmul: int = 0
     linear: int = 0
 
     @property
@@ -22,10 +28,10 @@ class Macs(NamedTuple):
 
 
 def count_macs(model: nnx.Module, height: int, width: int) -> Macs:
-    """Counts `model` on one image of `height` x `width` pixels in evaluation mode.
+    """Counts the operations of `model` for one image of `height` x `width` pixels in evaluation mode.
 
-    Element-wise work, normalisation, pooling and interpolation are left out, as fvcore leaves them out of its
-    conv, matmul and linear rows.
+    Element-wise operations, normalisation, pooling and interpolation are not counted; fvcore's conv, matmul and
+    linear rows do not contain them either. The model is traced with abstract arrays, so nothing is computed.
     """
     graphdef, state = nnx.split(model)
 
@@ -42,13 +48,15 @@ def _count(jaxpr) -> Macs:
 
 
 def _count_equation(equation) -> Macs:
+    # A jitted function is an equation that carries its name; `depthwise_conv` and `resize_linear` are found by it.
     operation = equation.params.get("name", equation.primitive.name)
-    if operation == "resize_linear":  # interpolation, written as products with constant matrices
+    if operation == "resize_linear":  # Interpolation: XLA gets it as products with constant matrices.
         return Macs()
     if operation in ("depthwise_conv", "conv_general_dilated"):
         return Macs(conv=_conv(operation, equation))
     if operation == "dot_general":
         return _dot(equation)
+    # Any other equation counts as much as the programs inside it, such as the body of a jitted function.
     inner = [
         value.jaxpr for value in equation.params.values() if isinstance(value, jax.extend.core.ClosedJaxpr)
     ]
@@ -69,5 +77,5 @@ def _dot(equation) -> Macs:
     macs = equation.outvars[0].aval.size * math.prod(left.shape[axis] for axis in contracted)
     if batch:
         return Macs(matmul=macs)
-    # 1x1 convolutions are products too; of one image they have a row for every position.
+    # A 1x1 convolution is a product with a row for every position; a linear layer has one row per image.
     return Macs(linear=macs) if left.size == left.shape[contracted[0]] else Macs(conv=macs)

@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Creates models by name: `list_models`, `create_model` and `model_config`."""
 
 import dataclasses
 
@@ -6,52 +6,76 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.errors import UserError, suggest
+from seaformer_jax.models import pretrained
 from seaformer_jax.models.heads.classifier import Classifier
 from seaformer_jax.models.heads.segmenter import Segmenter
 from seaformer_jax.models.variants import VARIANTS, SeaFormerConfig
 
+IMAGENET_CLASSES = 1000  # Classes of ImageNet-1k, which the official classifiers predict.
 _TASKS = {"classification": Classifier, "segmentation": Segmenter}
+# Options that only the head of one task reads; the other tasks reject them.
 _HEAD_OPTIONS = {"classification": (), "segmentation": ("fusion_widths", "fusion")}
-# Options in which the models differ; where they are empty, a model keeps its own value.
-_OF_THE_MODEL = ("fusion_widths", "adaptive")
+# Options whose default depends on the model. An empty value keeps that default.
+_DEFAULT_BY_MODEL = ("fusion_widths", "adaptive")
 
 
 def list_models() -> list[str]:
-    """Returns the names that `create_model` knows, sorted."""
+    """Returns the sorted names that `create_model` accepts."""
     return sorted(VARIANTS)
 
 
 def create_model(
-    name: str, task: str = "classification", num_classes: int = 1000, seed: int = 0, **options
+    name: str,
+    task: str = "classification",
+    num_classes: int | None = None,
+    seed: int = 0,
+    weights: str = "",
+    **options,
 ) -> nnx.Module:
-    """Builds a model with fresh parameters.
+    """Builds a model, with fresh parameters or with weights that ship with the package.
 
     Args:
-        name: one of `list_models()`.
-        task: "classification": logits [B, num_classes] from images [B, H, W, 3]; "segmentation": logits
-          [B, ceil(H/8), ceil(W/8), num_classes].
-        num_classes: outputs of the head.
-        seed: of the initial parameters.
-        **options: fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
-          `drop_path_rate=0.0` or `fusion="add"` (segmentation only); `fusion_widths=()` and `adaptive=""` leave the
-          model's own.
+        name: One of `list_models()`.
+        task: "classification" for logits [B, num_classes] from images [B, H, W, 3], or "segmentation" for logits
+            [B, ceil(H/8), ceil(W/8), num_classes].
+        num_classes: Number of classes that the head predicts. The default is that of `weights`, otherwise 1000.
+        seed: Seed of the initial parameters.
+        weights: One of `list_weights()`, such as "camvid"; "" for fresh parameters.
+        **options: Fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
+            `drop_path_rate=0.0` or `fusion="add"` (segmentation only). `fusion_widths=()` and `adaptive=""` keep the
+            values of the named model.
     Returns:
-        An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` gives the maps of all stages.
+        An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` returns all stages' feature maps.
     Raises:
-        UserError: unknown name, task, option or value of an option.
+        UserError: The name, the task, the weights, an option or the value of an option is unknown, or the weights
+            belong to another model.
     """
     if task not in _TASKS:
         raise UserError(f"unknown task {task!r}; known: {', '.join(_TASKS)}.{suggest(task, _TASKS)}")
     config = model_config(name, task, **options)
-    return _TASKS[task](config, num_classes, np.random.default_rng(seed))
+    if num_classes is None:
+        num_classes = len(pretrained.read_card(weights)["class_names"]) if weights else IMAGENET_CLASSES
+    model = _TASKS[task](config, num_classes, np.random.default_rng(seed))
+    if weights:
+        pretrained.load_into(model, weights)
+    return model
 
 
 def model_config(name: str, task: str = "classification", **options) -> SeaFormerConfig:
-    """Returns the preset of `name` with `options` changed; UserError on an unknown name or option of `task`."""
+    """Returns the config of the model `name` with `options` changed.
+
+    Args:
+        name: One of `list_models()`.
+        task: "classification" or "segmentation"; options of the other task's head are rejected.
+        **options: As in `create_model`.
+    Raises:
+        UserError: The name, an option or the value of an option is unknown.
+    """
     if name not in VARIANTS:
         raise UserError(
             f"unknown model {name!r}; known: {', '.join(list_models())}.{suggest(name, VARIANTS)}"
         )
+    # An option of another task's head would have no effect, so it counts as unknown.
     of_other_tasks = {option for options in _HEAD_OPTIONS.values() for option in options}.difference(
         _HEAD_OPTIONS[task]
     )
@@ -60,5 +84,5 @@ def model_config(name: str, task: str = "classification", **options) -> SeaForme
         if option not in fields:
             known = suggest(option, fields) or f" Known: {', '.join(fields)}."
             raise UserError(f"unknown model option {option!r} for {task}.{known}")
-    options = {key: value for key, value in options.items() if value or key not in _OF_THE_MODEL}
+    options = {key: value for key, value in options.items() if value or key not in _DEFAULT_BY_MODEL}
     return dataclasses.replace(VARIANTS[name], **options)

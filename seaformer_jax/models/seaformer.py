@@ -1,4 +1,4 @@
-"""The SeaFormer backbone: MobileNetV2 stages, the last ones followed by SeaFormer layers."""
+"""The SeaFormer backbone: stages of MobileNetV2 blocks; the last stages end with SeaFormer layers."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,10 @@ from seaformer_jax.models.variants import SeaFormerConfig
 
 
 class FFN(nnx.Module):
-    """Feed-forward network with a depthwise convolution (with bias, without BatchNorm) between its layers."""
+    """Feed-forward network: 1x1 expansion, 3x3 depthwise convolution, ReLU6, 1x1 projection.
+
+    The depthwise convolution has a bias and no BatchNorm; the other two have a BatchNorm and no bias.
+    """
 
     def __init__(self, width: int, hidden: int, bn_groups: int, rng: np.random.Generator):
         self.expand = ConvBN(Pointwise(width, hidden, rng), hidden, groups=bn_groups)
@@ -19,27 +22,27 @@ class FFN(nnx.Module):
         self.project = ConvBN(Pointwise(hidden, width, rng), width, groups=bn_groups)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """Maps x [B, H, W, C] to the same shape."""
         return self.project(jax.nn.relu6(self.depthwise(self.expand(x, train))), train)
 
 
 class SeaFormerLayer(nnx.Module):
-    """SEA attention and FFN, each a residual branch with stochastic depth; no normalisation before them."""
+    """SEA attention and FFN, each a residual branch with stochastic depth; their inputs are not normalised."""
 
     def __init__(self, attention: SeaAttention, ffn: FFN, drop_path_rate: float):
         self.attention, self.ffn = attention, ffn
-        # Of every image in the batch the whole branch is kept and scaled, or dropped.
+        # For each image of the batch, the whole branch is either dropped or kept and scaled up.
         self.drop_path = nnx.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3))
 
     def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """Maps x [B, H, W, C] to the same shape; with `rngs` None, both branches of every image are kept."""
         keep_all = rngs is None
         x = x + self.drop_path(self.attention(x, train), deterministic=keep_all, rngs=rngs)
         return x + self.drop_path(self.ffn(x, train), deterministic=keep_all, rngs=rngs)
 
 
 class Stage(nnx.Module):
-    """Inverted residuals (`mobile`), then SeaFormer layers (`sea`, empty in the early stages)."""
+    """Inverted residuals (`mobile`), then SeaFormer layers (`sea`; the early stages have none)."""
 
     def __init__(self, mobile: list[InvertedResidual], sea: list[SeaFormerLayer]):
         self.mobile, self.sea = nnx.List(mobile), nnx.List(sea)
@@ -52,7 +55,11 @@ class Stage(nnx.Module):
         return x
 
     def last_attention(self, x: jax.Array) -> jax.Array:
-        """x as in a call -> [B, h, w, C], the output of the last SEA attention, before it is added to its input."""
+        """Returns the output of the last SEA attention, [B, h, w, C], before it is added to its input.
+
+        Args:
+            x: Input of the stage, as in a call. The model runs in evaluation mode.
+        """
         for block in self.mobile:
             x = block(x, train=False)
         *before, last = self.sea
@@ -62,12 +69,13 @@ class Stage(nnx.Module):
 
 
 class SeaFormer(nnx.Module):
-    """Backbone: images to the feature maps of its five stages."""
+    """The backbone: maps images to the feature maps of five stages."""
 
     def __init__(self, config: SeaFormerConfig, rng: np.random.Generator):
         stem = Conv(3, config.stem, kernel_size=3, stride=2, rng=rng)
         self.stem = ConvBN(stem, config.stem, groups=config.bn_groups)
         self.stages = nnx.List([])
+        # SeaFormer layers follow only the last `len(depths)` stages.
         inputs, first_sea = config.stem, len(config.stages) - len(config.depths)
         for index, specs in enumerate(config.stages):
             mobile = []
@@ -76,6 +84,7 @@ class SeaFormer(nnx.Module):
                 inputs = spec.channels
             sea = _sea_layers(config, index - first_sea, inputs, rng) if index >= first_sea else []
             self.stages.append(Stage(mobile, sea))
+        # The dtype of the images decides: every layer computes in the dtype of its input.
         self.dtype = jnp.dtype(config.dtype)
 
     def __call__(
@@ -85,10 +94,10 @@ class SeaFormer(nnx.Module):
 
         Args:
             images: [B, H, W, 3] float, normalised.
-            train: normalise by batch statistics and update the running ones.
-            rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
+            train: Normalise by batch statistics and update the running ones.
+            rngs: Random numbers with a `dropout` stream for stochastic depth; None keeps every branch.
         Returns:
-            Five maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
+            Five feature maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
         """
         x = self._stem(images, train)
         features = []
@@ -98,9 +107,14 @@ class SeaFormer(nnx.Module):
         return tuple(features)
 
     def last_attention(self, images: jax.Array) -> jax.Array:
-        """Returns [B, ceil(H/64), ceil(W/64), C] of images [B, H, W, 3]: what the papers' heat maps show.
+        """Returns the feature map that the papers' heat maps show, in evaluation mode.
 
-        It is the output of the last SEA attention, in evaluation mode, before it is added to its input.
+        It is the output of the last SEA attention, before it is added to its input.
+
+        Args:
+            images: [B, H, W, 3] float, normalised.
+        Returns:
+            [B, ceil(H/64), ceil(W/64), C].
         """
         x = self._stem(images, train=False)
         *before, last = self.stages
@@ -115,7 +129,16 @@ class SeaFormer(nnx.Module):
 def _sea_layers(
     config: SeaFormerConfig, index: int, width: int, rng: np.random.Generator
 ) -> list[SeaFormerLayer]:
-    """The SeaFormer layers of one stage; the drop-path rate restarts at 0 in every stage, as in the code."""
+    """Creates the SeaFormer layers of one stage.
+
+    The drop-path rate restarts at 0 in every stage, as in the official code.
+
+    Args:
+        config: Config of the model.
+        index: Position of the stage among those that have SeaFormer layers.
+        width: Channels of the stage.
+        rng: Source of the initial values.
+    """
     rates = np.linspace(0, config.drop_path_rate, config.depths[index])
     groups = config.bn_groups
 

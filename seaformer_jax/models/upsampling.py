@@ -1,7 +1,7 @@
-"""The up-sampling module of a model that sees a small image and answers at a larger one's resolution.
+"""The up-sampling module of a model that reads a small image and predicts at the resolution of a larger one.
 
-SeaFormer++ has one, of MobileNetV2 blocks with expansion 4 and kernel 5 (its Figure 5); where it stands in the model
-and what else it is made of is not published in code: the rest is ours.
+SeaFormer++ has such a module, made of MobileNetV2 blocks with expansion 4 and kernel 5 (its Figure 5). No code was
+published that shows its place in the model or its other parts, so these are ours.
 """
 
 import math
@@ -20,17 +20,19 @@ _KERNEL, _EXPANSION = 5, 4  # Figure 5 of the SeaFormer++ paper.
 
 
 class Upsampling(nnx.Module):
-    """Bilinear interpolation, a MobileNetV2 block and, where the widths differ, a 1x1 convolution with BatchNorm.
+    """Bilinear interpolation, a MobileNetV2 block and, if the widths differ, a 1x1 convolution with BatchNorm.
 
-    The block is a residual whose last BatchNorm scale starts at 0, so that a fresh module interpolates and does
-    nothing else.
+    The block is a residual whose last BatchNorm scale starts at 0. A fresh module of equal widths therefore only
+    interpolates.
 
     Args:
-        inputs, outputs: channels.
-        ratio: side of the image that the result is for / side of the image that the model sees, at least 1.
-        stride: pixels of an image along one side of a cell of its map.
-        bn_groups: of the BatchNorms.
-        rng: of the initial values.
+        inputs, outputs: Numbers of channels.
+        ratio: Side of the larger image / side of the image that the model reads; at least 1.
+        stride: Side of a cell of the feature map, in pixels of the image.
+        bn_groups: BatchNorm groups of the batch.
+        rng: Source of the initial values.
+    Raises:
+        UserError: `ratio` is below 1.
     """
 
     def __init__(
@@ -41,19 +43,23 @@ class Upsampling(nnx.Module):
         self.block = InvertedResidual(
             inputs, InvertedResidualSpec(_KERNEL, _EXPANSION, inputs, 1), bn_groups, rng
         )
-        self.block.project.bn.scale[...] = jnp.zeros(inputs)
+        self.block.project.bn.scale[...] = jnp.zeros(inputs)  # The residual starts at 0.
         project = ConvBN(Pointwise(inputs, outputs, rng), outputs, groups=bn_groups)
         self.project = project if inputs != outputs else None
         self.ratio, self.stride = ratio, stride
 
     def __call__(self, x: jax.Array, image_size: tuple[int, int], train: bool) -> jax.Array:
-        """Returns [B, ceil(r*H / stride), ceil(r*W / stride), outputs], r being the ratio.
+        """Upsamples a feature map to the size that it would have for the larger image.
 
         Args:
-            x: [B, h, w, inputs], the map of an image.
-            image_size: H and W of that image; r*H and r*W are rounded to whole pixels.
-            train: normalise by batch statistics and update the running ones.
+            x: Feature map [B, h, w, inputs].
+            image_size: H and W of the image that `x` was computed from.
+            train: Normalise by batch statistics and update the running ones.
+        Returns:
+            [B, ceil(r*H / stride), ceil(r*W / stride), outputs], where r is the ratio; r*H and r*W are rounded to
+            whole pixels.
         """
+        # The larger image is rounded to whole pixels first, as its own feature map would be computed from them.
         size = (math.ceil(round(side * self.ratio) / self.stride) for side in image_size)
         x = resize_linear(x, (len(x), *size, x.shape[-1]))
         x = self.block(x, train)
@@ -63,7 +69,16 @@ class Upsampling(nnx.Module):
 def create(
     config: SeaFormerConfig, width: int, stride: int, rng: np.random.Generator
 ) -> tuple[Upsampling | None, int]:
-    """Returns the module that `config` wants behind a map of `width` channels, or None, and its output channels."""
+    """Creates the up-sampling module of a model.
+
+    Args:
+        config: Config of the model; a `upsample_ratio` of 0 means no module.
+        width: Channels of the feature map to upsample.
+        stride: Side of a cell of that map, in pixels of the image.
+        rng: Source of the initial values.
+    Returns:
+        The module or None, and the number of channels that the head reads.
+    """
     if not config.upsample_ratio:
         return None, width
     outputs = config.upsample_width or width

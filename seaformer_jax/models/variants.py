@@ -1,7 +1,10 @@
-"""The four published sizes: the backbones of seaformer-cls/seaformer.py and the fusion blocks of
-seaformer-seg/local_configs/seaformer/ (the paper, Table "architecture variants").
+"""`SeaFormerConfig`, and the configs of the four published sizes.
 
-SeaFormer++ has the same four, with adaptive squeezing and expanding; the paper's own could not be read.
+The backbones are those of seaformer-cls/seaformer.py, the fusion blocks those of
+seaformer-seg/local_configs/seaformer/ (in the paper: Table "architecture variants").
+
+The models of SeaFormer++ have the same four sizes here, with adaptive squeezing and expanding. The sizes in the
+SeaFormer++ paper could not be read.
 """
 
 import dataclasses
@@ -9,6 +12,7 @@ from typing import NamedTuple
 
 from seaformer_jax.errors import UserError, suggest
 
+# The values that each option accepts.
 _CHOICES = {
     "detail_input": ("qkv", "conv", "upconv", "none"),
     "detail_combine": ("multiply", "add"),
@@ -19,7 +23,7 @@ _CHOICES = {
 }
 
 
-# Options of the adaptive weights -> the values of `adaptive` under which they mean something.
+# Options of the adaptive weights -> the values of `adaptive` with which they have an effect.
 _ADAPTIVE = {
     "adaptive_source": ("both", "squeeze", "expand"),
     "adaptive_shared": ("both", "squeeze", "expand"),
@@ -28,11 +32,18 @@ _ADAPTIVE = {
 
 
 class InvertedResidualSpec(NamedTuple):
-    """One inverted residual (MobileNetV2 block)."""
+    """One inverted residual (MobileNetV2 block).
 
-    kernel: int  # of the depthwise convolution
-    expansion: int  # hidden channels / input channels
-    channels: int  # output
+    Attributes:
+        kernel: Kernel size of the depthwise convolution.
+        expansion: Hidden channels / input channels.
+        channels: Output channels.
+        stride: Stride of the depthwise convolution.
+    """
+
+    kernel: int
+    expansion: int
+    channels: int
     stride: int
 
 
@@ -40,38 +51,58 @@ class InvertedResidualSpec(NamedTuple):
 class SeaFormerConfig:
     """Everything that shapes a SeaFormer: its backbone and, for segmentation, its fusion blocks.
 
-    `stages` are the five groups of inverted residuals whose outputs lie at 1/4, 1/8, 1/16, 1/32 and 1/64 of
-    the image. The last `len(depths)` of them are followed by SeaFormer layers of the stage's width.
+    The options of the papers' ablations are explained in the classes that read them: `fusion` in
+    `heads.segmenter.FusionBlock`, the `detail_*`, `adaptive*` and `position_embedding` options in
+    `attention.sea.SeaAttention`.
 
-    The options of the papers' ablations are explained where they act: `fusion` in `segmentation.FusionBlock`, the
-    others in `attention.SeaAttention`.
-
+    Attributes:
+        stem: Channels of the first convolution.
+        stages: Five groups of inverted residuals. Their outputs are at 1/4, 1/8, 1/16, 1/32 and 1/64 of the image.
+        depths: Number of SeaFormer layers in each of the last `len(depths)` stages; they have the stage's width.
+        key_dims: Query and key channels per head, for each of these stages.
+        ffn_ratios: Hidden channels of the FFN / width of the stage, for each of these stages.
+        heads: Attention heads.
+        value_ratio: Value channels per head / query and key channels per head.
+        drop_path_rate: Drop-path rate of the last layer of each stage; it rises linearly from 0 within the stage.
+        bn_groups: BatchNorm groups of the batch, see `batch_norm.BatchNorm`.
+        dtype: Dtype of the computation; parameters and statistics are float32.
+        detail_input: "qkv", "conv", "upconv" or "none".
+        detail_combine: "multiply" or "add".
+        position_embedding: Whether queries and keys have position embeddings.
+        adaptive: "none", "both", "squeeze" or "expand".
+        adaptive_source: "x" or "q".
+        adaptive_shared: Whether all heads share the adaptive weights.
+        adaptive_expansion: "linear" or "sigmoid".
+        fusion_widths: Output channels of the fusion blocks, one for each stage with SeaFormer layers.
+        fusion: "sigmoid_multiply", "multiply", "add" or "sigmoid_add".
+        upsample_ratio: Ratio of `upsampling.Upsampling` before the classification; 0 means no such module.
+        upsample_width: Output channels of that module; 0 keeps the number of its input channels.
     Raises:
-        UserError: an option has an unknown value, an option shapes adaptive weights that the model does not have, or
-            the numbers of fusion widths and of depths differ.
+        UserError: An option has an unknown value, an option of the adaptive weights is set although the model has no
+            such weights, or the numbers of fusion widths and of depths differ.
     """
 
-    stem: int  # channels of the first convolution
+    stem: int
     stages: tuple[tuple[InvertedResidualSpec, ...], ...]
-    depths: tuple[int, ...]  # SeaFormer layers behind each of the last stages
-    key_dims: tuple[int, ...]  # per head, for each of them
-    ffn_ratios: tuple[int, ...]  # hidden channels of the FFN / width, for each of them
+    depths: tuple[int, ...]
+    key_dims: tuple[int, ...]
+    ffn_ratios: tuple[int, ...]
     heads: int
-    value_ratio: int = 2  # value channels per head / key_dim
-    drop_path_rate: float = 0.1  # of the last layer of each stage; rises linearly from 0 within the stage
+    value_ratio: int = 2
+    drop_path_rate: float = 0.1
     bn_groups: int = 1
-    dtype: str = "float32"  # compute; parameters and statistics are float32
-    detail_input: str = "qkv"  # qkv | conv | upconv | none
-    detail_combine: str = "multiply"  # multiply | add
+    dtype: str = "float32"
+    detail_input: str = "qkv"
+    detail_combine: str = "multiply"
     position_embedding: bool = True
-    adaptive: str = "none"  # none | both | squeeze | expand
-    adaptive_source: str = "x"  # x | q
-    adaptive_shared: bool = False  # over the heads
-    adaptive_expansion: str = "linear"  # linear | sigmoid
-    fusion_widths: tuple[int, ...] = ()  # of the fusion blocks, one behind each of the last stages
-    fusion: str = "sigmoid_multiply"  # sigmoid_multiply | multiply | add | sigmoid_add
-    upsample_ratio: float = 0.0  # `upsampling.Upsampling` before the head; 0: none
-    upsample_width: int = 0  # its output channels; 0: as many as come in
+    adaptive: str = "none"
+    adaptive_source: str = "x"
+    adaptive_shared: bool = False
+    adaptive_expansion: str = "linear"
+    fusion_widths: tuple[int, ...] = ()
+    fusion: str = "sigmoid_multiply"
+    upsample_ratio: float = 0.0
+    upsample_width: int = 0
 
     def __post_init__(self):
         for option, known in _CHOICES.items():
@@ -79,6 +110,7 @@ class SeaFormerConfig:
                 raise UserError(
                     f"model option {option} is {value!r}; expected one of {', '.join(known)}.{suggest(value, known)}"
                 )
+        # An option that differs from its default but has no effect is most likely a mistake.
         for option, users in _ADAPTIVE.items():
             if (value := getattr(self, option)) != getattr(type(self), option) and self.adaptive not in users:
                 raise UserError(

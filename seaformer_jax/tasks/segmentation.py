@@ -38,7 +38,12 @@ class Segmentation(ImageTask):
 
     @property
     def palette(self) -> Sequence[tuple[int, int, int]]:
-        """Colour (red, green, blue) of every class: the data set's own, or distinct ones if it cannot be opened."""
+        """Colour (red, green, blue) of every class.
+
+        Those of `data.palette`, else those of the data set, else distinct ones: weights are of use without the data.
+        """
+        if self.config.data.palette:
+            return self.config.data.palette
         try:
             return self.train_source.labels.palette
         except UserError:

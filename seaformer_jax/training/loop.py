@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.evaluation.evaluator import Evaluator
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
@@ -154,7 +155,7 @@ def _prepare(
     config: ConfigDict, model: nnx.Module, mesh: Mesh
 ) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
     """Returns the state before the first step (on the devices), the optimiser and the learning-rate schedule."""
-    params, _ = states.split_model(model)
+    params, _ = split_model(model)
     reporting.log_parameters(params)
     optimizer, schedule = optim.create(config.optim, config.total_steps, params)
     state = states.create(model, optimizer, use_ema=config.optim.ema_decay > 0)

@@ -9,9 +9,12 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from seaformer_jax import config as configs
 from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
-from seaformer_jax.training import checkpoint, state, workdir
+from seaformer_jax.models import pretrained
+from seaformer_jax.models.variables import split_model, update_model
+from seaformer_jax.training import checkpoint, workdir
 from seaformer_jax.types import Tree
 
 
@@ -49,13 +52,32 @@ def load(folder: pathlib.Path, config: ConfigDict | None = None) -> Trained:
     step, params, batch_stats = checkpoint.load_weights(folder, config.eval.use_ema)
     model = task.create_model()
     # A given config may describe another model than the one that was trained.
-    if _shapes(params) != _shapes(state.split_model(model)[0]):
+    if _shapes(params) != _shapes(split_model(model)[0]):
         raise UserError(
             f"the weights in {folder} are not those of a {config.model.name} with {task.num_classes} classes; "
             "use the config of the run"
         )
-    state.update_model(model, params, batch_stats)
+    update_model(model, params, batch_stats)
     return Trained(config, class_names, task, model, step)
+
+
+def load_pretrained(name: str, config: ConfigDict | None = None) -> Trained:
+    """Returns the model with the weights `name` that ship with the package.
+
+    Args:
+        name: One of `seaformer_jax.list_weights()`.
+        config: Replaces the config on the weights' card, e.g. to evaluate on data that is somewhere else.
+    Raises:
+        UserError: There are no such weights, or the config describes another model.
+    """
+    card = pretrained.read_card(name)
+    if config is None:
+        config = configs.for_task_type(card["task"])
+        config.update_from_flattened_dict(card["config"])
+    task = tasks.create(config, card["class_names"])
+    model = task.create_model()
+    pretrained.load_into(model, name)
+    return Trained(config, card["class_names"], task, model, card["step"])
 
 
 def _shapes(params: Tree) -> Tree:

@@ -34,10 +34,11 @@ from convert.checkpoints import files
 from convert.weights import to_torch
 from seaformer_jax import config_check, create_model, list_models, tasks
 from seaformer_jax.data import images
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import loop, optim, trained
-from seaformer_jax.training import state as states
+from tests import forked, toys
 from tests.paths import REPOSITORY
-from tests.training import distilled, nano
+from tests.training import distilled
 
 # Recipes choose a size; its SeaFormer++ is `model.name`.
 SIZES = [name.removeprefix("seaformer_") for name in list_models() if "_plus_" not in name]
@@ -76,22 +77,46 @@ SMALL_SCENES = {
 TAUGHT = {"data.image_size": 64}
 
 
-def run(module: str, *arguments: object) -> str:
-    """Runs a command that must succeed; returns what it says."""
+# The steps of a run are the same whatever the size; one run of a published model is kept.
+SIZE_PARAMS = ["nano", pytest.param("seaformer_tiny", marks=pytest.mark.slow)]
+# Model of a size for segmentation, its teacher, and the channels of the teacher's features.
+SCENES = {
+    "nano": ("nano_segmentation", "nano_segmentation_wide", 12),
+    "seaformer_tiny": ("seaformer_tiny", "seaformer_small", 128),
+}
+
+
+def run_forked(module: str, *arguments: object, status: int = 0) -> str:
+    """Runs a command that must end with `status`; returns its stderr."""
+    done = forked.run(module, *arguments, timeout=600)
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+def run_process(module: str, *arguments: object, status: int = 0) -> str:
+    """As `run_forked`, in a process that imports everything anew."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == status, done.stderr
     return done.stderr
 
 
-@pytest.mark.slow
-def test_train_evaluate_predict_to_pytorch_and_back(tmp_path):
+@pytest.fixture
+def run(size):
+    """The way commands run: those of a published model are processes of their own."""
+    toys.register()
+    return run_forked if size == "nano" else run_process
+
+
+@pytest.mark.parametrize("size", SIZE_PARAMS)
+def test_train_evaluate_predict_to_pytorch_and_back(size, run, tmp_path, compile_cache):
     run_folder, weights, back = tmp_path / "run", tmp_path / "model.pth", tmp_path / "back"
-    options = ["--config=configs/quickstart.py", f"--config.compilation_cache={tmp_path / 'xla'}"]
+    options = ["--config=configs/quickstart.py", f"--config.compilation_cache={compile_cache}"]
     options += [f"--config.{key}={value}" for key, value in SHRUNK.items()]
+    options += [f"--config.model.name={size}"]
 
     said = run("seaformer_jax.train", *options, f"--workdir={run_folder}")
     assert "step 3/3 (100.0%) loss " in said
@@ -151,6 +176,21 @@ def check_against_pytorch(run: trained.Trained, weights: pathlib.Path, photos: p
     return expected
 
 
+TRACED: dict[tuple, tuple[nnx.Module, jax.ShapeDtypeStruct]] = {}
+
+
+def traced(task: tasks.Task, images: jax.ShapeDtypeStruct) -> tuple[nnx.Module, jax.ShapeDtypeStruct]:
+    """Returns the abstract model and logits of a task; those that differ in training only are traced once."""
+    options = {key: value for key, value in task.config.model.items() if key != "bn_groups"}
+    key = (type(task), str(sorted(options.items())), task.config.dtype, images.shape)
+    if key not in TRACED:
+        model = nnx.eval_shape(task.create_model)
+        graphdef, state = nnx.split(model)
+        logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(task.prepare(x)), state, images)
+        TRACED[key] = model, logits
+    return TRACED[key]
+
+
 @pytest.mark.parametrize(
     ("recipe", "variant"), [(name, v) for name, (_, all_) in RECIPES.items() for v in all_]
 )
@@ -158,27 +198,33 @@ def test_every_variant_builds(recipe, variant):
     config = RECIPES[recipe][0].get_config(variant)
     config_check.check(config)
     task = tasks.create(config, [f"class {index}" for index in range(10)])
-    model = nnx.eval_shape(task.create_model)
     images = task.example_batch(2)["image"]
-    graphdef, state = nnx.split(model)
-    logits = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state)(task.prepare(x)), state, images)
+    model, logits = traced(task, images)
     sides = [side // 8 for side in images.shape[1:3]] if task.task_type == "segmentation" else []
     assert logits.shape == (2, *sides, 10)
-    optim.create(config.optim, config.total_steps, states.split_model(model)[0])  # Its patterns match.
+    optim.create(config.optim, config.total_steps, split_model(model)[0])  # Its patterns match.
 
 
 def test_every_recipe_is_listed():
     assert RECIPES.keys() == {path.stem for path in (REPOSITORY / "configs").glob("[!_]*.py")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "quickstart"])  # That one: above.
+# One recipe of every task in short; the others of a task differ in data and numbers.
+QUICK_RECIPES = ("imagenet", "ade20k", "distill_camvid")
+TRAINED_RECIPES = [
+    pytest.param(name, marks=() if name in QUICK_RECIPES else pytest.mark.slow)
+    for name in RECIPES
+    if name != "quickstart"  # It is trained by the commands above.
+]
+
+
+@pytest.mark.parametrize("recipe", TRAINED_RECIPES)
 def test_every_recipe_trains(recipe, tmp_path):
     flags.FLAGS.mark_as_parsed()
     get_config, variants = RECIPES[recipe][0].get_config, RECIPES[recipe][1]
     config = get_config(next(variant for variant in variants if variant.startswith("tiny")))
-    nano.get_segmentation_config()  # Registers the model.
-    shrunk = SHRUNK | (SMALL_SCENES if tasks.task_type(config) == "segmentation" else {})
+    toys.register()
+    shrunk = SHRUNK | (SMALL_SCENES if tasks.task_type(config) == "segmentation" else {"model.name": "nano"})
     config.update_from_flattened_dict(shrunk | (TAUGHT if "teacher" in config else {}))
     if "crop_size" in config.data and "teacher" in config:
         config.data.crop_size = (64, 80)
@@ -208,12 +254,13 @@ def frames(tmp_path) -> pathlib.Path:
     return tmp_path / "camvid"
 
 
-@pytest.mark.slow
-def test_segmentation_from_a_classifier_to_pictures(frames, tmp_path):
+@pytest.mark.parametrize("size", SIZE_PARAMS)
+def test_segmentation_from_a_classifier_to_pictures(size, run, frames, tmp_path, compile_cache):
     """init_from, training, evaluation with overlays, prediction with heat maps, by the real commands."""
-    classifier, workdir = tmp_path / "classifier.safetensors", tmp_path / "run"
-    files.write_state_dict(classifier, to_torch(create_model("seaformer_tiny", num_classes=3, seed=5)))
-    options = ["--config=configs/camvid.py:tiny", f"--config.compilation_cache={tmp_path / 'xla'}"]
+    name, classifier, workdir = SCENES[size][0], tmp_path / "classifier.safetensors", tmp_path / "run"
+    files.write_state_dict(classifier, to_torch(create_model(name, num_classes=3, seed=5)))
+    options = ["--config=configs/camvid.py:tiny", f"--config.compilation_cache={compile_cache}"]
+    options += [f"--config.model.name={name}"]
     options += [f"--config.data.root={frames}", f"--config.init_from={classifier}", "--config.batch_size=2"]
     options += [
         "--config.total_steps=2",
@@ -245,21 +292,23 @@ def test_segmentation_from_a_classifier_to_pictures(frames, tmp_path):
     }
 
 
-@pytest.mark.slow
-def test_distillation_from_a_run_to_pytorch(frames, tmp_path):
+@pytest.mark.parametrize("size", SIZE_PARAMS)
+def test_distillation_from_a_run_to_pytorch(size, run, frames, tmp_path, compile_cache):
     """A student of half resolution, by the real commands; another teacher is refused when it is resumed."""
     workdir, weights, back = tmp_path / "run", tmp_path / "student.safetensors", tmp_path / "back"
+    student, taught_by, width = SCENES[size]
     teacher = tmp_path / "teacher.safetensors"
-    files.write_state_dict(teacher, to_torch(create_model("seaformer_small", "segmentation", 11, seed=5)))
-    options = ["--config=configs/distill_camvid.py:tiny", f"--config.compilation_cache={tmp_path / 'xla'}"]
+    files.write_state_dict(teacher, to_torch(create_model(taught_by, "segmentation", 11, seed=5)))
+    options = ["--config=configs/distill_camvid.py:tiny", f"--config.compilation_cache={compile_cache}"]
+    options += [f"--config.model.name={student}"]
     options += [f"--config.data.root={frames}", "--config.batch_size=2", "--config.total_steps=2"]
     options += ["--config.data.crop_size=(64,64)", "--config.data.base_scale=(96,64)"]
     options += ["--config.eval.scale=(96,64)", "--config.eval.batch_size=2"]
-    teaching = [f"--config.teacher.source={teacher}", "--config.teacher.model=seaformer_small"]
+    teaching = [f"--config.teacher.source={teacher}", f"--config.teacher.model={taught_by}"]
     options += [f"--config.distillation.{name}_weight=1" for name in ("cross", "output")]
 
     said = run("seaformer_jax.train", *options, *teaching, f"--workdir={workdir}")
-    assert "step 2/2 (100.0%) loss " in said and "features of 128 channels" in said
+    assert "step 2/2 (100.0%) loss " in said and f"features of {width} channels" in said
     row = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
     parts = sum(row[f"train/{name}"] for name in ("ce", "cross", "feature", "output"))
     assert row["train/loss"] == pytest.approx(parts, rel=1e-5)
@@ -272,13 +321,12 @@ def test_distillation_from_a_run_to_pytorch(frames, tmp_path):
     run("convert.to_torch", f"--workdir={workdir}", f"--out={weights}")
     card = json.loads(weights.with_suffix(".json").read_text())
     assert card["task"] == "segmentation"
-    assert card["options"] == {"upsample_ratio": 2.0, "upsample_width": 128}
+    assert card["options"] == {"upsample_ratio": 2.0, "upsample_width": width}
     run("convert.from_torch", f"--checkpoint={weights}", *options, f"--workdir={back}")
     run("seaformer_jax.evaluate", f"--workdir={back}")
     again = json.loads((back / "results.json").read_text())
     assert again == results | {"step": 0, "weights": str(back)}
 
-    files.write_state_dict(teacher, to_torch(create_model("seaformer_small", "segmentation", 11, seed=6)))
-    command = [sys.executable, "-m", "seaformer_jax.train", *options, *teaching, f"--workdir={workdir}"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2 and "teacher.sha256 was " in done.stderr.splitlines()[-1], done.stderr
+    files.write_state_dict(teacher, to_torch(create_model(taught_by, "segmentation", 11, seed=6)))
+    said = run("seaformer_jax.train", *options, *teaching, f"--workdir={workdir}", status=2)
+    assert "teacher.sha256 was " in said.splitlines()[-1], said

@@ -1,6 +1,5 @@
 """What a user can get wrong, through the real command lines: one line that says what, and exit status 2."""
 
-import concurrent.futures
 import os
 import pathlib
 import subprocess
@@ -20,6 +19,7 @@ from seaformer_jax import config_check, create_model
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, workdir
 from seaformer_jax.training.state import TrainState
+from tests import forked
 from tests.paths import REPOSITORY
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -264,33 +264,17 @@ def place(tmp_path_factory) -> pathlib.Path:
     return place
 
 
-def run(case: Case, place: pathlib.Path) -> subprocess.CompletedProcess:
-    # The compilation cache is for the two cases that come as far as a model.
+def run(case: Case, place: pathlib.Path, cache: str) -> subprocess.CompletedProcess[str]:
+    # The compilation cache is for the cases that build a model.
     module, *arguments = case.command.format(place=place).split()
     if any(argument.startswith("--config=") for argument in arguments):
-        arguments.append(f"--config.compilation_cache={place}/xla")
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment["JAX_NUM_CPU_DEVICES"] = str(case.devices)
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-@pytest.fixture(scope="module")
-def outcomes(request, place):
-    """The processes of all cases that this session tests, two at a time: most of a process is imports."""
-    names = {
-        getattr(item, "callspec", None) and item.callspec.params.get("name") for item in request.session.items
-    }
-    pool = concurrent.futures.ThreadPoolExecutor(2)
-    yield {name: pool.submit(run, case, place) for name, case in CASES.items() if name in names}
-    pool.shutdown(cancel_futures=True)
+        arguments.append(f"--config.compilation_cache={cache}")
+    return forked.run(module, *arguments, devices=case.devices)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_line_and_status_2(name, outcomes):
-    done = outcomes[name].result()
+def test_one_line_and_status_2(name, place, compile_cache):
+    done = run(CASES[name], place, compile_cache)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     # It is not found out after a minute of compilation.
@@ -299,6 +283,19 @@ def test_one_line_and_status_2(name, outcomes):
     assert errors == [done.stderr.splitlines()[-1]]
     for part in CASES[name].says:
         assert part in errors[0]
+
+
+def test_a_command_of_a_process_of_its_own_ends_alike(place, compile_cache):
+    """A command that imports everything itself says what one of `forked` says."""
+    case = CASES["unknown_on_corrupt"]
+    module, *arguments = case.command.format(place=place).split()
+    command = [sys.executable, "-m", module, *arguments]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
+    )
+    expected = run(case, place, compile_cache)
+    assert (done.returncode, done.stderr) == (expected.returncode, expected.stderr) == (2, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""Networks of random weights whose logits depend on the image."""
+"""Networks with random weights whose logits depend on the image."""
 
 import torch
 
 
 def alive(model: torch.nn.Module, size: tuple[int, int]) -> torch.nn.Module:
-    """`model` in evaluation mode, with statistics of BatchNorm from noise of that size and classes far apart."""
+    """Returns `model` in evaluation mode, with BatchNorm statistics of noise images and classes far apart."""
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.3, 0.7)

@@ -1,4 +1,4 @@
-"""An ICLR model's weights in SeaFormer++: the same logits to start with, and other ones after a training step."""
+"""SeaFormer++ with the weights of an ICLR model: equal logits at first, other logits after a training step."""
 
 import jax
 import numpy as np
@@ -11,6 +11,7 @@ from convert.checkpoints import files, starting_weights
 from seaformer_jax import config as configs
 from seaformer_jax import create_model, tasks
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import state, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
 from tests import golden
@@ -28,7 +29,7 @@ def log(monkeypatch) -> list[str]:
 
 
 def filled(name: str, task: str = "classification", **options) -> dict[str, np.ndarray]:
-    """The golden rule's weights of a model of five classes."""
+    """Returns weights for a model of five classes, filled by the rule of the golden vectors."""
     shapes = MIRRORS[task].create_model(name, 5, **options).state_dict().items()
     return golden.fill({entry: tuple(value.shape) for entry, value in shapes})
 
@@ -39,7 +40,7 @@ def logits(model: nnx.Module) -> np.ndarray:
 
 
 def gradients(model: nnx.Module) -> dict[str, np.ndarray]:
-    """By name, of a loss on a training batch."""
+    """Returns the gradients of a loss on a training batch, by official name."""
     graphdef, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
 
     def loss(params, stats):
@@ -66,7 +67,7 @@ def test_official_checkpoint_gives_the_same_logits(tmp_path, log, task):
 
 @pytest.mark.parametrize("task", MIRRORS)
 def test_training_moves_away_from_the_iclr_model(monkeypatch, tmp_path, task):
-    """From the workdir of an ICLR run; the maps have gradients at once, and a step along them changes the logits."""
+    """Starting from an ICLR run, the maps have gradients at once, and a step along them changes the logits."""
     config = nano.get_config() if task == "classification" else nano.get_segmentation_config()
     config.optim.ema_decay = 0.0
     ran = tasks.create(config)
@@ -90,10 +91,10 @@ def test_training_moves_away_from_the_iclr_model(monkeypatch, tmp_path, task):
 
 
 def save(folder, config: configs.ConfigDict, task: tasks.Task, model: nnx.Module) -> None:
-    """A run that has three steps behind it."""
+    """Writes a run after three steps."""
     workdir.prepare_workdir(folder, config, task.class_names)
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)
-    arrays = state.split_model(model)
+    arrays = split_model(model)
     checkpoints.save(state.TrainState(np.int32(3), *arrays, ema={}, opt_state={}), 3, {}, None)
     checkpoints.close()
 

@@ -1,4 +1,4 @@
-"""Bundles: what is written is read, whole or not at all."""
+"""Bundles: they read back as written, and a bundle is written completely or not at all."""
 
 import dataclasses
 import json
@@ -117,7 +117,7 @@ def test_other_peoples_folders_are_not_replaced(tmp_path):
     (tmp_path / "photos" / "a.jpg").write_text("a")
     (tmp_path / "file").write_text("a")
     for name, said in (
-        ("photos", "holds other things than a bundle"),
+        ("photos", "holds files other than a bundle"),
         ("file", "is a file"),
         ("file/b", "cannot write"),
     ):

@@ -1,10 +1,7 @@
-"""`to_torch`, `from_torch` and `init_from` on runs and files whose weights are known."""
+"""`to_torch`, `from_torch` and `init_from`, on runs and files with known weights."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -21,24 +18,21 @@ from convert.checkpoints import files, starting_weights
 from seaformer_jax import create_model
 from seaformer_jax.data.shapes import CLASS_NAMES
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import optim, state, trained, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
-from tests.paths import REPOSITORY
+from tests import forked
 
 
 def run(module: str, *arguments: str) -> str:
-    """Runs a command that must succeed; returns what it says."""
-    command = [sys.executable, "-m", module, *arguments]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
-    )
+    """Runs a command that must succeed, and returns its stderr."""
+    done = forked.run(module, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def random_weights(seed: int, name: str = "seaformer_tiny", num_classes: int = 8) -> dict[str, np.ndarray]:
-    """A state dict in which every weight has a value of its own."""
+    """Returns a state dict in which every weight has a value of its own."""
     model, rng = torch_model.create_model(name, num_classes), np.random.default_rng(seed)
     return {
         entry: value.numpy() if "num_batches" in entry else rng.random(value.shape, np.float32)
@@ -54,12 +48,12 @@ def assert_same_weights(found: dict[str, np.ndarray], expected: dict[str, np.nda
 
 
 def save_run(folder: pathlib.Path, config, last: dict, averaged: dict | None, step: int) -> None:
-    """A run of the tiny model on `shapes` that has `step` steps behind it."""
+    """Writes a run of the tiny model on `shapes` after `step` steps."""
     trees = []
     for state_dict in filter(None, (last, averaged)):
         model = create_model(config.model.name, num_classes=8)
         weights.from_torch(model, state_dict)
-        trees.append(dict(zip(("params", "batch_stats"), state.split_model(model), strict=True)))
+        trees.append(dict(zip(("params", "batch_stats"), split_model(model), strict=True)))
     workdir.prepare_workdir(folder, config, CLASS_NAMES)
     checkpoints = Checkpoints(folder, config.checkpoint, "top1")
     ema = trees[1] if averaged else {}
@@ -107,7 +101,7 @@ def test_to_torch_writes_the_averaged_weights_and_what_to_know_of_them(runs, tmp
 
     code = "\n".join(line for line in said.splitlines() if " = " in line or "load_state_dict" in line)
     scope = {"torch": torch, "convert": convert, "images": torch.zeros(2, 3, 64, 64)}
-    exec(code, scope)  # What it says of its use holds.
+    exec(code, scope)  # The code that the command prints works.
     assert scope["logits"].shape == (2, 8)
     assert_same_weights({k: v.numpy() for k, v in scope["model"].state_dict().items()}, random_weights(2))
 
@@ -148,18 +142,18 @@ def test_from_torch_makes_a_run_at_step_0_without_its_data(tmp_path):
     assert loaded.task.num_classes == 9
     assert_same_weights(weights.to_torch(loaded.model), random_weights(4, num_classes=9))
 
-    # What `train` restores into, and the config that it compares.
+    # `train` accepts the config and restores the checkpoint into its own state.
     config = imagenet.get_config("tiny")
     config.data.root = str(tmp_path)
     workdir.prepare_workdir(folder, config, loaded.class_names)
     model = create_model("seaformer_tiny", num_classes=9, seed=5)
-    optimizer, _ = optim.create(config.optim, config.total_steps, state.split_model(model)[0])
+    optimizer, _ = optim.create(config.optim, config.total_steps, split_model(model)[0])
     checkpoints = Checkpoints(folder, config.checkpoint, "top1")
     restored, _ = checkpoints.restore(state.create(model, optimizer, use_ema=True))
     checkpoints.close()
     assert restored.step == 0
     for tree in (restored.params, restored.ema["params"]):
-        expected = state.split_model(loaded.model)[0]
+        expected = split_model(loaded.model)[0]
         jax.tree.map(np.testing.assert_array_equal, tree, expected)
 
 

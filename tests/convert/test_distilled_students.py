@@ -1,4 +1,4 @@
-"""Students in PyTorch and back, and what may be a teacher."""
+"""Distilled students in PyTorch and back, and which models may be a teacher."""
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ from convert.graph import rewrites
 from seaformer_jax import config as configs
 from seaformer_jax import create_model, tasks
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import state, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
 from tests import golden
@@ -97,12 +98,12 @@ def test_a_student_starts_from_a_run_without_module(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(workdir, weights) of a run of segmentation on `shapes`, its averaged weights those that count."""
+    """(workdir, weights) of a segmentation run on `shapes`, in which the averaged weights are used."""
     folder, config = tmp_path_factory.mktemp("teacher") / "run", configs.segmentation()
     task = tasks.create(config)
     model = task.create_model()
     workdir.prepare_workdir(folder, config, task.class_names)
-    params, batch_stats = state.split_model(model)
+    params, batch_stats = split_model(model)
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)
     checkpoints.save(state.TrainState(np.int32(7), params, batch_stats, {}, {}), 7, {}, None)
     checkpoints.close()

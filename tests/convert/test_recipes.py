@@ -1,4 +1,4 @@
-"""The Python of convert/RECIPES.md, run as it stands where its packages are."""
+"""The Python code in convert/RECIPES.md, run unchanged if its packages are installed."""
 
 import importlib.util
 import pathlib
@@ -17,7 +17,7 @@ RECIPES = REPOSITORY / "convert" / "RECIPES.md"
 
 
 def code(heading: str) -> str:
-    """The Python below a heading that begins so."""
+    """Returns the Python code below the heading that begins with `heading`."""
     section = re.search(rf"^## {heading}.*?(?=^## |\Z)", RECIPES.read_text(), re.M | re.S)[0]
     return re.search(r"```python\n(.*?)```", section, re.S)[1]
 

@@ -1,10 +1,7 @@
-"""`to_torch`, loading and `init_from` of segmentation runs, whose weights are known."""
+"""`to_torch`, loading and `init_from`, on segmentation runs with known weights."""
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,10 +13,10 @@ from convert.checkpoints import files, starting_weights
 from seaformer_jax import config as configs
 from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import state, trained, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
-from tests import golden
-from tests.paths import REPOSITORY
+from tests import forked, golden
 
 
 def segmentation_config(**options) -> configs.ConfigDict:
@@ -29,13 +26,13 @@ def segmentation_config(**options) -> configs.ConfigDict:
 
 
 def save_run(folder: pathlib.Path, config: configs.ConfigDict, step: int) -> dict[str, np.ndarray]:
-    """A run on `shapes` that has `step` steps behind it; returns its weights by official names."""
+    """Writes a run on `shapes` after `step` steps; returns its weights by official name."""
     task = tasks.create(config)
     model = task.create_model()
     state_dict = golden.fill({name: value.shape for name, value in weights.to_torch(model).items()})
     weights.from_torch(model, state_dict)
     workdir.prepare_workdir(folder, config, task.class_names)
-    params, batch_stats = state.split_model(model)
+    params, batch_stats = split_model(model)
     ema = {"params": params, "batch_stats": batch_stats} if config.optim.ema_decay else {}
     checkpoints = Checkpoints(folder, config.checkpoint, task.best_metric)
     checkpoints.save(state.TrainState(np.int32(step), params, batch_stats, ema, opt_state={}), step, {}, None)
@@ -53,17 +50,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 def test_to_torch_writes_weights_and_what_to_know_of_them(tmp_path):
     config = segmentation_config(fusion="add", detail_input="upconv")
     expected = save_run(tmp_path / "run", config, step=3)
-    command = [
-        sys.executable,
-        "-m",
-        "convert.to_torch",
-        f"--workdir={tmp_path}/run",
-        f"--out={tmp_path}/seg.pth",
-    ]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = forked.run("convert.to_torch", f"--workdir={tmp_path}/run", f"--out={tmp_path}/seg.pth")
     assert done.returncode == 0, done.stderr
     state_dict = torch.load(tmp_path / "seg.pth", weights_only=True)
     assert_same({name: value.numpy() for name, value in state_dict.items()}, expected)
@@ -77,7 +64,7 @@ def test_to_torch_writes_weights_and_what_to_know_of_them(tmp_path):
 
     code = "\n".join(line for line in done.stderr.splitlines() if " = " in line or "load_state_dict" in line)
     scope = {"torch": torch, "convert": convert, "images": torch.zeros(2, 3, 64, 72)}
-    exec(code, scope)  # What it says of its use holds.
+    exec(code, scope)  # The code that the command prints works.
     assert scope["logits"].shape == (2, card["num_classes"], 8, 9)
 
 

@@ -1,4 +1,4 @@
-"""Segmentation weights: the official names, there and back, mmseg's files, and fine-tuning from a classifier."""
+"""Segmentation weights: official names, round trips, mmseg's files, and fine-tuning from a classifier."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""The PyTorch mirror against the official model's outputs, and against values known without them."""
+"""The PyTorch models against outputs of the official models, and against values that are known without them."""
 
 import ast
 import inspect
@@ -33,7 +33,7 @@ def eval_logits(name: str, shape: tuple[int, int, int, int], seed: int) -> np.nd
         return filled(name).eval()(torch.from_numpy(golden.images(shape, seed))).numpy()
 
 
-# Against the official model.
+# Against the official models.
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -57,7 +57,8 @@ def test_eval_logits_equal_official(case, name, shape, seed):
 
 
 def test_eval_logits_equal_some_official_values():
-    # The first six of `cls_T_eval_203x261`: a checkout without the vectors still meets the official model.
+    # The first six logits of `cls_T_eval_203x261`, so that a checkout without the vectors still tests against the
+    # official model.
     expected = [-0.5814459, 0.0263955, -0.06700593, 0.34868345, 0.25380117, 0.38996246]
     logits = eval_logits("seaformer_tiny", (1, 3, 203, 261), seed=2)
     np.testing.assert_allclose(logits[0, :6], expected, rtol=0, atol=1e-4)
@@ -74,7 +75,7 @@ def test_train_step_equals_official():
 
     grads = {entry: p.grad.double().norm().item() for entry, p in model.named_parameters()}
     assert list(grads) == expected["param_names"].tolist()
-    # A shift that the next BatchNorm removes has gradient 0; atol is for its rounding noise (norms reach 51).
+    # A shift that the next BatchNorm removes has gradient 0. atol allows for its rounding noise (norms reach 51).
     np.testing.assert_allclose(list(grads.values()), expected["grad_norms"], rtol=1e-3, atol=1e-5)
 
     buffers = {entry: b.double().norm().item() for entry, b in model.named_buffers() if "running" in entry}
@@ -82,7 +83,7 @@ def test_train_step_equals_official():
     np.testing.assert_allclose(list(buffers.values()), expected["buffer_norms"], rtol=1e-4)
 
 
-# Without the vectors.
+# Without the golden vectors.
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -1,4 +1,4 @@
-"""The exchange of weights with PyTorch: there and back, and what is said of a checkpoint that does not fit."""
+"""The exchange of weights with PyTorch: round trips, and the errors for checkpoints that do not fit."""
 
 import re
 
@@ -14,7 +14,7 @@ from seaformer_jax import create_model, list_models
 from seaformer_jax.errors import UserError
 from tests import golden
 
-# On inputs so small, PyTorch's threads spend a hundred times the work on waiting for one another.
+# Small inputs; on them PyTorch's threads spend a hundred times as long waiting for one another as working.
 IMAGES = golden.images((2, 3, 64, 80), seed=0)
 PATCH = "smb1.layer1.conv.0.c.weight"  # [16, 1, 3, 3] in tiny
 
@@ -31,7 +31,7 @@ def torch_logits(model: torch.nn.Module) -> np.ndarray:
 
 
 def trained(name: str, num_classes: int = 9) -> nnx.Module:
-    """A model with BatchNorm scales, biases and statistics of any value, as after training."""
+    """Returns a model with arbitrary BatchNorm scales, biases and statistics, as after training."""
     model, rng = create_model(name, num_classes=num_classes), np.random.default_rng(5)
     for path, variable in nnx.iter_graph(model):
         if isinstance(variable, nnx.Param | nnx.BatchStat) and len(variable.shape) == 1:
@@ -54,7 +54,7 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-# There and back.
+# Round trips.
 
 
 @pytest.mark.parametrize(

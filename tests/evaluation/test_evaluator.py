@@ -1,4 +1,4 @@
-"""Evaluation: the same numbers whatever the batch size, and nothing counted that is not there."""
+"""The evaluator: its numbers do not depend on the batch size, and unreadable images are not counted."""
 
 import logging
 
@@ -13,14 +13,14 @@ from seaformer_jax import config as configs
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.classification import Classification
-from seaformer_jax.training import state as states
 
 CLASSES = 8
 
 
 class Linear(nnx.Module):
-    """One linear layer on the pixels; enough to be wrong often."""
+    """One linear layer on the pixels. It is often wrong, as the tests of the metrics need."""
 
     def __init__(self, classes: int = CLASSES):
         kernel = np.random.default_rng(1).standard_normal((32 * 32 * 3, classes)) / 32
@@ -41,12 +41,12 @@ def make_task(**changes) -> Classification:
 def evaluate(task: Classification) -> dict:
     model = Linear(task.num_classes)
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
-    return evaluator(*states.split_model(model))
+    return evaluator(*split_model(model))
 
 
 @pytest.fixture(scope="module")
 def expected():
-    """Counts of a plain loop over the images, in float64."""
+    """Metrics and confusion matrix of a plain loop over the images, in float64."""
     task = make_task()
     data, kernel = task.config.data, np.asarray(Linear().kernel[...], np.float64)
     losses, ranks, confusion = [], [], np.zeros((CLASSES, CLASSES), int)
@@ -71,7 +71,8 @@ def test_no_number_depends_on_the_batch_size(expected, batch_size):
     task = make_task(eval__batch_size=batch_size)
     counts = evaluate(task)
     found = task.summarize(counts)
-    assert found.pop("loss") == pytest.approx(numbers["loss"], abs=5e-7)  # So 1e-6 between any two sizes.
+    # Any two batch sizes then differ by at most 1e-6.
+    assert found.pop("loss") == pytest.approx(numbers["loss"], abs=5e-7)
     assert found == {name: numbers[name] for name in ("top1", "top5", "images")}
     assert 0 < found["top1"] < found["top5"] < 100
     assert np.array_equal(counts["confusion"].counts, confusion)
@@ -81,7 +82,7 @@ def test_no_number_depends_on_the_batch_size(expected, batch_size):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of four images each; the last image of each is broken."""
+    """Two classes of four images each, in both splits. The last image of each class is broken."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for name in "ab":
@@ -129,7 +130,7 @@ def test_nothing_to_evaluate_is_an_error():
 
 def test_weights_are_not_changed():
     model = Linear()
-    params, stats = states.split_model(model)
+    params, stats = split_model(model)
     before = jax.tree.map(np.array, params)
     task = make_task()
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())

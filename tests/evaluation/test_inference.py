@@ -1,4 +1,4 @@
-"""Class maps against a plain PyTorch version of mmseg's inference, which resizes and adds up whole maps."""
+"""Class maps against a plain PyTorch version of mmseg's inference, which resizes and adds up full-size maps."""
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ from torch.nn import functional as F
 from seaformer_jax.evaluation import inference
 
 CLASSES, CROP, STRIDE = 6, (40, 56), (27, 30)
-INPUTS = ((72, 100), (53, 61))  # The second one is at no multiple of 8, and not wider than two windows.
+INPUTS = ((72, 100), (53, 61))  # The second: no side is a multiple of 8, and two windows cover each.
 LABELS = np.array([[60, 90], [100, 77]])
 SETTINGS = {"slide_crop": CROP, "slide_stride": STRIDE}
 KERNEL = np.random.default_rng(1).standard_normal((12, CLASSES)).astype(np.float32)
 
 
 def model(images: jax.Array) -> jax.Array:
-    """Logits [B, ceil(h/8), ceil(w/8), CLASSES] from four pixels of every cell: asymmetric, cheap."""
+    """Logits [B, ceil(h/8), ceil(w/8), CLASSES] from four pixels of every 8x8 cell: cheap, and not symmetric."""
     batch, height, width, _ = images.shape
     padded = jnp.pad(images, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), "edge")
     cells = padded.reshape(batch, padded.shape[1] // 8, 8, padded.shape[2] // 8, 8, 3)
@@ -26,7 +26,7 @@ def model(images: jax.Array) -> jax.Array:
 
 
 def torch_model(images: torch.Tensor) -> torch.Tensor:
-    """The same at the size of the input (`encode_decode`); images [B, 3, h, w]."""
+    """Logits of `model` resized to the input, as in mmseg's `encode_decode`; images [B, 3, h, w]."""
     logits = model(jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
     return resize(torch.from_numpy(np.array(logits)).permute(0, 3, 1, 2), images.shape[2:])
 
@@ -36,6 +36,7 @@ def resize(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def slide(images: torch.Tensor) -> torch.Tensor:
+    """Mean of the logits of overlapping windows; the last windows are moved back to end at the border."""
     (height, width), (ch, cw) = images.shape[2:], CROP
     total, count = torch.zeros(1, CLASSES, height, width), torch.zeros(1, 1, height, width)
     for row in range(max(height - ch + STRIDE[0] - 1, 0) // STRIDE[0] + 1):
@@ -49,6 +50,7 @@ def slide(images: torch.Tensor) -> torch.Tensor:
 
 
 def expected_classes(images: list[np.ndarray], size: tuple[int, int], mode: str, flip: bool) -> np.ndarray:
+    """Class map [H, W] from the sum of the probabilities of all scales and flips."""
     probabilities = []
     for image in images:
         x = torch.from_numpy(image[None].transpose(0, 3, 1, 2).copy())
@@ -75,7 +77,7 @@ def test_classes_equal_those_of_mmseg(images, mode, flip, scales):
     for row, size in enumerate(LABELS.tolist()):
         expected = expected_classes([x[row] for x in images], size, mode, flip)
         assert len(np.unique(expected)) == CLASSES
-        # Two equal scores may be rounded apart.
+        # Rounding can separate two equal scores.
         assert (found[row, : size[0], : size[1]] != expected).mean() < 1e-4
 
 
@@ -106,6 +108,7 @@ def constant_model(values: list[float]):
     ("scores", "expected"), [([1.0, 3.0, 3.0], 1), ([-5.0, -9.0, -8.0], 0), ([1.0, np.nan, 2.0], 3)]
 )
 def test_first_of_equal_scores_and_no_class_where_they_are_nan(scores, expected):
+    # The class id of NaN scores is the number of classes, 3, which is no class.
     settings = {"mode": "whole", "flip": False}
     found = inference.predict(
         constant_model(scores), [jnp.zeros((1, 32, 32, 3))], np.array([[32, 32]]), (128, 128), settings

@@ -1,4 +1,4 @@
-"""Pictures of class maps."""
+"""Pictures of class maps and heat maps."""
 
 import matplotlib
 import numpy as np
@@ -31,7 +31,7 @@ def test_heat_is_scaled_upsampled_and_coloured():
     ends = [np.array(matplotlib.colormaps["jet"](value, bytes=True)[:3]) / 2 for value in (0, 255)]
     assert np.abs(blended[0, 0] - ends[0]).max() <= 1 and np.abs(blended[0, -1] - ends[1]).max() <= 1
     red = blended[0, :, 0].astype(int)
-    assert red[5] < red[25]  # In between, a mixture.
+    assert red[5] < red[25]  # The heat is interpolated between the two ends.
 
 
 def test_heat_without_differences():

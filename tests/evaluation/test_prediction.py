@@ -16,7 +16,7 @@ NAMES = [f"class {index}" for index in range(7)]
 
 
 class Brightness(nnx.Module):
-    """Logits [B, 7] from the mean of an image, in different directions."""
+    """Logits [B, 7] that are -3 to 4 times the mean of the image."""
 
     def __init__(self):
         self.slope = nnx.Param(jnp.linspace(-3, 4, 7))
@@ -28,7 +28,7 @@ class Brightness(nnx.Module):
 
 @pytest.fixture
 def paths(tmp_path):
-    """Eighteen images of rising brightness and different sizes: a batch, and two of the next."""
+    """Eighteen images of rising brightness and different sizes: a full batch, and two images of the next."""
     found = []
     for index in range(18):
         found.append(tmp_path / f"{index:02}.png")

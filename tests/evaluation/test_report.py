@@ -6,7 +6,7 @@ from PIL import Image
 from seaformer_jax.evaluation import report
 from seaformer_jax.metrics import ConfusionMatrix
 
-#                  predicted: a, b, c; nobody is c, and c is never predicted right
+# Rows are true classes and columns predicted ones. No image is of class c, but one image is predicted as c.
 COUNTS = ConfusionMatrix(np.array([[6, 2, 0], [1, 3, 1], [0, 0, 0]]))
 
 

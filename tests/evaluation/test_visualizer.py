@@ -1,4 +1,4 @@
-"""What predict writes for segmentation, and the comparisons of evaluate."""
+"""The files that predict writes for segmentation, and the comparison pictures of evaluate."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ SETTINGS = {"mode": "whole", "flip": False, "scale": (96, 96), "size_divisor": 3
 
 class Backbone(nnx.Module):
     def last_attention(self, x: jax.Array) -> jax.Array:
-        """Two channels [B, h, w, 2] at 1/32 that are brighter on the right."""
+        """Two channels [B, h, w, 2] at 1/32 of the image's size, with larger values on the right."""
         columns = jnp.linspace(0, 1, x.shape[2] // 32)
         return jnp.broadcast_to(columns[:, None], (len(x), x.shape[1] // 32, x.shape[2] // 32, 2))
 
@@ -52,7 +52,7 @@ def visualizer() -> Visualizer:
 
 
 def halves(height: int, width: int, left: int, right: int) -> np.ndarray:
-    """An image whose halves are in channel `left` and `right`."""
+    """An image whose left half is bright in channel `left` and whose right half in channel `right`."""
     image = np.full((height, width, 3), 20, np.uint8)
     image[:, : width // 2, left] = 220
     image[:, width // 2 :, right] = 220
@@ -63,7 +63,7 @@ def halves(height: int, width: int, left: int, right: int) -> np.ndarray:
 def test_classes_at_the_image_s_own_size(visualizer, size):
     classes = visualizer.classes(halves(*size, 2, 1))
     assert classes.shape == size and classes.dtype == np.uint8
-    margin = size[1] // 6  # The border between the halves is blurred.
+    margin = size[1] // 6  # The resize blurs the border between the halves.
     assert (classes[:, : size[1] // 2 - margin] == 2).all()
     assert (classes[:, size[1] // 2 + margin :] == 1).all()
 
@@ -118,7 +118,7 @@ def test_heat_map_shows_the_attention(written):
 def test_legend_names_the_classes_that_occur(written):
     legend = np.asarray(Image.open(written[0] / "legend.png"))
     rows = {k: np.flatnonzero((legend == PALETTE[k]).all(-1).any(1)) for k in range(3)}
-    assert rows[2].max() < rows[1].min()  # Most is blue.
+    assert rows[2].max() < rows[1].min()  # The legend starts with the most frequent class, blue.
     assert len(rows[0]) == 0
 
 

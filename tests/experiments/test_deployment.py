@@ -1,4 +1,4 @@
-"""The deployment table: ratios and targets of made-up samples, and the eager side."""
+"""The deployment table: ratios and targets from made-up samples, and the job that runs PyTorch's eager mode."""
 
 import os
 import pathlib
@@ -10,7 +10,6 @@ from torch import nn
 
 from convert.bundle import FORMATS, Bundle
 from convert.export import seeded_bundles
-from convert.graph import seeded_networks
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
 
@@ -18,6 +17,7 @@ SIZE = (24, 40)
 
 
 def record(side: str, network: float, post: float = 0.0, output: str = "logits8") -> dict:
+    # The third samples are outliers, so the medians are `network` and `post`.
     samples = {"network": [network, network, 99.0], "post": [post, post, 0.0]}
     return {"bundle": side, "task": "segmentation", "output": output, "samples": samples}
 
@@ -77,7 +77,7 @@ def test_eager_runs_as_a_job_and_leaves_the_process_as_it_was(tmp_path):
     samples = job.measure(1, 3)
     assert [len(values) for values in samples.values()] == [3] * 4
     np.testing.assert_allclose(
-        np.add(samples["network"], seeded_networks["post"]),
+        np.add(samples["network"], samples["post"]),
         samples["together"],
         rtol=0,
         atol=1e-9,

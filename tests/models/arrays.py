@@ -1,4 +1,4 @@
-"""Random arrays, and the ways between the layouts of PyTorch and of JAX."""
+"""Random arrays, and conversion between the layouts of PyTorch (NCHW) and of JAX (NHWC)."""
 
 import numpy as np
 import torch

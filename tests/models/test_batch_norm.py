@@ -1,4 +1,4 @@
-"""Batch normalisation against PyTorch's, one module per group."""
+"""Batch normalisation against PyTorch's, with one PyTorch module per group of the batch."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from tests.models.arrays import nchw, nhwc, normal
 
 
 def batchnorm_pair(features: int, groups: int = 1) -> tuple[batch_norm.BatchNorm, list[torch.nn.BatchNorm2d]]:
-    """Ours, and one float64 PyTorch module for each group, all of the same scale and bias."""
+    """Returns ours and one float64 PyTorch module per group, all with the same scale and bias."""
     scale, bias = normal(1, features), normal(2, features)
     ours = batch_norm.BatchNorm(features, groups=groups)
     ours.scale[...], ours.bias[...] = jnp.asarray(scale), jnp.asarray(bias)

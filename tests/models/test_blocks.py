@@ -1,4 +1,4 @@
-"""Convolutions, initial values, drop path and bfloat16."""
+"""Convolution and linear layers and their initial values against PyTorch, and models in bfloat16."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from seaformer_jax import create_model
 from seaformer_jax.models import blocks, depthwise
 from tests.models.arrays import nchw, nhwc, normal
 
-RNG = np.random.default_rng(0)  # For layers whose values the test replaces or does not look at.
+RNG = np.random.default_rng(0)  # For layers whose values do not matter in the test.
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 11)])
@@ -55,7 +55,7 @@ def test_initial_values_are_distributed_as_pytorchs(layer, reference):
         ours, theirs = np.asarray(ours[...]), theirs.detach().numpy()
         assert ours.size == theirs.size
         assert ours.dtype == np.float32
-        # Uniform: the extremes give the bounds, the deviation the shape in between.
+        # Both are uniform: the extremes test the bounds, the standard deviation tests the shape in between.
         for of in (np.min, np.max, np.std):
             assert of(ours) == pytest.approx(of(theirs), rel=0.15)
         assert abs(ours.mean()) < 5 * theirs.std() / ours.size**0.5

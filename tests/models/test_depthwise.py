@@ -22,7 +22,9 @@ def test_depthwise_forms_equal_pytorch_in_values_and_gradients(form, k, stride, 
     x_torch = nchw(x).requires_grad_()
     kernel_torch = torch.from_numpy(kernel.transpose(2, 0, 1)[:, None].copy()).requires_grad_()
     expected = F.conv2d(x_torch, kernel_torch, stride=stride, padding=k // 2, groups=6)
-    weight = normal(3, *nhwc(expected).shape)  # of every output in the scalar whose gradient is taken
+    weight = normal(
+        3, *nhwc(expected).shape
+    )  # The weight of each output in the scalar that is differentiated.
     (expected * nchw(weight)).sum().backward()
 
     y, backward = jax.vjp(

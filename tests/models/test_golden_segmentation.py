@@ -1,4 +1,4 @@
-"""The JAX segmentation models against the official models' stored outputs and against the PyTorch mirror."""
+"""The JAX segmentation models against stored outputs of the official models and against the PyTorch mirror."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from seaformer_jax.resize import resize_linear
 from tests import golden
 
 IGNORED = 255
-QUICK = {"xla_backend_optimization_level": 0}  # Compiling is most of this file's time.
+QUICK = {"xla_backend_optimization_level": 0}  # Compiling takes most of this file's time.
 
 
 def jax_model(name: str, state_dict: dict[str, np.ndarray], **options) -> nnx.Module:
@@ -28,7 +28,7 @@ def jax_model(name: str, state_dict: dict[str, np.ndarray], **options) -> nnx.Mo
 
 
 def jax_forward(model: nnx.Module, images: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Logits [B, classes, h, w] in evaluation mode and the stages' maps, of images [B, 3, H, W]."""
+    """Returns logits [B, classes, h, w] and the stages' feature maps for images [B, 3, H, W], in evaluation mode."""
     graphdef, state = nnx.split(model)
 
     def forward(state, images):
@@ -41,7 +41,10 @@ def jax_forward(model: nnx.Module, images: np.ndarray) -> tuple[np.ndarray, list
 
 
 def jax_loss(logits: jax.Array, labels: np.ndarray) -> jax.Array:
-    """Cross-entropy of logits [B, h, w, C] resized to the labels [B, H, W], mean over those not ignored."""
+    """Returns the mean cross-entropy over the pixels that are not ignored.
+
+    The logits [B, h, w, C] are resized to the labels [B, H, W].
+    """
     logits = resize_linear(logits, (*labels.shape, logits.shape[-1]))
     valid = jnp.asarray(labels != IGNORED)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(valid, labels, 0))
@@ -51,8 +54,8 @@ def jax_loss(logits: jax.Array, labels: np.ndarray) -> jax.Array:
 class Step(NamedTuple):
     loss: float
     logits: np.ndarray  # [B, classes, h, w]
-    grads: dict[str, np.ndarray]  # official name -> gradient, PyTorch's layout
-    stats: dict[str, np.ndarray]  # official name -> running mean or variance after the step
+    grads: dict[str, np.ndarray]  # Official name -> gradient in PyTorch's layout.
+    stats: dict[str, np.ndarray]  # Official name -> running mean or variance after the step.
 
 
 def jax_step(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> Step:
@@ -66,12 +69,13 @@ def jax_step(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> Step:
     step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True), compiler_options=QUICK)
     args = nnx.to_pure_dict(params), nnx.to_pure_dict(stats), images.transpose(0, 2, 3, 1)
     (loss, (logits, stats)), grads = step(*args)
-    named = weights.to_torch(nnx.merge(graphdef, grads, stats))  # gradients in the parameters' places
+    # The gradients take the place of the parameters, so `to_torch` gives them their official names.
+    named = weights.to_torch(nnx.merge(graphdef, grads, stats))
     return Step(float(loss), np.asarray(logits).transpose(0, 3, 1, 2), *split_names(named))
 
 
 def split_names(state_dict: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Parameters and running statistics of a state dict."""
+    """Splits a state dict into its parameters and its running statistics."""
     stats = {name: value for name, value in state_dict.items() if ".running_" in name}
     others = {name: value for name, value in state_dict.items() if name not in stats}
     return {name: value for name, value in others.items() if "num_batches" not in name}, stats
@@ -88,7 +92,7 @@ def test_eval_logits_equal_official(size):
     logits, features = jax_forward(model, images)
     np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-4)
     contexts = len(model.head.fuse)
-    for i, feature in enumerate([features[1], *features[-contexts:]]):  # what the official backbone returns
+    for i, feature in enumerate([features[1], *features[-contexts:]]):  # As the official backbone.
         assert tuple(expected[f"feature{i}_shape"][[0, 2, 3, 1]]) == feature.shape
         np.testing.assert_allclose(feature.mean((1, 2)), expected[f"feature{i}_mean"], rtol=0, atol=1e-4)
 
@@ -103,7 +107,7 @@ def test_train_step_equals_official():
     np.testing.assert_allclose(found.logits, expected["logits"], rtol=0, atol=1e-4)
     assert found.grads.keys() == set(expected["param_names"].tolist())
     norms = [np.linalg.norm(found.grads[name].astype(np.float64)) for name in expected["param_names"]]
-    # A shift that the next BatchNorm removes has gradient 0; atol is for its rounding noise.
+    # The gradient of a shift that the next BatchNorm removes is 0 except for rounding noise, hence atol.
     np.testing.assert_allclose(norms, expected["grad_norms"], rtol=1e-3, atol=1e-5)
 
 
@@ -111,9 +115,9 @@ def test_train_step_equals_official():
 
 
 def filled(name: str, num_classes: int, **options) -> tuple[torch.nn.Module, dict[str, np.ndarray]]:
-    """The mirror with the golden rule's weights and without stochastic depth, and its state dict.
+    """Returns the mirror with the weights of `golden.fill` and without stochastic depth, and its state dict.
 
-    Attention of weights so small is nearly an average; those of `mini` are larger.
+    With such small weights attention is nearly an average, so the attention weights of `mini` are made larger.
     """
     model = torch_segmentation.create_model(name, num_classes, drop_path_rate=0.0, **options)
     model.decode_head.dropout.p = 0.0
@@ -129,10 +133,10 @@ def torch_logits(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         return model.eval()(torch.from_numpy(images)).numpy()
 
 
-@pytest.mark.parametrize("name", ["seaformer_base", "seaformer_small"])  # The golden files have the others.
+@pytest.mark.parametrize("name", ["seaformer_base", "seaformer_small"])  # The golden files cover the others.
 def test_eval_logits_equal_pytorch(name):
     reference, state_dict = filled(name, num_classes=11)
-    images = golden.images((2, 3, 65, 90), seed=5)  # odd and even sides at every stage
+    images = golden.images((2, 3, 65, 90), seed=5)  # Odd and even sides at every stage.
     expected = torch_logits(reference, images)
     assert expected.shape == (2, 11, 9, 12)
     found, _ = jax_forward(jax_model(name, state_dict), images)
@@ -158,7 +162,7 @@ def test_ablations_equal_pytorch(mini, options):
     reference, state_dict = filled(mini, num_classes=5, **options)
     images = golden.images((2, 3, 47, 70), seed=7)
     expected, published = torch_logits(reference, images), torch_logits(filled(mini, 5)[0], images)
-    assert np.abs(expected - published).max() > 0.01  # the option does something
+    assert np.abs(expected - published).max() > 0.01  # The option has an effect.
     model = jax_model(mini, state_dict, **options)
     tolerance = max(1e-4, 2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(jax_forward(model, images)[0], expected, rtol=0, atol=tolerance)

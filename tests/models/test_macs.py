@@ -1,4 +1,4 @@
-"""Multiply-accumulates: the official counts, and a small network counted by hand."""
+"""Multiply-accumulates against the official counts, and against a small network counted by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def test_counts_of_the_official_models(name):
 
 
 class Toy(nnx.Module):
-    """One operation of every kind."""
+    """A network with one operation of every kind."""
 
     def __init__(self):
         rng = np.random.default_rng(0)
@@ -45,7 +45,7 @@ class Toy(nnx.Module):
 
 
 def test_toy_equals_the_count_by_hand():
-    stem = (4 * 5 * 4) * (3 * 3 * 3)  # outputs times products per output
+    stem = (4 * 5 * 4) * (3 * 3 * 3)  # Outputs times products per output.
     depthwise = (2 * 3 * 4) * (5 * 5)
     pointwise = (2 * 3 * 6) * 4
     attention = 12 * 12 * 6 + 12 * 6 * 12

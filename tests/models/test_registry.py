@@ -1,4 +1,4 @@
-"""Models by name: what can be asked for, what comes out, and what a wrong request is told."""
+"""The registry: names, options, shapes and sizes of the models, and the errors of wrong requests."""
 
 import math
 import subprocess
@@ -18,7 +18,7 @@ from seaformer_jax.models.registry import create_model, list_models, model_confi
 from seaformer_jax.models.seaformer import FFN, SeaFormerLayer
 from tests.paths import REPOSITORY
 
-# Channels at 1/4, 1/8, 1/16, 1/32 and 1/64 (Table "architecture variants") and parameters of the official code.
+# Channels at 1/4, 1/8, 1/16, 1/32 and 1/64 (Table "architecture variants"), and parameters of the official models.
 CHANNELS = {
     "seaformer_tiny": (16, 32, 64, 128, 160),
     "seaformer_small": (24, 48, 96, 160, 192),
@@ -37,7 +37,7 @@ def parameters(model: nnx.Module) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
 
 
-# What comes out.
+# Shapes, sizes and initial values.
 
 
 def test_list_is_sorted_and_has_the_published_sizes():
@@ -73,7 +73,9 @@ def test_number_of_classes():
 def test_same_seed_same_parameters_and_another_seed_others():
     first, again, other = (parameters(create_model("seaformer_tiny", seed=seed)) for seed in (3, 3, 4))
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    drawn = [(a, b) for a, b in zip(first, other, strict=True) if a.std() > 0]  # not BatchNorm's 0s and 1s
+    drawn = [
+        (a, b) for a, b in zip(first, other, strict=True) if a.std() > 0
+    ]  # Without BatchNorm's 0s and 1s.
     assert len(drawn) > 50
     assert not any(np.array_equal(a, b) for a, b in drawn)
 

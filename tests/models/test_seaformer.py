@@ -1,4 +1,4 @@
-"""Stochastic depth of the SeaFormer layers."""
+"""Stochastic depth in the SeaFormer layers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +10,7 @@ from tests.models.arrays import normal
 
 
 class Constant(nnx.Module):
-    """A branch that gives the same array for every input."""
+    """A branch that returns the same array for every input."""
 
     def __init__(self, value):
         self.value = nnx.Param(jnp.asarray(value))
@@ -20,7 +20,7 @@ class Constant(nnx.Module):
 
 
 def branch(value, rate: float, rngs: nnx.Rngs | None, dtype=jnp.float32):
-    """What a layer whose FFN gives 0 adds to an input of 0."""
+    """Returns the output of a layer whose attention returns `value` and whose FFN returns 0, for an input of 0."""
     layer = SeaFormerLayer(Constant(value), Constant(np.zeros_like(value)), rate)
     return layer(jnp.zeros(value.shape, dtype), train=True, rngs=rngs)
 

@@ -1,4 +1,4 @@
-"""The up-sampling module and the models that have one."""
+"""The up-sampling module, and models with such a module."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_a_fresh_module_interpolates():
     ("size", "ratio", "stride", "expected"),
     [
         ((256, 128), 2.0, 8, (64, 32)),
-        ((180, 240), 2.0, 8, (45, 60)),  # 23 rows see 180 pixels, 45 the teacher's 360.
+        ((180, 240), 2.0, 8, (45, 60)),  # 23 rows for 180 pixels, 45 for the teacher's 360.
         ((320, 320), 1.5, 8, (60, 60)),
         ((112, 112), 2.0, 64, (4, 4)),
         ((65, 33), 1.0, 8, (9, 5)),
@@ -74,7 +74,7 @@ def test_what_the_module_costs():
     )
     width, places, quarter = 96, 45 * 60, 23 * 30
     module_macs = places * (2 * 4 * width**2 + 25 * 4 * width)
-    head_macs = (places - quarter) * (width + 11 * width)  # Per-channel scale and last layer.
+    head_macs = (places - quarter) * (width + 11 * width)  # Scale per channel, and last layer.
     difference = count_macs(student, 180, 240).total - count_macs(plain, 180, 240).total
     assert difference == module_macs + head_macs
 

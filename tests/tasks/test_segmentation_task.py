@@ -20,8 +20,8 @@ from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.metrics import merge
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.segmentation import Segmentation
-from seaformer_jax.training import state as states
 
 CLASSES = 3
 SIZES = ((64, 96), (96, 64), (64, 90), (64, 96), (40, 33))  # Of the validation images, (height, width).
@@ -126,7 +126,7 @@ def pairs_task(pairs, **changes) -> Segmentation:
 def evaluate(task: Segmentation) -> dict:
     model = Colours()
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
-    return evaluator(*states.split_model(model))
+    return evaluator(*split_model(model))
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Trains two small models on 1 and on 8 devices of one process; prints how far apart the two end up, as JSON.
+"""Trains a small model on 1 and on 8 devices of one process; prints how far apart the two end up, as JSON.
 
-python -m tests.training.eight_devices FOLDER CACHE   (test_parallel.py)
+python -m tests.training.eight_devices VARIANT FOLDER CACHE   (test_parallel.py)
 """
 
 import json
@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 from seaformer_jax import command, tasks
 from seaformer_jax import mesh as meshes
 from seaformer_jax.evaluation.evaluator import Evaluator
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import checkpoint, loop
-from seaformer_jax.training import state as states
 from tests.training import distilled, nano, small
 
 STEPS = 20
-VARIANTS = ("mixed", "grouped", "segmentation", "distilled")
+VARIANTS = ("grouped", "mixed", "segmentation", "distilled")
 
 
 def create(variant: str, **changes) -> Task:
@@ -57,29 +57,29 @@ def evaluate(variant: str, batch_size: int, mesh: Mesh, folder: pathlib.Path) ->
     return evaluator(*checkpoint.load_weights(folder)[1:])
 
 
-def main(folder: pathlib.Path, cache: str) -> dict:
+def main(variant: str, folder: pathlib.Path, cache: str) -> dict:
     one, eight = Mesh(np.array(jax.devices()[:1]), ("data",)), meshes.create_mesh()
-    report = {"devices": [one.size, eight.size]}
     command.setup_jax(ConfigDict({"compilation_cache": cache}))
-    for variant in VARIANTS:
-        weights, losses = train(variant, one, folder / f"{variant}-1")
-        others, other_losses = train(variant, eight, folder / f"{variant}-8")
-        fresh = states.split_model(create(variant).create_model())
-        report[variant] = {
-            "weights": small.distance(weights, others),
-            "loss": float(np.abs(losses - other_losses).max()),
-            "moved": small.distance(weights, fresh),
-            "steps": len(losses),
-        }
-    ways = ((32, one), (8, eight), (32, eight))
-    (first, *rest) = (evaluate("mixed", size, mesh, folder / "mixed-8") for size, mesh in ways)
+    weights, losses = train(variant, one, folder / f"{variant}-1")
+    others, other_losses = train(variant, eight, folder / f"{variant}-8")
+    fresh = split_model(create(variant).create_model())
+    report = {
+        "devices": [one.size, eight.size],
+        "weights": small.distance(weights, others),
+        "loss": float(np.abs(losses - other_losses).max()),
+        "moved": small.distance(weights, fresh),
+        "steps": len(losses),
+    }
+    # The stand-in has more images in larger batches.
+    ways = ((32, one), (32, eight)) if variant == "grouped" else ((32, one), (8, eight), (32, eight))
+    (first, *rest) = (evaluate(variant, *way, folder / f"{variant}-8") for way in ways)
     report["counts_equal"] = all(small.equal({**first, "loss": 0}, {**other, "loss": 0}) for other in rest)
-    (pixels, *others) = (evaluate("segmentation", *way, folder / "segmentation-8") for way in ways)
-    report["pixels_equal"] = all(small.equal(pixels, other) for other in others)
-    report["pixels"] = int(pixels["confusion"].counts.sum())
-    report["eval_loss"] = max(abs(first["loss"].compute() - other["loss"].compute()) for other in rest)
+    if "loss" in first:
+        report["eval_loss"] = max(abs(first["loss"].compute() - other["loss"].compute()) for other in rest)
+    if "confusion" in first:
+        report["pixels"] = int(first["confusion"].counts.sum())
     return report
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(pathlib.Path(sys.argv[1]), sys.argv[2])))
+    print(json.dumps(main(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])))

@@ -2,44 +2,20 @@
 
     python -m seaformer_jax.train --config tests/training/nano.py --workdir DIR
 
-It registers the model `nano`, which has one of everything: inverted residual, SEA attention, FFN, drop path, and
-`nano_segmentation`, which has the map at 1/8 and the fusion blocks that segmentation needs. The source `slow_shapes`
-keeps a run going long enough to be interrupted.
+It registers the models of `tests/toys.py`, and the source `slow_shapes`, which keeps a run going long enough to be
+interrupted.
 """
 
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
 from seaformer_jax.data.classification import sources
-from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFormerConfig
+from tests import toys
 from tests.training.slow_shapes import SlowShapes
-
-NANO = SeaFormerConfig(
-    stem=8,
-    stages=((InvertedResidualSpec(3, 2, 8, 2),),),
-    depths=(2,),
-    key_dims=(4,),
-    ffn_ratios=(2,),
-    heads=2,
-)
-
-NANO_SEGMENTATION = SeaFormerConfig(
-    stem=8,
-    stages=(
-        (InvertedResidualSpec(3, 1, 8, 2),),
-        (InvertedResidualSpec(3, 1, 8, 2),),
-        (InvertedResidualSpec(3, 1, 12, 2),),
-    ),
-    depths=(1,),
-    key_dims=(4,),
-    ffn_ratios=(2,),
-    heads=2,
-    fusion_widths=(8,),
-)
 
 
 def get_segmentation_config() -> ConfigDict:
-    VARIANTS["nano_segmentation"] = NANO_SEGMENTATION
+    toys.register()
     config = configs.segmentation()
     config.update_from_flattened_dict(
         {
@@ -65,7 +41,7 @@ def get_segmentation_config() -> ConfigDict:
 
 
 def get_config() -> ConfigDict:
-    VARIANTS["nano"] = NANO
+    toys.register()
     sources._SOURCES["slow_shapes"] = lambda config, split, _: SlowShapes(
         split, config[f"{split}_size"], config.image_size
     )

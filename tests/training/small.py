@@ -2,10 +2,7 @@
 
 import itertools
 import json
-import os
 import pathlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -19,6 +16,7 @@ from seaformer_jax import config as configs
 from seaformer_jax import losses
 from seaformer_jax.metrics import Mean
 from seaformer_jax.models.blocks import ConvBN, Pointwise
+from tests import forked
 from tests.paths import REPOSITORY
 
 CLASSES, SIDE = 4, 4
@@ -131,41 +129,23 @@ def distance(a, b) -> float:
     return float(max(jax.tree.leaves(differences)))
 
 
-def environment(devices: int = 1) -> dict[str, str]:
-    """For a process with that many CPU devices, which compiles in half the time."""
-    return os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
-
-def command(workdir: pathlib.Path, cache: pathlib.Path, **changes) -> list[str]:
-    """`python -m seaformer_jax.train` on the nano recipe; `changes` as for `config`."""
+def start(workdir: pathlib.Path, cache: str, devices: int = 1, **changes) -> forked.Command:
+    """Starts `python -m seaformer_jax.train` on the nano recipe; `changes` as for `config`."""
     changes |= {"compilation_cache": cache}
     options = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
     recipe = REPOSITORY / "tests/training/nano.py"
-    module = [sys.executable, "-m", "seaformer_jax.train"]
-    return [*module, "--config", str(recipe), "--workdir", str(workdir), *options]
+    arguments = ["--config", recipe, "--workdir", workdir, *options]
+    return forked.Command("seaformer_jax.train", arguments, devices, merged=True)
 
 
-def start(arguments: list[str], devices: int = 1) -> subprocess.Popen:
-    """Starts a command in a process group of its own, its output in one pipe."""
-    return subprocess.Popen(
-        arguments,
-        cwd=REPOSITORY,
-        env=environment(devices),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finish(process: subprocess.Popen, status: int = 0) -> str:
-    """Waits for a process and returns its output; fails where its exit status is another."""
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == status, output
+def finish(command: forked.Command, status: int = 0) -> str:
+    """Waits for a command and returns its output; fails if it ends with another exit status."""
+    output, _ = command.communicate(timeout=600)
+    assert command.returncode == status, output
     return output
 
 
-def wait_for_step(process: subprocess.Popen, workdir: pathlib.Path, step: int) -> None:
+def wait_for_step(process: forked.Command, workdir: pathlib.Path, step: int) -> None:
     """Returns when a run has come to `step`, or has ended."""
     while process.poll() is None and not any(row["step"] >= step for row in rows(workdir)):
         time.sleep(0.01)

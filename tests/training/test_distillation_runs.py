@@ -7,8 +7,8 @@ import pytest
 from seaformer_jax import config as configs
 from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import checkpoint, loop, trained, workdir
-from seaformer_jax.training import state as states
 from tests.training import distilled, small
 
 STEPS = 4
@@ -74,7 +74,7 @@ def test_a_run_goes_on_bit_for_bit(runs):
 
 def test_the_student_learns_and_the_checkpoint_has_nothing_else(runs):
     task, whole, _ = runs
-    fresh = states.split_model(task.create_model())
+    fresh = split_model(task.create_model())
     step, *weights = checkpoint.load_weights(whole, use_ema=False)
     assert step == STEPS and jax.tree.structure(tuple(weights)) == jax.tree.structure(fresh)
     assert small.distance(tuple(weights), fresh) > 1e-4

@@ -132,11 +132,3 @@ def test_steps_after_the_end_keep_the_last_rate():
 def test_unknown_name_suggests():
     with pytest.raises(errors.UserError, match=r"'cosin'; expected one of step, cosine, poly.*mean 'cosine'"):
         schedules.create(record(name="cosin"), 0.1, 100)
-
-
-@pytest.mark.parametrize("key", ["hold_steps", "decay_steps", "noise_limit"])
-def test_values_that_must_be_positive(key):
-    with pytest.raises(errors.UserError, match=f"optim.schedule.{key} is 0"):
-        schedules.create(record(**{key: 0}), 0.1, 100)
-    with pytest.raises(errors.UserError, match=r"optim.lr is -0.1"):
-        schedules.create(record(), -0.1, 100)

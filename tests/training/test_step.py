@@ -7,6 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
+from seaformer_jax.models.variables import split_model, update_model
 from seaformer_jax.training import state as states
 from seaformer_jax.training.step import make_train_step
 from tests.training import small
@@ -44,7 +45,7 @@ def test_microbatches_without_batch_norm_equal_one_batch():
 def test_microbatches_with_batch_norm_are_a_loop():
     model, count = small.Net(), 4
     step, state = make(model, seed=5, accumulate=count)
-    graphdef, (params, stats) = nnx.graphdef(model), states.split_model(model)
+    graphdef, (params, stats) = nnx.graphdef(model), split_model(model)
     batch, total, losses = small.batch(0, 16), small.zeros_like(params), []
     keys = jax.random.split(jax.random.fold_in(jax.random.key(5), 0), count)
 
@@ -117,5 +118,5 @@ def test_a_model_takes_back_what_was_split():
     model, other = small.Net(), small.Net()
     step, state = make(model)
     state, _ = step(state, small.batch(0))
-    states.update_model(other, state.params, state.batch_stats)
-    assert small.equal(states.split_model(other), (state.params, state.batch_stats))
+    update_model(other, state.params, state.batch_stats)
+    assert small.equal(split_model(other), (state.params, state.batch_stats))

@@ -11,10 +11,11 @@ _WITHOUT = "or count ARM instructions without a phone with --device qemu"
 
 
 def connect(serial: str) -> "Adb":
-    """Returns the phone with this serial number, or the only one where it is "".
+    """Returns the phone with this serial number, or the only attached phone if `serial` is "".
 
     Raises:
-        DeviceError: adb is missing, or the phone is not there, is one of several or does not let us in.
+        DeviceError: adb is not installed, the phone is not attached or not ready, several phones are attached and
+            `serial` is "", or the phone does not authorise this machine.
     """
     if shutil.which("adb") is None:
         raise DeviceError(f"adb is not on this machine; {_INSTALL}, {_WITHOUT}")
@@ -30,14 +31,14 @@ def connect(serial: str) -> "Adb":
     if states[serial] == "unauthorized":
         raise DeviceError(f"device {serial} is unauthorized; confirm USB debugging on its screen")
     if states[serial] != "device":
-        raise DeviceError(f"device {serial} is {states[serial]}; expected it to be ready; reconnect it")
+        raise DeviceError(f"device {serial} is {states[serial]}; expected the state 'device'; reconnect it")
     return Adb(serial)
 
 
 class Adb:
     """See `remote.Transport`."""
 
-    folder = "/data/local/tmp/seaformer_jax"  # The one place where adb's shell may run programs.
+    folder = "/data/local/tmp/seaformer_jax"  # The only folder in which adb's shell may run programs.
 
     def __init__(self, serial: str):
         self.serial = serial
@@ -57,18 +58,31 @@ class Adb:
 
 
 def call(command: list[str], device: str, given: bytes | None = None) -> bytes:
-    """Runs a command that talks to a device and returns what it prints; DeviceError with its last line."""
+    """Runs a command that talks to a device and returns what it prints.
+
+    Args:
+        command: Program and arguments.
+        device: Name of the device, for error messages.
+        given: Standard input of the command; None to inherit that of this process.
+
+    Raises:
+        DeviceError: The command failed. The message is one line: the last line that the command printed, or the
+            line that says that the device's storage is full.
+    """
     done = subprocess.run(command, input=given, capture_output=True)
     if done.returncode:
-        said = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
-        full = [line for line in said if "No space left on device" in line]
-        if full:
-            raise DeviceError(f"{device} has no space left: {full[0]}; delete something there and try again")
-        raise DeviceError(f"{device}: {said[-1] if said else f'exit status {done.returncode}'}")
+        lines = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
+        # Looked for in all lines, because tools print others after it.
+        disk_full = [line for line in lines if "No space left on device" in line]
+        if disk_full:
+            raise DeviceError(
+                f"{device} has no space left: {disk_full[0]}; delete something there and try again"
+            )
+        raise DeviceError(f"{device}: {lines[-1] if lines else f'exit status {done.returncode}'}")
     return done.stdout
 
 
 def _attached() -> dict[str, str]:
-    """Serial number -> state of every attached device."""
+    """Returns serial number -> state of every attached device; only a device in state "device" is ready."""
     lines = call(["adb", "devices"], "adb").decode().splitlines()
     return dict(line.split("\t", 1) for line in lines if "\t" in line)

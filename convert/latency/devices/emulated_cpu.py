@@ -1,10 +1,10 @@
-"""What the emulated processor tells of itself in /proc/cpuinfo and /sys."""
+"""Writes the /proc/cpuinfo and /sys files of the emulated processor."""
 
 import pathlib
 
 CORES = 4
-# Implementer ARM, part numbers and the features that qemu 7.2 emulates for each (Arm's technical reference manuals,
-# MIDR_EL1; the names of features are those of the Linux kernel).
+# Part numbers of the implementer ARM, from MIDR_EL1 in Arm's technical reference manuals. The features are those that
+# qemu 7.2 emulates, under their names in the Linux kernel.
 _PARTS = {"cortex-a76": "0xd0b"}
 _FEATURES = (
     "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
@@ -23,7 +23,14 @@ _MAX_KHZ = 2400000
 
 
 def describe(root: pathlib.Path, name: str) -> None:
-    """Writes the files of processor `name` below `root`, a folder that stands for the file system's root."""
+    """Writes the files that describe a processor.
+
+    The libraries of the runtimes read them to count the cores and to choose kernels.
+
+    Args:
+        root: Folder that the emulated program sees as the root of the file system.
+        name: Name of the processor in qemu, such as "cortex-a76".
+    """
     cores = [_CORE.format(core=i, features=_FEATURES, part=_PARTS[name]) for i in range(CORES)]
     system = "sys/devices/system/cpu"
     files = {"proc/cpuinfo": "".join(cores)}
@@ -35,7 +42,7 @@ def describe(root: pathlib.Path, name: str) -> None:
             f"{system}/cpu{i}/topology/core_siblings_list": f"0-{CORES - 1}\n",
             f"{system}/cpu{i}/topology/physical_package_id": "0\n",
         }
-    for name_, text in files.items():
-        path = root / name_
+    for file, text in files.items():
+        path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""This machine: every bundle in a pinned process of its own."""
+"""Measures on this machine: every bundle runs in its own process, pinned to the fastest cores."""
 
 import contextlib
 import json
@@ -16,11 +16,12 @@ from convert.latency.devices import probe
 from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
 
 _REPOSITORY = pathlib.Path(__file__).parents[3]
+# Thread pools of numeric libraries; each library reads its variable when it is loaded.
 _POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Host:
-    """See `base.Device`."""
+    """This machine. See `base.Device`."""
 
     name, unit = "host", "ms"
 
@@ -43,11 +44,12 @@ class Host:
 
 
 class HostJob:
-    """A worker process (worker.py) that runs the bundle when told to. See `base.Job`."""
+    """A worker process (on_device/worker.py) that runs one bundle on request. See `base.Job`."""
 
     def __init__(self, bundle: Bundle, cores: list[int]):
         self._bundle = bundle
         self._folder = tempfile.TemporaryDirectory()
+        # Errors go to a file: a pipe that nobody reads would fill up and block the worker.
         self._errors = pathlib.Path(self._folder.name) / "errors"
         command = [
             sys.executable,
@@ -66,8 +68,9 @@ class HostJob:
                 stderr=errors,
                 text=True,
             )
+        # The worker's later threads, those of the runtime, inherit the cores.
         os.sched_setaffinity(self._process.pid, cores)
-        self._ask("")  # It answers once the model is loaded.
+        self._ask("")  # The worker prints its first line when the model is loaded.
 
     def measure(self, warmup: int, runs: int) -> Samples:
         samples = self._ask(f"measure {warmup} {runs}")
@@ -82,25 +85,26 @@ class HostJob:
         return self._ask("peak")
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):  # It died before it read everything.
+        with contextlib.suppress(BrokenPipeError):  # The worker died before it read everything.
             self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
         self._folder.cleanup()
 
     def _ask(self, request: str) -> Any:
+        """Sends a request, unless it is "", and returns the worker's next answer."""
         try:
             if request:
                 print(request, file=self._process.stdin, flush=True)
             answer = self._process.stdout.readline()
         except BrokenPipeError:
             answer = ""
-        if not answer:
+        if not answer:  # The worker has ended. Its last line of errors says why.
             self._process.wait()
-            said = self._errors.read_text().strip().splitlines() or [
+            errors = self._errors.read_text().strip().splitlines() or [
                 f"exit status {self._process.returncode}"
             ]
-            raise DeviceError(f"{self._bundle.folder} does not run on this machine: {said[-1]}")
+            raise DeviceError(f"{self._bundle.folder} does not run on this machine: {errors[-1]}")
         return json.loads(answer)
 
 

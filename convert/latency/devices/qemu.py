@@ -1,8 +1,9 @@
-"""An emulated ARM core that counts instructions: a repeatable cost, the same on every machine, and no time.
+"""An emulated ARM core that counts instructions. The counts are repeatable and equal on every machine.
 
-QEMU runs the aarch64 runtimes themselves (the wheels of ONNX Runtime, LiteRT and ncnn below an arm64 Python; the
-cross-compiled runner for ExecuTorch), and our plugin (arm/count.c) counts what they execute between marks. The
-count knows no cache, no memory bandwidth and no instructions per cycle: it compares, it does not predict times.
+QEMU runs the aarch64 runtimes themselves: the wheels of ONNX Runtime, LiteRT and ncnn in an arm64 Python, and the
+cross-compiled runner for ExecuTorch. Our plugin (on_device/count.c) counts the instructions between marks.
+
+A count ignores caches, memory bandwidth and instructions per cycle. Use it to compare programs, not to predict times.
 """
 
 import json
@@ -20,11 +21,11 @@ from convert.latency.on_device.runner_input import RunnerInput
 
 _REPOSITORY = pathlib.Path(__file__).parents[3]
 _RUNNER = toolchain.BUILD / "runner"
-_MARKS = (1, 2, 3, 4)  # begin, prepared, network done, end; see arm/count.c
+_MARKS = (1, 2, 3, 4)  # Begin, pre-processing done, network done, end; see on_device/count.c.
 
 
 class Qemu:
-    """See `base.Device`."""
+    """An emulated ARM core. See `base.Device`."""
 
     name, unit = "qemu", "M instructions"
 
@@ -44,14 +45,15 @@ class Qemu:
         return {}
 
     def schedule(self, runs: int) -> Schedule:
-        return Schedule(rounds=1, warmup=2, runs=3)  # Counts of one binary differ by less than 0.2 %.
+        # Few runs suffice: counts of one binary differ by less than 0.2 %.
+        return Schedule(rounds=1, warmup=2, runs=3)
 
     def job(self, bundle: Bundle) -> "QemuJob":
         return QemuJob(bundle)
 
 
 class QemuJob:
-    """An emulated process per round. See `base.Job`."""
+    """A bundle that is run by a new emulated process in every round. See `base.Job`."""
 
     def __init__(self, bundle: Bundle):
         self._bundle = bundle
@@ -61,14 +63,16 @@ class QemuJob:
     def measure(self, warmup: int, runs: int) -> Samples:
         log = self._here / "marks"
         if self._bundle.format == "executorch":
-            given = RunnerInput(self._bundle)
-            given.write(self._here)
+            # The runner: it finds its files in one folder. The model is linked, not copied.
+            runner_input = RunnerInput(self._bundle)
+            runner_input.write(self._here)
             (self._here / self._bundle.model.name).unlink(missing_ok=True)
             (self._here / self._bundle.model.name).symlink_to(self._bundle.model.resolve())
             program = json.loads((_RUNNER / "runner.json").read_text())["start"]
-            arguments = given.arguments(str(self._here), 1, warmup, runs, counting=True)
+            arguments = runner_input.arguments(str(self._here), 1, warmup, runs, counting=True)
             _run([*_emulator(log), *program, *arguments], _RUNNER)
         else:
+            # The worker: all its requests are known beforehand, so it reads them at once and ends.
             requests = f"count {warmup} {runs}\noutput {self._here / 'output.npy'}\n"
             program = [toolchain.BUILD / "root/usr/bin/python3.11", "-m", "convert.latency.on_device.worker"]
             _run([*_emulator(log), *program, self._bundle.folder.resolve(), "1"], _REPOSITORY, requests)
@@ -87,9 +91,18 @@ class QemuJob:
 
 
 def read_marks(log: str, warmup: int) -> Samples:
-    """Returns millions of instructions of every run and step from the lines of arm/count.c."""
+    """Returns the millions of instructions of every step of every run.
+
+    Args:
+        log: The plugin's log: one line per mark, "tag instructions simd memory".
+        warmup: Number of runs at the start that are left out.
+
+    Raises:
+        DeviceError: The marks are not in the order of `_MARKS`.
+    """
     samples: Samples = {step: [] for step in STEPS}
     marks = [tuple(map(int, line.split()[:2])) for line in log.splitlines()]
+    # Four marks a run; the counts in the log go on from the start of the program.
     for first in range(4 * warmup, len(marks), 4):
         tags, counts = zip(*marks[first : first + 4], strict=True)
         if tags != _MARKS:
@@ -102,25 +115,27 @@ def read_marks(log: str, warmup: int) -> Samples:
 
 
 def _emulator(log: pathlib.Path | None = None) -> list[Any]:
-    """The command of the emulator; with the counting plugin where there is a file for its marks."""
+    """Returns the command of the emulator, with the counting plugin if `log` names a file for its marks."""
     counting = ["-plugin", f"{toolchain.BUILD / 'count.so'},log={log}"] if log else []
     guest = {
-        "PATH": toolchain.BUILD / "bin",  # Its `cc` compiles for ARM.
+        "PATH": toolchain.BUILD / "bin",  # Its `cc` compiles the class-map kernel for ARM.
         "PYTHONPATH": f"{toolchain.BUILD / 'site'}:{_REPOSITORY}",
-        "PYTHONHASHSEED": "0",
+        "PYTHONHASHSEED": "0",  # Random hashes would change the count.
         "OMP_NUM_THREADS": "1",
     }
     variables = [word for name, value in guest.items() for word in ("-E", f"{name}={value}")]
+    # LD_LIBRARY_PATH is for the emulator itself and is unset (-U) for the emulated program.
     options = ["-cpu", toolchain.CPU, "-L", toolchain.BUILD / "root", "-U", "LD_LIBRARY_PATH", *variables]
     return [toolchain.BUILD / "host/usr/bin/qemu-aarch64", *options, *counting]
 
 
-def _run(command: list[Any], folder: pathlib.Path, given: str = "") -> str:
+def _run(command: list[Any], folder: pathlib.Path, requests: str = "") -> str:
+    """Runs a command in `folder` with `requests` as its standard input and returns what it prints."""
     words = [str(word) for word in command]
     done = subprocess.run(
-        words, input=given, cwd=folder, env=toolchain.environment(), capture_output=True, text=True
+        words, input=requests, cwd=folder, env=toolchain.environment(), capture_output=True, text=True
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise DeviceError(f"the emulated program failed: {said[-1]}")
+        errors = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise DeviceError(f"the emulated program failed: {errors[-1]}")
     return done.stdout

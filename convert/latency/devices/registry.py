@@ -1,4 +1,4 @@
-"""Where a bundle can be measured: this machine, an emulated ARM processor, a phone over adb, a board over ssh."""
+"""Finds the device of `--device`: this machine, an emulated ARM processor, a phone over adb or a board over ssh."""
 
 from convert.latency.devices.base import Device, DeviceError
 
@@ -8,15 +8,20 @@ _KINDS = "host, qemu, adb[:SERIAL], ssh:USER@HOST"
 
 
 def find(spec: str, threads: int) -> Device:
-    """Returns the device that `--device` names, there and ready.
+    """Returns the device that `--device` names, ready to use.
+
+    Args:
+        spec: host, qemu, adb[:SERIAL] or ssh:USER@HOST.
+        threads: Number of threads of the runtimes.
 
     Raises:
-        DeviceError: there is no such device, or it cannot be used.
+        DeviceError: There is no such device, or it cannot be used.
     """
     kind, _, address = spec.partition(":")
     if (kind in ("host", "qemu") and address) or (kind == "ssh" and not address):
         raise DeviceError(f"--device {spec}: expected one of {_KINDS}")
-    match kind:  # Imported when asked for: none of them needs the tools of another.
+    # Imported when needed, because no device needs the tools of another.
+    match kind:
         case "host":
             from convert.latency.devices.host import Host
 

@@ -1,4 +1,4 @@
-"""A device without our Python: the ExecuTorch runner is pushed, pinned and asked to run bundles."""
+"""A device without Python: the ExecuTorch runner is pushed to it and runs the bundles, pinned to cores."""
 
 import hashlib
 import json
@@ -14,36 +14,40 @@ from convert.latency.devices import probe, toolchain
 from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
 from convert.latency.on_device.runner_input import RunnerInput
 
-# Free space to ask for: a multiple of what is pushed, since folders and blocks take some, and room for the output.
+# The free space that a push needs: more than the size of the files, because folders and blocks take space as well,
+# and room for the output.
 _SPARE, _OUTPUT_KB = 1.1, 16384
 
 
 class Transport(Protocol):
-    """The way to a device. Its methods raise DeviceError with one clear line.
+    """The connection to a device. All methods raise DeviceError with a message of one line.
 
     Attributes:
-        name: as on the command line, with the serial number where it was left out.
-        folder: where files may be put and run.
+        name: Name of the device, as on the command line, with the serial number even if that was left out there.
+        folder: Folder on the device in which files may be written and programs may run.
     """
 
     name: str
     folder: str
 
     def shell(self, command: str) -> str:
-        """Runs a command of /bin/sh there and returns what it prints."""
+        """Runs a command of /bin/sh on the device and returns what it prints."""
         ...
 
     def push(self, files: list[pathlib.Path], folder: str) -> None:
-        """Copies files into a folder that is there; permissions stay."""
+        """Copies files into an existing folder on the device; they keep their permissions."""
         ...
 
     def pull(self, path: str, to: pathlib.Path) -> None:
-        """Copies a file from there to here."""
+        """Copies a file from the device to this machine."""
         ...
 
 
 class Remote:
-    """See `base.Device`. Expects the runner in build/arm/runner, or built for another system the same way."""
+    """A device behind a `Transport`. See `base.Device`.
+
+    The runner is expected in build/arm/runner. It may be built for another system, if runner.json describes it.
+    """
 
     unit = "ms"
 
@@ -79,8 +83,15 @@ class Remote:
         return RemoteJob(self, bundle)
 
     def push(self, files: list[pathlib.Path]) -> str:
-        """Brings files into a folder named after their contents, once, and returns the folder."""
+        """Copies files into a folder on the device and returns that folder.
+
+        The folder is named after the contents of the files, so that the same files are copied only once.
+
+        Raises:
+            DeviceError: The device has too little free space.
+        """
         folder = f"{self.transport.folder}/{_digest(files)}"
+        # The file "complete" is written last, so an interrupted copy is made again.
         if self.transport.shell(f"[ -e {folder}/complete ] && echo yes; true").strip() == "yes":
             return folder
         self.transport.shell(f"mkdir -p {folder}")
@@ -95,33 +106,37 @@ class Remote:
         return folder
 
     def run(self, arguments: list[str]) -> str:
-        """Runs the runner, pinned, and returns what it prints."""
-        mask = sum(1 << core for core in self.cores)  # Android's taskset knows no core lists.
+        """Runs the runner, pinned to `cores`, and returns what it prints."""
+        # A mask, because Android's taskset takes no list of cores.
+        mask = sum(1 << core for core in self.cores)
         command = " ".join(map(shlex.quote, [*self._runner["start"], *arguments]))
         return self.transport.shell(f"cd {self._home} && taskset {mask:x} {command}")
 
 
 class RemoteJob:
-    """A runner process per round. See `base.Job`."""
+    """A bundle that is run by a new runner process in every round. See `base.Job`."""
 
     def __init__(self, device: Remote, bundle: Bundle):
         self._device = device
         self._folder = tempfile.TemporaryDirectory()
-        self._here = pathlib.Path(self._folder.name)
-        self._given = RunnerInput(bundle)
-        self._there = f"../{device.push(self._given.write(self._here)).rpartition('/')[2]}"
+        self._local_folder = pathlib.Path(self._folder.name)
+        self._runner_input = RunnerInput(bundle)
+        # Relative to the runner's folder, in which the runner is started.
+        self._remote_folder = (
+            f"../{device.push(self._runner_input.write(self._local_folder)).rpartition('/')[2]}"
+        )
         self._peak_kb = 0
 
     def measure(self, warmup: int, runs: int) -> Samples:
-        arguments = self._given.arguments(self._there, len(self._device.cores), warmup, runs)
-        told = json.loads(self._device.run(arguments))
-        self._peak_kb = max(self._peak_kb, told.pop("peak_kb"))
-        return {step: [ns / 1e6 for ns in values] for step, values in told.items()}
+        arguments = self._runner_input.arguments(self._remote_folder, len(self._device.cores), warmup, runs)
+        report = json.loads(self._device.run(arguments))
+        self._peak_kb = max(self._peak_kb, report.pop("peak_kb"))
+        return {step: [ns / 1e6 for ns in values] for step, values in report.items()}
 
     def output(self) -> np.ndarray:
-        name = f"{self._device.transport.folder}/{self._there[3:]}/output.f32"
-        self._device.transport.pull(name, self._here / "output.f32")
-        return self._given.output(self._here / "output.f32")
+        name = f"{self._device.transport.folder}/{self._remote_folder[3:]}/output.f32"  # Without "../".
+        self._device.transport.pull(name, self._local_folder / "output.f32")
+        return self._runner_input.output(self._local_folder / "output.f32")
 
     def peak_bytes(self) -> int:
         return 1024 * self._peak_kb
@@ -131,6 +146,7 @@ class RemoteJob:
 
 
 def _digest(files: list[pathlib.Path]) -> str:
+    """Returns 16 hexadecimal digits that depend on the names and contents of the files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name} {file.stat().st_size} ".encode())
@@ -139,7 +155,7 @@ def _digest(files: list[pathlib.Path]) -> str:
 
 
 def _free_kb(listing: str) -> int:
-    """The free space in what `df -k` prints: the fourth column, counted from the mount point at its end."""
+    """Returns the free space in kB from the output of `df -k`: the fourth column, two before the mount point."""
     try:
         return int(listing.split()[-3])
     except (IndexError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The three steps from a camera's picture to labels, in NumPy and the runtime of a bundle."""
+"""The pipeline from a camera image to labels: its three steps, in NumPy and the runtime of a bundle."""
 
 import importlib
 
@@ -9,31 +9,51 @@ from convert.labels import class_map
 
 
 class ImagePipeline:
-    """Pre-processing, network and post-processing.
+    """The pipeline of one bundle, as three steps that can be timed one by one.
+
+    1. Pre-processing: `prepare` normalises the image.
+    2. Network: `network` runs the model file.
+    3. Post-processing: `finish` turns the output into a class or a label map.
 
     Attributes:
-        reference: float32 [1, H, W, 3], the bundle's reference input.
-        network: float32 [1, H, W, 3] -> what the bundle's model returns, channels last.
+        reference: The bundle's reference input, float32 [1, H, W, 3].
+        network: The network step. It takes float32 [1, H, W, 3] and returns the model's output, channels last.
     """
 
     def __init__(self, bundle: Bundle, threads: int):
         self._bundle = bundle
         self._scale, self._offset = normalization(bundle)
         self.reference, _ = bundle.reference()
+        # Only the runtime of this bundle is imported: the others may not be installed on the device.
         self.network = importlib.import_module(f"convert.runtimes.{bundle.format}").load(bundle, threads)
 
     def image(self) -> np.ndarray:
-        """uint8 [H, W, 3], RGB: the picture nearest to the reference input."""
+        """Returns the RGB image closest to the reference input, uint8 [H, W, 3]: the input of the pipeline."""
         return picture(self._bundle)
 
     def prepare(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, 3] of the input's size -> float32 [1, H, W, 3], normalised unless the model does that."""
+        """Pre-processing: scales an image to [0, 1] and normalises it, unless the model normalises its input itself.
+
+        Args:
+            image: uint8 [H, W, 3], of the network's input size.
+
+        Returns:
+            The network's input, float32 [1, H, W, 3].
+        """
         prepared = np.multiply(image, self._scale, dtype=np.float32)
-        prepared -= self._offset
+        prepared -= self._offset  # In place, so that only one float32 image is allocated.
         return prepared[None]
 
     def finish(self, output: np.ndarray) -> np.ndarray | int:
-        """Logits -> class, or labels uint8 [H, W] at the size of the input."""
+        """Post-processing: returns the class of the image, or its label map at the size of the input.
+
+        Args:
+            output: The network's output: labels [1, H, W], logits8 [1, h, w, C], or logits [1, C] or [1, H, W, C].
+
+        Returns:
+            `output` itself if the model already returns labels; else uint8 [H, W] for segmentation and uint8 []
+            for classification.
+        """
         match self._bundle.output:
             case "labels":
                 return output
@@ -43,13 +63,20 @@ class ImagePipeline:
 
 
 def normalization(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scale and offset, float32 [3]: the network takes uint8 * scale - offset."""
+    """Returns scale and offset, float32 [3] each: the network's input is uint8 image * scale - offset.
+
+    This is (image / 255 - mean) / std in one multiplication and one subtraction. A model that normalises its input
+    itself takes images in [0, 1], that is mean 0 and standard deviation 1.
+    """
     mean, std = (np.array(value, np.float32) for value in bundle.normalization or ((0, 0, 0), (1, 1, 1)))
     return 1 / (255 * std), mean / std
 
 
 def picture(bundle: Bundle) -> np.ndarray:
-    """uint8 [H, W, 3], RGB: the picture nearest to the reference input of a bundle."""
+    """Returns the RGB image closest to a bundle's reference input, uint8 [H, W, 3].
+
+    It inverts the pre-processing. Values that no uint8 image can hold are clipped.
+    """
     scale, offset = normalization(bundle)
     reference, _ = bundle.reference()
     return np.clip(np.rint((reference[0] + offset) / scale), 0, 255).astype(np.uint8)

@@ -1,15 +1,22 @@
-/* Runs an ExecuTorch model on a device without Python and times it step by step.
+/* Runs an ExecuTorch model on a device without Python and times each step.
  *
  *   runner key=value ...
  *
- * model=FILE.pte, image=FILE (uint8 RGB, H x W x 3), input=FILE (float32, the network's input as it is laid out),
- * output=FILE (written: the network's output for `input`), height, width (of the input), mean, std ("r,g,b", for
- * images in [0, 1]; absent where the model normalises), tail (labels: resize logits [1, C, h, w] to the input's size
- * and take the largest; class: the largest of [1, C]; none), warmup, runs, threads, marks (1: count, do not time).
+ * model=FILE.pte
+ * image=FILE      the image, uint8 RGB, H x W x 3
+ * input=FILE      the reference input, float32 [1, 3, H, W]
+ * output=FILE     is written: the network's output for `input`
+ * height, width   of the network's input
+ * mean, std       "r,g,b", for images in [0, 1]; absent if the model normalises its input itself
+ * tail            post-processing: labels: resize the logits [1, C, h, w] to the size of the input and take the
+ *                 largest; class: take the largest of the logits [1, C]; none: no post-processing
+ * warmup, runs    number of runs before those that are measured, and of those that are
+ * threads         of the runtime
+ * marks           1: set marks for counting and do not read the clock
  *
- * One run is pre-processing (uint8 image to normalised float [1, 3, H, W]), the network and post-processing. Prints
- * one line of JSON: nanoseconds of every run and step, peak resident memory in kB. With marks=1 the bounds of the
- * steps are marks for the emulator's plugin (count.c) instead.
+ * One run consists of pre-processing (uint8 image to normalised float [1, 3, H, W]), the network and post-processing.
+ * The program prints one line of JSON: the nanoseconds of every step of every run, and the peak resident memory in
+ * kB. With marks=1 it sets marks at the bounds of the steps instead, for the emulator's plugin (count.c).
  */
 #include <sys/resource.h>
 #include <time.h>
@@ -27,7 +34,7 @@
 extern "C" void argmax_upsample(const float *, int, int, int, unsigned char *, int, int);
 
 namespace executorch::extension::threadpool {
-class ThreadPool {  // The package has the library but not its header.
+class ThreadPool {  // Declared here because the package has the library but not its header.
  public:
   bool _unsafe_reset_threadpool(uint32_t threads);
 };
@@ -82,7 +89,7 @@ struct Network {
   }
 
   void run() {
-    // At every run: where the model's memory plan has a place for the input, this copies it there.
+    // Set before every run: if the model's memory plan has a buffer for the input, this copies the input there.
     if (module.set_input(*tensor, 0) != executorch::runtime::Error::Ok) fail("the model takes another input");
     auto result = module.forward();
     if (!result.ok()) fail("the network failed");
@@ -92,6 +99,7 @@ struct Network {
   executorch::aten::Tensor logits() const { return output.at(0).toTensor(); }
 };
 
+// Pre-processing: (image / 255 - mean) / std, from interleaved to planar channels.
 static void prepare(const std::vector<unsigned char> &image, Floats &input) {
   static const bool normalise = options.count("mean");
   static const Floats mean = normalise ? triple("mean") : Floats(3, 0), std_ = normalise ? triple("std") : Floats(3, 1);
@@ -103,12 +111,14 @@ static void prepare(const std::vector<unsigned char> &image, Floats &input) {
   }
 }
 
+// Ties go to the lowest class id.
 static int largest(const float *values, int count) {
   int best = 0;
   for (int c = 1; c < count; c++) best = values[c] > values[best] ? c : best;
   return best;
 }
 
+// Post-processing; see `tail` above.
 static void finish(const Network &network, std::vector<unsigned char> &labels, int height, int width) {
   static const std::string tail = options["tail"];
   static Floats rows;
@@ -122,7 +132,7 @@ static void finish(const Network &network, std::vector<unsigned char> &labels, i
   }
   const int h = logits.size(2), w = logits.size(3), pixels = h * w, block = 32;
   rows.resize(size_t(pixels) * classes);
-  for (int first = 0; first < pixels; first += block) {  // to NHWC, in pieces that stay in the cache
+  for (int first = 0; first < pixels; first += block) {  // NCHW to NHWC, in blocks that fit into the cache
     const int last = first + block < pixels ? first + block : pixels;
     for (int c = 0; c < classes; c++) {
       for (int i = first; i < last; i++) rows[size_t(i) * classes + c] = values[size_t(c) * pixels + i];
@@ -137,11 +147,12 @@ static long long now() {
   return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
+// The bound between two steps: reads the clock, or sets a mark of `tag` bytes.
 static long long bound(int tag) {
   static const bool marks = number("marks");
   if (!marks) return now();
   static const char nothing[4] = {};
-  return write(-77, nothing, tag);  // The plugin sees it; the kernel refuses it.
+  return write(-77, nothing, tag);  // The plugin sees the write, and the kernel rejects it.
 }
 
 static void print(const char *name, const std::vector<long long> &values) {
@@ -164,6 +175,7 @@ int main(int argc, char **argv) {
   std::vector<unsigned char> labels(pixels);
   Network network(height, width);
 
+  // 1. Measure, without the warm-up runs.
   std::vector<long long> pre, inner, post, together;
   for (int i = 0; i < warmup + number("runs"); i++) {
     const long long t0 = bound(1);
@@ -177,12 +189,14 @@ int main(int argc, char **argv) {
     pre.push_back(t1 - t0), inner.push_back(t2 - t1), post.push_back(t3 - t2), together.push_back(t3 - t0);
   }
 
+  // 2. Run the reference input, so that the output can be compared with that at export.
   const Floats reference = read_file<float>(options["input"], 3 * pixels);
   std::copy(reference.begin(), reference.end(), network.input.begin());
   network.run();
   const auto logits = network.logits();
   write_file(options["output"], logits.const_data_ptr<float>(), logits.numel());
 
+  // 3. Report.
   rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   std::printf("{");

@@ -1,4 +1,4 @@
-"""The language of the ExecuTorch runner (arm/runner.cpp): its files and arguments."""
+"""Writes the input files and arguments of the ExecuTorch runner (runner.cpp), and reads its output file."""
 
 import pathlib
 
@@ -9,15 +9,20 @@ from convert.latency.on_device import image_pipeline
 
 
 class RunnerInput:
-    """What the runner needs to run a bundle."""
+    """The files and arguments that the runner needs to run one bundle."""
 
     def __init__(self, bundle: Bundle):
         self._bundle = bundle
 
     def write(self, folder: pathlib.Path) -> list[pathlib.Path]:
-        """Puts image and reference input into a folder; returns these files and the model."""
+        """Writes the image and the reference input into `folder`.
+
+        Returns:
+            All files that the runner reads: the model, the image and the reference input.
+        """
         image, reference = folder / "image.u8", folder / "input.f32"
         image.write_bytes(image_pipeline.picture(self._bundle).tobytes())
+        # The runner copies the file into the network's input as it is, so it must already be [1, 3, H, W].
         planes = self._bundle.reference()[0].transpose(0, 3, 1, 2)
         reference.write_bytes(np.ascontiguousarray(planes, np.float32).tobytes())
         return [self._bundle.model, image, reference]
@@ -25,7 +30,15 @@ class RunnerInput:
     def arguments(
         self, folder: str, threads: int, warmup: int, runs: int, counting: bool = False
     ) -> list[str]:
-        """The arguments for files in `folder`; counting: set marks for arm/count.c and read no clock."""
+        """Returns the runner's arguments, as "key=value".
+
+        Args:
+            folder: Folder of the runner's files on the device.
+            threads: Number of threads of the runtime.
+            warmup: Number of runs before those that are measured.
+            runs: Number of measured runs.
+            counting: Set marks for the counting plugin (count.c) instead of reading the clock.
+        """
         bundle = self._bundle
         height, width = bundle.input_size
         arguments = {
@@ -47,10 +60,11 @@ class RunnerInput:
         return [f"{key}={value}" for key, value in arguments.items()]
 
     def output(self, path: pathlib.Path) -> np.ndarray:
-        """Reads the network's output of the reference input; laid out like the expected output."""
+        """Reads the network's output for the reference input, in the layout of the expected output: channels last."""
         shape = self._bundle.reference()[1].shape
         values = np.fromfile(path, np.float32)
         if self._bundle.output_layout != "NCHW":
             return values.reshape(shape)
+        # The runner writes the model's own layout, [1, C, H, W].
         _, height, width, classes = shape
         return values.reshape(1, classes, height, width).transpose(0, 2, 3, 1)

@@ -1,11 +1,15 @@
-"""Runs one bundle in a process of its own, on request: the host's and the emulator's side of the measurement.
+"""Runs one bundle in its own process, for the devices "host" and "qemu", and answers requests.
 
     python -m convert.latency.on_device.worker BUNDLE THREADS
 
-Prints a line of JSON when the model is loaded and one for every line of its input: "measure WARMUP RUNS"
-(nanoseconds of every run by step), "count WARMUP RUNS" (sets marks for arm/count.c instead of reading the clock),
-"output FILE.npy" (the network's output of the reference input), "peak" (resident bytes). Imports nothing but NumPy,
-the runtime of the bundle and what these two need: it also runs under emulation, where PyTorch and JAX are not.
+Prints a line of JSON when the model is loaded, and one line for each request on its standard input:
+
+- "measure WARMUP RUNS": the nanoseconds of every step of every run;
+- "count WARMUP RUNS": sets marks for the counting plugin (count.c) instead of reading the clock;
+- "output FILE.npy": writes the network's output for the reference input;
+- "peak": the largest resident memory of this process, in bytes.
+
+Imports only NumPy, the bundle's runtime and their dependencies, because the emulator has neither PyTorch nor JAX.
 """
 
 import contextlib
@@ -23,16 +27,16 @@ from convert.bundle import Bundle
 from convert.latency.devices.base import STEPS, Samples
 from convert.latency.on_device.image_pipeline import ImagePipeline
 
-MARKS = -77  # A file descriptor that no process has; arm/count.c watches it.
+MARKS = -77  # A file descriptor that no process has; the plugin in count.c watches it.
 
 
 def main(folder: str, threads: str) -> None:
     answers = sys.stdout
-    sys.stdout = sys.stderr  # The pipe is for answers; runtimes print too.
+    sys.stdout = sys.stderr  # Runtimes print as well, and the pipe is for answers only.
     bundle = Bundle.open(pathlib.Path(folder))
     pipeline = ImagePipeline(bundle, int(threads))
     image = pipeline.image()
-    print("true", file=answers, flush=True)
+    print("true", file=answers, flush=True)  # The model is loaded.
     for line in sys.stdin:
         print(json.dumps(_answer(line.split(), pipeline, image)), file=answers, flush=True)
 
@@ -52,17 +56,18 @@ def _answer(words: list[str], pipeline: ImagePipeline, image: np.ndarray) -> Any
 
 
 def _measure(
-    pipeline: ImagePipeline, image: np.ndarray, warmup: int, runs: int, bound: Callable[[], int]
+    pipeline: ImagePipeline, image: np.ndarray, warmup: int, runs: int, clock: Callable[[], int]
 ) -> Samples:
+    """Runs the pipeline and returns the duration of every step, in units of `clock`, without the warm-up runs."""
     samples: Samples = {step: [] for step in STEPS}
     for number in range(warmup + runs):
-        began = bound()
+        began = clock()
         prepared = pipeline.prepare(image)
-        ready = bound()
+        ready = clock()
         output = pipeline.network(prepared)
-        done = bound()
+        done = clock()
         pipeline.finish(output)
-        ended = bound()
+        ended = clock()
         if number >= warmup:
             spans = ready - began, done - ready, ended - done, ended - began
             for step, span in zip(STEPS, spans, strict=True):
@@ -71,19 +76,25 @@ def _measure(
 
 
 def _peak_bytes() -> int:
-    """Of this program: the counters of getrusage start with those of the process that forked it."""
+    """Returns this process's peak resident memory (VmHWM) in bytes.
+
+    `getrusage` cannot be used: its counters start with those of the process that forked this one.
+    """
     status = pathlib.Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 
 
 def _marker() -> Callable[[], int]:
-    """A clock that stands still and sets the marks 1, 2, 3, 4 in turn: the bounds of the steps of a run."""
+    """Returns a function with the signature of a clock that sets the marks 1, 2, 3, 4 in turn and returns 0.
+
+    The four marks are the bounds of the steps of one run.
+    """
     number = 0
 
     def mark() -> int:
         nonlocal number
         number = number % 4 + 1
-        with contextlib.suppress(OSError):  # The kernel refuses it; the plugin has seen it.
+        with contextlib.suppress(OSError):  # The kernel rejects the write, but the plugin has seen it.
             os.write(MARKS, bytes(number))
         return 0
 

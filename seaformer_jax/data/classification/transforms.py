@@ -13,7 +13,6 @@ import numpy as np
 
 from seaformer_jax.data.classification import augment as ops
 from seaformer_jax.data.classification.randaugment import RandAugment
-from seaformer_jax.errors import UserError
 
 
 class TrainTransform(grain.transforms.RandomMap):
@@ -61,12 +60,10 @@ class EvalTransform(grain.transforms.Map):
         interpolation: `bilinear` or `bicubic`.
 
     Raises:
-        UserError: The crop fraction is out of range, or the interpolation is unknown.
+        UserError: The interpolation is unknown.
     """
 
     def __init__(self, image_size: int, crop_fraction: float = 0.875, interpolation: str = "bicubic"):
-        if not 0 < crop_fraction <= 1:
-            raise UserError(f"crop_fraction is {crop_fraction}; expected a number in (0, 1], e.g. 0.875.")
         self._size = image_size
         self._fraction = crop_fraction
         self._interpolation = ops.check_interpolation(interpolation, allow_random=False)

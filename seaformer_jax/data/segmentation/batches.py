@@ -18,7 +18,7 @@ from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.data.sources import SkipCorrupt
 
 # The sides of label maps are padded to multiples of this, because every new shape of a batch must be compiled.
-_LABEL_MULTIPLE = 128
+LABEL_MULTIPLE = 128
 
 Size = tuple[int, int]
 Shapes = tuple[tuple[Size, ...], Size]  # The sizes of the inputs, one per scale, and of the padded label map.
@@ -102,17 +102,17 @@ def _group(sizes: Sequence[Size | None], transform: SegmentationEvalTransform) -
     one.
     """
     groups: dict[Shapes, list[int]] = {}
-    known = next((size for size in sizes if size), (_LABEL_MULTIPLE, _LABEL_MULTIPLE))
+    known = next((size for size in sizes if size), (LABEL_MULTIPLE, LABEL_MULTIPLE))
     for index, size in enumerate(sizes):
         height, width = size or known
-        label = _round_up(height), _round_up(width)
+        label = padded_length(height), padded_length(width)
         groups.setdefault((transform.input_sizes(height, width), label), []).append(index)
     return groups
 
 
-def _round_up(length: int) -> int:
-    """Rounds a length up to a multiple of _LABEL_MULTIPLE."""
-    return -(-length // _LABEL_MULTIPLE) * _LABEL_MULTIPLE
+def padded_length(length: int) -> int:
+    """Returns the length of a padded side of a label map: the next multiple of LABEL_MULTIPLE."""
+    return -(-length // LABEL_MULTIPLE) * LABEL_MULTIPLE
 
 
 def _blank(inputs: tuple[Size, ...], label: Size, skipped: int) -> dict[str, Any]:

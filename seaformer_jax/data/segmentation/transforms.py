@@ -14,7 +14,6 @@ import numpy as np
 
 from seaformer_jax.data.labels import IGNORED
 from seaformer_jax.data.segmentation import augment as ops
-from seaformer_jax.errors import UserError
 
 
 class SegmentationTrainTransform(grain.transforms.RandomMap):
@@ -31,21 +30,13 @@ class SegmentationTrainTransform(grain.transforms.RandomMap):
             (height, width).
         augment: `config.augment`, or a mapping with its keys `scale_range` (range of the factor on `base_scale`),
             `cat_max_ratio`, `flip` (probability) and `photometric`.
-
-    Raises:
-        UserError: The scale range, the crop size or the base scale is empty.
     """
 
     def __init__(self, data: Mapping[str, Any], augment: Mapping[str, Any]):
         # Store plain values only: grain pickles the transform for its workers.
-        self._base = _two_lengths(data["base_scale"], "data.base_scale")
-        self._crop = _two_lengths(data["crop_size"], "data.crop_size")
+        self._base = tuple(data["base_scale"])
+        self._crop = tuple(data["crop_size"])
         self._range = tuple(augment["scale_range"])
-        if len(self._range) != 2 or not 0 < self._range[0] <= self._range[1]:
-            raise UserError(
-                f"augment.scale_range is {self._range}; expected two positive factors, the smaller one first, "
-                "e.g. (0.5, 2.0)"
-            )
         self._cat_max_ratio = augment["cat_max_ratio"]
         self._flip = augment["flip"]
         self._photometric = augment["photometric"]
@@ -86,18 +77,11 @@ class SegmentationEvalTransform(grain.transforms.Map):
         evaluation: `config.eval`, or a mapping with its keys `scale` (long and short side in pixels),
             `size_divisor` (0, or the number to whose multiples the sides are rounded up) and `scales` (factors on
             `scale`).
-
-    Raises:
-        UserError: The scale or the list of scales is empty, or one of them is not positive.
     """
 
     def __init__(self, evaluation: Mapping[str, Any]):
-        scale = _two_lengths(evaluation["scale"], "eval.scale")
+        scale = tuple(evaluation["scale"])
         self._scales = [tuple(int(length * s) for length in scale) for s in evaluation["scales"]]
-        if not self._scales or min(map(min, self._scales)) < 1:
-            raise UserError(
-                f"eval.scales is {tuple(evaluation['scales'])}; expected positive factors, e.g. (1.0,)"
-            )
         self._divisor = evaluation["size_divisor"]
 
     def input_sizes(self, height: int, width: int) -> tuple[tuple[int, int], ...]:
@@ -123,11 +107,3 @@ class SegmentationEvalTransform(grain.transforms.Map):
 def image_name(k: int) -> str:
     """Returns the name of the image at scale k: `image`, `image_1`, `image_2`, ..."""
     return f"image_{k}" if k else "image"
-
-
-def _two_lengths(value: Any, key: str) -> tuple[int, int]:
-    """Returns the value of a config key as two positive lengths; UserError if it is something else."""
-    lengths = tuple(value)
-    if len(lengths) != 2 or min(lengths) < 1:
-        raise UserError(f"{key} is {lengths}; expected two lengths in pixels, e.g. (512, 512)")
-    return lengths

@@ -1,4 +1,4 @@
-"""Squeeze-enhanced axial attention (SEA): the paper's Section 3.2 and Figure 3, as official code has it."""
+"""Squeeze-enhanced axial attention (SEA): the paper's Section 3.2 and Figure 3, as in the official code."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ from seaformer_jax.models.attention import adaptive_squeeze
 from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise
 from seaformer_jax.resize import resize_linear
 
-POSITIONS = 16  # Entries of a position table; it is interpolated to the length of the axis.
+POSITIONS = 16  # Entries of a position table, which is interpolated to the length of the axis.
 
 
 class SqueezeAxialPositionEmbedding(nnx.Module):
-    """A learnable table of positions along one axis, added to squeezed queries or keys."""
+    """A learnable table of positions along one axis, which is added to the squeezed queries or keys."""
 
     def __init__(self, features: int, rng: np.random.Generator):
         self.table = nnx.Param(jnp.asarray(rng.standard_normal((POSITIONS, features)), jnp.float32))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """tokens [B, N, features] -> the same, plus the table interpolated to N entries."""
+        """Adds the table, interpolated to N entries, to tokens [B, N, features]."""
         table = resize_linear(self.table[...], tokens.shape[1:])
         return tokens + table.astype(tokens.dtype)
 
@@ -43,45 +43,49 @@ class AxialAttention(nnx.Module):
             return SqueezeAxialPositionEmbedding(heads * key_dim, rng) if position_embedding else None
 
         self.query_position, self.key_position = position(), position()
+        # The scale starts at 0, so a fresh attention adds nothing to v (see `SeaAttention`).
         encode = Pointwise(values, values, rng)
         self.encode = ConvBN(encode, values, groups=bn_groups, initial_scale=0.0)
         self.heads, self.scale = heads, key_dim**-0.5
 
     def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
-        """q, k [B, N, heads * key_dim], v [B, N, heads * value_dim] -> [B, N, heads * value_dim]."""
+        """Maps q and k [B, N, heads * key_dim] and v [B, N, heads * value_dim] to the shape of v."""
         if self.query_position is not None:
             q, k = self.query_position(q), self.key_position(k)
         q, k = self._split(q), self._split(k)  # [B, N, h, d]
+        # The softmax is taken in float32, whatever the dtype of the model.
         scores = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * self.scale
         weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
         out = jnp.einsum("bhnm,bmhd->bnhd", weights, self._split(v)).reshape(v.shape)
         return self.encode(jax.nn.relu6(out), train)
 
     def _split(self, tokens: jax.Array) -> jax.Array:
+        """Reshapes [B, N, heads * d] to [B, N, heads, d]."""
         return tokens.reshape(*tokens.shape[:2], self.heads, -1)
 
 
 class SeaAttention(nnx.Module):
-    """Squeeze axial attention gates a detail-enhancement branch; both read the same queries, keys and values.
+    """Squeeze axial attention that gates a detail-enhancement branch; both read the same queries, keys and values.
 
-    What the code does and the paper's text does not say: the un-squeezed v is added to the attention output,
-    each axis has a ReLU6 + 1x1 convolution of its own, and their BatchNorm scales start at 0, so that a fresh
-    block gives exactly 0.5 * detail.
+    The official code does three things that the paper's text does not mention. It adds the un-squeezed v to the
+    attention output. Each axis has its own ReLU6 and 1x1 convolution. The BatchNorm scales of these convolutions and
+    of the projection start at 0, so a fresh block outputs exactly 0.5 * detail.
 
-    The other values of the options are those of the paper's ablation of detail enhancement, for which no code
-    was published:
+    The defaults are the published model. The other values of these options are those of the paper's ablation of
+    detail enhancement, for which no code was published:
 
-    - `detail_input`: what the 3x3 depthwise convolution reads. "qkv": queries, keys and values side by side;
-      "conv": a 1x1 convolution of x to the width of x; "upconv": one to the width of qkv; "none": there is no
-      detail branch, and the projected attention is the output.
-    - `detail_combine`: "multiply": the attention's hard sigmoid times the detail; "add": the sum of both,
-      where nothing is gated and thus no sigmoid stands.
+    - `detail_input`: input of the 3x3 depthwise convolution. "qkv": queries, keys and values side by side;
+      "conv": a 1x1 convolution of x to the width of x; "upconv": a 1x1 convolution of x to the width of qkv;
+      "none": there is no detail branch, and the projected attention is the output.
+    - `detail_combine`: "multiply": the hard sigmoid of the attention times the detail; "add": their sum, without a
+      sigmoid because nothing is gated.
+    - `position_embedding`: whether the squeezed queries and keys have position embeddings.
 
     SeaFormer++ squeezes and expands by weights that depend on the input, see `adaptive_squeeze`:
 
-    - `adaptive`: "none", "both", "squeeze" or "expand".
-    - `adaptive_source`: what the weights are computed from, "x" or the queries, "q".
-    - `adaptive_shared`: whether all heads have the same weights.
+    - `adaptive`: steps that are adaptive: "none", "both", "squeeze" or "expand".
+    - `adaptive_source`: source of the weights: "x" for the block's input, "q" for the queries.
+    - `adaptive_shared`: whether all heads share the weights.
     - `adaptive_expansion`: "linear" or "sigmoid".
     """
 
@@ -114,16 +118,19 @@ class SeaAttention(nnx.Module):
                 heads, key_dim, value_dim, bn_groups, rng, position_embedding=position_embedding
             )
 
+        # 1. Queries, keys and values.
         self.to_q, self.to_k, self.to_v = (
             pointwise(width, keys),
             pointwise(width, keys),
             pointwise(width, values),
         )
+        # 2. The attention of each axis, and the projection of their sum; its scale starts at 0.
         self.row, self.column = axis(), axis()
         self.project = pointwise(values, width, initial_scale=0.0)
         inputs, groups = (keys if adaptive_source == "q" else width), (1 if adaptive_shared else heads)
         self.squeeze, self.expand = adaptive_squeeze.create(adaptive, inputs, groups, adaptive_expansion)
         self.adaptive_source = adaptive_source
+        # 3. The detail branch.
         self.detail_input, self.detail_combine = detail_input, detail_combine
         if detail_input == "none":
             return
@@ -133,8 +140,9 @@ class SeaAttention(nnx.Module):
         self.detail_pointwise = pointwise(detail, width)
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """x [B, H, W, C] -> [B, H, W, C]."""
+        """Maps x [B, H, W, C] to the same shape."""
         q, k, v = self.to_q(x, train), self.to_k(x, train), self.to_v(x, train)  # [B, H, W, h * d]
+        # The official code adds v, and the paper's text does not mention it.
         attended = v + self._axial(q if self.adaptive_source == "q" else x, q, k, v, train)
         attended = self.project(jax.nn.relu6(attended), train)
         if self.detail_input == "none":
@@ -143,7 +151,14 @@ class SeaAttention(nnx.Module):
         return attended + detail if self.detail_combine == "add" else jax.nn.hard_sigmoid(attended) * detail
 
     def _axial(self, source: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
-        """Both branches of equation 5 -> [B, H, W, h * d]; `source` is for the adaptive weights."""
+        """Returns the sum of both branches of equation 5, [B, H, W, h * d].
+
+        Args:
+            source: Feature map that the adaptive weights are computed from, [B, H, W, C].
+            q, k, v: Queries, keys and values, [B, H, W, h * d] (d is larger for the values).
+            train: Normalise by batch statistics and update the running ones.
+        """
+        # Row tokens are means over the columns (axis 2), column tokens means over the rows (axis 1).
         if self.squeeze is None:
             rows, columns = ([t.mean(axis) for t in (q, k, v)] for axis in (2, 1))
         else:

@@ -1,4 +1,4 @@
-"""Image classification on the backbone."""
+"""The image classification model: backbone, global average pool and linear layer."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,14 @@ from seaformer_jax.models.variants import SeaFormerConfig
 
 
 class Classifier(nnx.Module):
-    """Global average pool of the last stage and one linear layer (no dropout, as the official code)."""
+    """Backbone, global average pool of the last stage and one linear layer.
+
+    There is no dropout, as in the official code. An up-sampling module follows the last stage if the config has one.
+    """
 
     def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
         self.backbone = SeaFormer(config, rng)
+        # The stem and every stage halve the image.
         width, stride = config.stages[-1][-1].channels, 2 ** (1 + len(config.stages))
         self.upsample, self.width = upsampling.create(config, width, stride, rng)
         self.head = Pointwise(self.width, num_classes, rng, use_bias=True)
@@ -24,17 +28,24 @@ class Classifier(nnx.Module):
         """Returns float32 logits [B, num_classes].
 
         Args:
-            images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
-            train: normalise by batch statistics and update the running ones.
-            rngs: with a `dropout` stream for stochastic depth; None keeps every branch.
+            images: [B, H, W, 3] float, normalised by the mean and standard deviation of `config.data`.
+            train: Normalise by batch statistics and update the running ones.
+            rngs: Random numbers with a `dropout` stream for stochastic depth; None keeps every branch.
         """
         return self.classify(self.features(images, train, rngs), train, rngs)
 
     def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns the last stage's map, [B, ceil(H/64), ceil(W/64), width]; upsampled, r*H and r*W for H and W."""
+        """Returns the feature map of the last stage, [B, ceil(H/64), ceil(W/64), width].
+
+        With an up-sampling module of ratio r, the size is that for an image of r*H x r*W pixels. The arguments are
+        those of a call.
+        """
         x = self.backbone(images, train, rngs)[-1]
         return x if self.upsample is None else self.upsample(x, images.shape[1:3], train)
 
     def classify(self, features: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """features [B, h, w, width] -> float32 logits [B, num_classes]; the head is the same in training."""
+        """Maps features [B, h, w, width] to float32 logits [B, num_classes].
+
+        `train` and `rngs` have no effect here: they give all models the same signature.
+        """
         return self.head(features.astype(jnp.float32).mean((1, 2)))

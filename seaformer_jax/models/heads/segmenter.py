@@ -1,4 +1,4 @@
-"""Semantic segmentation: fusion blocks and light head.
+"""The semantic segmentation model: backbone, fusion blocks and light head.
 
 Official code: seaformer-seg/mmseg/models/decode_heads/light_head.py.
 """
@@ -14,17 +14,17 @@ from seaformer_jax.models.seaformer import SeaFormer
 from seaformer_jax.models.variants import SeaFormerConfig
 from seaformer_jax.resize import resize_linear
 
-DROPOUT = 0.1  # Of whole channels (seaformer-seg/local_configs/seaformer/*.py: dropout_ratio).
-_CLASSIFIER_STD = 0.01  # Of the last layer's initial weights (mmseg's BaseDecodeHead).
-_EIGHTH = 1  # Stage of the feature map that the head starts from.
-_STRIDE = 8  # Pixels along one side of a cell of that map.
+DROPOUT = 0.1  # Share of the channels dropped as a whole (seaformer-seg/local_configs/seaformer/*.py: dropout_ratio).
+_CLASSIFIER_STD = 0.01  # Standard deviation of the last layer's initial weights (mmseg's BaseDecodeHead).
+_EIGHTH = 1  # Index of the stage whose feature map, at 1/8 of the image, the head starts from.
+_STRIDE = 8  # Side of a cell of that map, in pixels of the image.
 
 
 class FusionBlock(nnx.Module):
-    """Brings a coarse feature map of the context branch into the spatial branch.
+    """Fuses a coarse feature map of the context branch into the finer one of the spatial branch.
 
-    Both pass a 1x1 convolution with BatchNorm. `method`, the paper's ablation of fusion methods, says how they
-    meet; the sigmoid is the hard one and is taken before upsampling:
+    Both maps first pass a 1x1 convolution with BatchNorm. `method` says how they are combined; its values are those
+    of the paper's ablation of fusion methods. The sigmoid is the hard sigmoid, applied before the upsampling:
 
     - "sigmoid_multiply": local * upsampled(sigmoid(context)), the published model;
     - "multiply": local * upsampled(context);
@@ -49,7 +49,7 @@ class FusionBlock(nnx.Module):
         self.sigmoid, self.multiply = "sigmoid" in method, "multiply" in method
 
     def __call__(self, local: jax.Array, context: jax.Array, train: bool) -> jax.Array:
-        """local [B, H, W, C], context [B, h, w, D] -> [B, H, W, width]."""
+        """Maps local [B, H, W, C] and context [B, h, w, D] to [B, H, W, width]."""
         local, context = self.local(local, train), self.context(context, train)
         context = jax.nn.hard_sigmoid(context) if self.sigmoid else context
         context = resize_linear(context, local.shape)
@@ -57,19 +57,21 @@ class FusionBlock(nnx.Module):
 
 
 class LightHead(nnx.Module):
-    """Fuses the maps of all attention stages into the one at 1/8, finest first, and classifies its positions.
+    """Fuses the feature maps of all attention stages into the one at 1/8, finest first, and classifies each position.
 
-    Its initial values are those of mmcv's `ConvModule` and mmseg's `BaseDecodeHead`.
+    The initial values are those of mmcv's `ConvModule` and mmseg's `BaseDecodeHead`.
 
     Args:
-        config: of the whole model.
-        width: channels of the map to classify: the fused one, or what an up-sampling module makes of it.
-        num_classes: of the logits.
-        rng: of the initial values.
+        config: Config of the whole model.
+        width: Channels of the map to classify: the fused map, or the output of the up-sampling module.
+        num_classes: Number of classes of the logits.
+        rng: Source of the initial values.
     """
 
     def __init__(self, config: SeaFormerConfig, width: int, num_classes: int, rng: np.random.Generator):
         groups = config.bn_groups
+        # Each fusion block reads the output of the previous one, the first block the map at 1/8. The last width has
+        # no block after it, hence `strict=False`.
         contexts = [specs[-1].channels for specs in config.stages[-len(config.depths) :]]
         locals_ = [config.stages[_EIGHTH][-1].channels, *config.fusion_widths]
         self.fuse = nnx.List(
@@ -78,7 +80,7 @@ class LightHead(nnx.Module):
                 for channels in zip(locals_, contexts, config.fusion_widths, strict=False)
             ]
         )
-        # A 1x1 convolution with as many groups as channels: a scale per channel.
+        # A 1x1 convolution with one group per channel: a scale for each channel.
         self.linear_fuse = ConvBN(_kaiming(Depthwise(width, 1, rng), width, rng), width, groups=groups)
         self.dropout = nnx.Dropout(DROPOUT, broadcast_dims=(1, 2))
         self.classify = Pointwise(width, num_classes, rng, use_bias=True)
@@ -89,8 +91,8 @@ class LightHead(nnx.Module):
         """Returns the map of the last fusion block, [B, ceil(H/8), ceil(W/8), C].
 
         Args:
-            features: [B, ceil(H/s), ceil(W/s), C_s] of the backbone's stages, s = 4, 8, 16, 32, 64.
-            train: normalise by batch statistics and update the running ones.
+            features: Outputs of the backbone's stages, [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64.
+            train: Normalise by batch statistics and update the running ones.
         """
         x = features[_EIGHTH]
         for fuse, context in zip(self.fuse, features[-len(self.fuse) :], strict=True):
@@ -98,12 +100,12 @@ class LightHead(nnx.Module):
         return x
 
     def logits(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """x [B, h, w, width] -> float32 logits [B, h, w, num_classes].
+        """Returns float32 logits [B, h, w, num_classes].
 
         Args:
-            x: the fused map.
-            train: normalise by batch statistics and update the running ones.
-            rngs: with a `dropout` stream; None keeps every channel.
+            x: The fused map, upsampled if the model has an up-sampling module, [B, h, w, width].
+            train: Normalise by batch statistics and update the running ones.
+            rngs: Random numbers with a `dropout` stream; None keeps every channel.
         """
         x = jax.nn.relu(self.linear_fuse(x, train))
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
@@ -111,7 +113,7 @@ class LightHead(nnx.Module):
 
 
 class Segmenter(nnx.Module):
-    """Backbone and light head, with an up-sampling module between the fused map and its classification if wanted."""
+    """Backbone and light head, with an up-sampling module after the fusion if the config has one."""
 
     def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
         self.backbone = SeaFormer(config, rng)
@@ -119,27 +121,30 @@ class Segmenter(nnx.Module):
         self.head = LightHead(config, self.width, num_classes, rng)
 
     def __call__(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes]; upsampled, r*H and r*W for H and W.
+        """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes].
+
+        With an up-sampling module of ratio r, the size is that for an image of r*H x r*W pixels.
 
         Args:
-            images: [B, H, W, 3] float, normalised by the mean and std of `config.data`.
-            train: normalise by batch statistics and update the running ones.
-            rngs: with a `dropout` stream for stochastic depth and the head's dropout; None keeps everything.
+            images: [B, H, W, 3] float, normalised by the mean and standard deviation of `config.data`.
+            train: Normalise by batch statistics and update the running ones.
+            rngs: Random numbers with a `dropout` stream for stochastic depth and the head's dropout; None drops
+                nothing.
         """
         return self.classify(self.features(images, train, rngs), train, rngs)
 
     def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns the fused map, upsampled if need be: the logits' shape with `width` channels."""
+        """Returns the fused map, upsampled if the config says so: the shape of the logits with `width` channels."""
         x = self.head.fused(self.backbone(images, train, rngs), train)
         return x if self.upsample is None else self.upsample(x, images.shape[1:3], train)
 
     def classify(self, features: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """features [B, h, w, width] -> float32 logits [B, h, w, num_classes]."""
+        """Maps features [B, h, w, width] to float32 logits [B, h, w, num_classes]."""
         return self.head.logits(features, train, rngs)
 
 
 def _kaiming(conv: nnx.Module, outputs: int, rng: np.random.Generator) -> nnx.Module:
-    """`conv` with weights from N(0, 2 / outputs): mmcv's `kaiming_init`, by the fan-out of a 1x1 convolution."""
+    """Returns `conv` with weights from N(0, 2 / outputs): mmcv's `kaiming_init` for a 1x1 convolution, by fan-out."""
     conv.kernel[...] = _normal(rng, conv.kernel.shape, (2 / outputs) ** 0.5)
     return conv
 

@@ -1,0 +1,1 @@
+"""Tests of `convert.arm` and of the ARM toolchain."""

@@ -1,4 +1,4 @@
-"""Of the ARM set-up what needs no emulator: counts and their ratios, the plugin's source, the pinned versions."""
+"""The ARM parts that need no emulator: counts and their ratios, the plugin's source, the pinned versions."""
 
 import json
 import subprocess
@@ -17,16 +17,16 @@ def test_drift_by_hand():
     expected = {"a": {"network": 100.0, "post": 0.02}, "gone": {"network": 1.0}}
     found = {"a": {"network": 100.9, "post": 0.0205}, "new": {"network": 5.0}}
     assert counts.drift(found, expected) == [
-        "gone: not counted",
-        "new, network: 5.0 M instructions, no baseline; add it with --update",
+        "gone: has a baseline but was not counted",
+        "new, network: 5.0 M instructions, but no baseline; add it with --update",
     ]
     assert counts.drift({"a": {"network": 98.9}}, {"a": {"network": 100.0}}) == [
-        "a, network: 98.9 M instructions, -1.1% off 100.0"
+        "a, network: 98.9 M instructions, -1.1% from baseline 100.0"
     ]
 
 
 def test_every_case_has_a_baseline():
-    baselines = json.loads((toolchain.SOURCES / "baselines.json").read_text())
+    baselines = json.loads(counts.BASELINES.read_text())
     assert baselines.keys() == {case.folder for case in counts.CASES} | {counts.PLAIN}
     assert all(steps["together"] > steps["network"] > 1 for steps in baselines.values())
     assert not [ratio for ratio in counts.ratios(baselines) if ratio.found > ratio.target]
@@ -44,7 +44,7 @@ def test_ratios_by_hand():
 
 
 def test_the_plain_graph(tmp_path):
-    """Labels as PyTorch's, from a graph that has the resize, the softmax and the argmax in it."""
+    """The graph contains resize, softmax and argmax, and its labels equal PyTorch's."""
     onnx = pytest.importorskip("onnx", reason="pip install 'seaformer-jax[onnx]'")
     made = seeded_bundles.write_plain_bundle(tmp_path / "b", "seaformer_tiny", (64, 96))
     image, expected = made.reference()
@@ -77,16 +77,16 @@ def test_the_described_processor(tmp_path):
 
 def test_steps_run_once_per_source(tmp_path, monkeypatch):
     monkeypatch.setattr(toolchain, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(toolchain, "SOURCES", tmp_path)
     source, calls = tmp_path / "source.c", []
     source.write_text("1")
 
     def step() -> None:
         calls.append(source.read_text())
 
+    # The second time nothing has changed, so the step is not run.
     for content in ("1", "1", "2"):
         source.write_text(content)
-        toolchain._once(step, ("source.c",))
+        toolchain._once(step, (source,))
     assert calls == ["1", "2"]
 
 

@@ -1,4 +1,4 @@
-"""Weights in files: what is read of checkpoints, what is refused, and that writing is all or nothing."""
+"""Weights in files: what is read from checkpoints, what is refused, and that writing is atomic."""
 
 import argparse
 import collections
@@ -25,7 +25,7 @@ def weights(value: float = 1.0) -> dict[str, torch.Tensor]:
 
 
 def official_checkpoint(**changes) -> dict:
-    """What timm's `CheckpointSaver` puts into a .pth.tar, with small weights."""
+    """Returns the content of a .pth.tar of timm's `CheckpointSaver`, with small weights."""
     parameter = torch.nn.Parameter(torch.ones(3))
     optimizer = torch.optim.RMSprop([parameter], lr=0.064, momentum=0.9)
     parameter.sum().backward()
@@ -45,7 +45,7 @@ def official_checkpoint(**changes) -> dict:
 
 
 class Writer:
-    """Pickles as a call that creates the file `path`."""
+    """An object whose unpickling creates the file `path`."""
 
     def __init__(self, path: pathlib.Path):
         self.path = path
@@ -55,7 +55,7 @@ class Writer:
 
 
 class Plain:
-    """An object that could not do anything, of a class that a reader does not know."""
+    """A harmless object of a class that the reader does not know."""
 
 
 # Round trips.
@@ -107,7 +107,7 @@ def test_bfloat16_becomes_float32(tmp_path, suffix):
     np.testing.assert_array_equal(read_state_dict(path)["x"], np.float32([1, 1.0078125]), strict=True)
 
 
-# What is taken of a checkpoint.
+# What is read from a checkpoint.
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before_1.6"])
@@ -158,7 +158,7 @@ def test_arrays_survive_the_file(tmp_path):
     for path in (tmp_path / "x.pth", tmp_path / "x.safetensors"):
         write_state_dict(path, {"x": np.ones(100_000, np.float32)})
         found = read_state_dict(path)["x"]
-        path.write_bytes(bytes(path.stat().st_size))  # in place: a mapped array would turn to zeros
+        path.write_bytes(bytes(path.stat().st_size))  # In place: a mapped array would become zeros.
         assert found.min() == 1
 
 
@@ -182,7 +182,7 @@ def test_code_in_a_file_does_not_run(tmp_path, zipped, place):
         read_state_dict(path)
     assert not canary.exists()
     pickle.loads(pickle.dumps(attack)).close()
-    assert canary.exists()  # the attack itself works
+    assert canary.exists()  # The attack itself works.
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -343,7 +343,7 @@ def test_safetensors_work_without_pytorch(tmp_path):
         import sys
         sys.modules["torch"] = None
         import numpy as np
-        from convert.files import read_state_dict, write_state_dict
+        from convert.checkpoints.files import read_state_dict, write_state_dict
         write_state_dict(sys.argv[1], {"x": np.arange(3)})
         assert read_state_dict(sys.argv[1])["x"].tolist() == [0, 1, 2]
     """

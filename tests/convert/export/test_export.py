@@ -1,11 +1,8 @@
-"""The export with a runtime that is PyTorch itself, so that what surrounds the runtimes is tested without them."""
+"""The export, with PyTorch in place of a runtime, so that everything around the runtimes is tested without them."""
 
 import json
-import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,8 +18,8 @@ from convert.runtimes import base, registry
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.data.classification.augment import resize_and_center_crop
 from seaformer_jax.errors import UserError
+from tests import forked
 from tests.convert.alive import alive
-from tests.paths import REPOSITORY
 
 SIZE = (64, 96)
 NAMES = ("cat", "dog", "eel")
@@ -63,7 +60,7 @@ class InTorch:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
-    """Files of weights by task."""
+    """Task -> file of weights."""
     folder, found = tmp_path_factory.mktemp("weights"), {}
     for task, mirror in (("classification", torch_model), ("segmentation", torch_segmentation)):
         torch.manual_seed(0)
@@ -116,7 +113,7 @@ def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
     assert (made.layout, made.output_layout, len(made.palette)) == ("NCHW", "NCHW", 3)
     assert (tmp_path / "b" / "argmax_upsample.c").exists() == bool(tail)
 
-    # What the reference says is what the trained model gives for an image that the caller normalises, or not.
+    # The reference output is that of the trained model, whether the caller normalises or the exported model.
     image, expected = made.reference()
     assert image.shape == (1, *SIZE, 3)
     if made.normalized_inside:
@@ -179,7 +176,8 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
     monkeypatch.setattr(shifted, "load", lambda made: lambda images: 1.001 * load(made)(images))
     monkeypatch.setattr(registry, "find", lambda name: shifted)
     with pytest.raises(
-        UserError, match=r"fp32 model is not the trained one: the largest difference is 1\.0e-03 of"
+        UserError,
+        match=r"fp32 model differs too much from the trained one: the largest difference is 1\.0e-03 of",
     ):
         run(tmp_path, weights["segmentation"])
     assert not list(tmp_path.iterdir())
@@ -245,24 +243,15 @@ def test_runtime_that_is_not_installed_or_not_known(monkeypatch):
 
 def test_precision_that_a_runtime_lacks(weights, runtime):
     runtime.PRECISIONS = ("fp32",)
-    with pytest.raises(UserError, match="--precision fp16 is not there for onnx, which has fp32; choose one"):
+    with pytest.raises(
+        UserError, match="--precision fp16 is not available for onnx, which has fp32; choose one"
+    ):
         Export(Request(weights["classification"], "onnx", SIZE, precision="fp16"))
 
 
 def test_command_line_errors_are_one_line(tmp_path, weights):
     def said(*arguments: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "convert.export",
-            "--format=onnx",
-            f"--out={tmp_path / 'b'}",
-            *arguments,
-        ]
-        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
-        )
+        done = forked.run("convert.export", "--format=onnx", f"--out={tmp_path / 'b'}", *arguments)
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.splitlines()) == 1, done.stderr
         return done.stderr
@@ -327,7 +316,7 @@ def test_centre_is_that_of_the_evaluation():
             expected = resize_and_center_crop(image, 64, 0.875, interpolation)
             found = preparation._centre(image, (64, 64), 0.875, interpolation)
             np.testing.assert_array_equal(found, expected)
-    # Not square: the whole height of an image of the same height, and the middle third of its width.
+    # An input that is not square: the whole height of an image of equal height, and the middle third of its width.
     image = rng.integers(0, 256, (60, 90, 3), np.uint8)
     np.testing.assert_array_equal(preparation._centre(image, (60, 30), 1.0, "bicubic"), image[:, 30:60])
 

@@ -1,4 +1,4 @@
-"""Differences between two models, and scores on labelled images, against counts by hand."""
+"""Differences between two models, and scores on labelled images, compared with results by hand."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_comparison_of_logits():
 
 def test_comparison_of_labels_is_at_the_size_of_the_input():
     logits = np.zeros((1, 1, 2, 2), np.float32)
-    logits[0, 0, 1, 1] = 1  # Class 1 wins wherever it is above 0, class 0 wins ties: 3 of 4 columns.
+    logits[0, 0, 1, 1] = 1  # Class 1 wins where its logit is above 0, in 3 of 4 columns; class 0 wins ties.
     found = parity.compare([logits], [np.uint8([[[0, 1, 1, 0]]])], (1, 4))
     assert (found.classes, found.agreement, found.largest) == (4, 0.75, None)
 
@@ -57,9 +57,11 @@ def test_beyond_the_tolerance(changes, said):
 
 def test_within_the_tolerance():
     parity.check(comparison(), "fp32")
-    parity.check(comparison(agreement=0.75, classes=4), "fp32")  # One near-tie among four images.
+    parity.check(comparison(agreement=0.75, classes=4), "fp32")  # One near tie among four images.
     parity.check(comparison(relative_rms=1e-2, largest=1e-2), "fp16")
-    parity.check(comparison(relative_rms=0.5, largest=1.0, agreement=0.9), "int8")  # Held by its accuracy.
+    parity.check(
+        comparison(relative_rms=0.5, largest=1.0, agreement=0.9), "int8"
+    )  # Limited by its accuracy only.
 
 
 def test_miou_is_counted_at_the_size_of_the_input(tmp_path):
@@ -75,10 +77,10 @@ def test_miou_is_counted_at_the_size_of_the_input(tmp_path):
     def predict(image):
         assert image.shape == (4, 8, 3)
         found = np.zeros((1, 4, 8), np.uint8)
-        found[:, :, 3:] = 1  # One column of class 0 is wrong; the last two of four columns are ignored.
+        found[:, :, 3:] = 1  # One column of class 0 is wrong; the last two columns are ignored.
         return found
 
-    # Of 4 columns of class 0 three are found and nothing else: 3/4; of class 1: 2 right, 1 too many: 2/3.
+    # Class 0: 3 of 4 columns are found, and none too many: 3/4. Class 1: 2 columns are right, 1 is too many: 2/3.
     assert measured.score(predict) == pytest.approx(100 * (3 / 4 + 2 / 3) / 2)
 
 

@@ -1,4 +1,4 @@
-"""Every runtime that is installed takes both tasks and all its precisions."""
+"""Every installed runtime takes models of both tasks, in all its precisions."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[B
 
 
 def bare(folder, format_: str, precision: str) -> Bundle:
-    """A bundle that knows no more than a runtime asks of it."""
+    """Returns a bundle with only the fields that a runtime reads."""
     fields = {field.name: None for field in dataclasses.fields(Bundle)}
     return Bundle(
         **fields | {"folder": folder, "format": format_, "precision": precision, "output_layout": ""}
@@ -80,10 +80,10 @@ def test_precisions_of_a_classifier(tmp_path, installed):
 
     assert made.reference()[1].shape == (1, 2) and np.isfinite(made.reference()[1]).all()
     rows = {row["precision"]: row for row in report["precisions"]}
-    # The casts at both ends, where the arithmetic is in half precision, too.
+    # Only fp16 may have operators outside: a cast at both ends, if the arithmetic is in half precision.
     outside = {name: sum(row["outside_delegate"].values()) for name, row in rows.items()}
     assert all(count <= 2 * (name == "fp16") for name, count in outside.items()), str(rows)
-    if smallest == "int8":  # Random weights lose their meaning in 8 bits; the next test looks at values.
+    if smallest == "int8":  # Random weights lose their meaning in 8 bits; the next test compares values.
         assert rows["int8"]["bytes"] < 0.4 * rows["fp32"]["bytes"]
 
 
@@ -121,7 +121,7 @@ def test_operator_that_no_runtime_takes(tmp_path, installed):
 
 
 def test_threads_and_copies(tmp_path, installed):
-    """Two images one after the other: the first result is not overwritten."""
+    """The result of the second image does not overwrite that of the first."""
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.AvgPool2d(SIZE), torch.nn.Flatten(1), torch.nn.Linear(3, 2)).eval()
     runtime = registry.find(installed)

@@ -1,4 +1,4 @@
-"""Networks that end after each part, and the table of what each adds."""
+"""Networks that end after each part, and the table of each part's share of the time."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The rewrites of the inference form: in float64 the same function as before, in float32 within rounding."""
+"""The rewrites to the inference form: each keeps the function, in float64 and, within rounding, in float32."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ NAMES = [f"{'seg' if task is torch_segmentation else 'cls'}-{size}" for task, si
 
 
 def random_model(task, size: str, **options) -> nn.Module:
-    """With statistics and scales as after training: the fresh ones hide mistakes behind zeros and ones."""
+    """Returns a model with statistics and scales as after training; zeros and ones would hide mistakes."""
     torch.manual_seed(0)
     model = task.create_model(f"seaformer_{size}", num_classes=12, **options).eval()
     for name, module in model.named_modules():
         if name.endswith(("squeeze_map", "expand_map")):
-            nn.init.normal_(module.weight, std=5)  # Divided by some 12.
+            nn.init.normal_(module.weight, std=5)  # `AdaptiveMap` divides it by about 12.
         if isinstance(module, nn.BatchNorm2d):
             for value, low, high in (
                 (module.running_mean, -0.5, 0.5),

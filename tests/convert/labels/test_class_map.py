@@ -1,4 +1,4 @@
-"""`argmax_upsample`: the labels of PyTorch's resize and argmax, without one differing pixel."""
+"""`argmax_upsample`: the labels equal those of PyTorch's resize and argmax at every pixel."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from convert.labels import class_map
 FORMS = {"kernel": class_map.argmax_upsample, "numpy": class_map.numpy_argmax_upsample}
 SHAPES = [
     ((8, 8), (64, 64)),
-    ((7, 11), (50, 83)),  # No whole factor.
+    ((7, 11), (50, 83)),  # The factor is not a whole number.
     ((5, 3), (5, 3)),
-    ((9, 6), (4, 5)),  # Smaller.
+    ((9, 6), (4, 5)),  # The image is smaller than the logits.
     ((1, 1), (13, 7)),
     ((1, 9), (40, 72)),
 ]
@@ -22,7 +22,7 @@ def expected(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     resized = F.interpolate(
         torch.from_numpy(logits).permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False
     )
-    return resized[0].numpy().argmax(0).astype(np.uint8)  # NumPy's takes the first of equals.
+    return resized[0].numpy().argmax(0).astype(np.uint8)  # NumPy's argmax takes the lowest class of a tie.
 
 
 def smooth(rng: np.random.Generator, h: int, w: int, classes: int) -> np.ndarray:
@@ -47,7 +47,7 @@ def test_noise_and_smooth_maps(form, cells, size, classes):
 def test_lowest_of_equals(form, cells, size):
     rng = np.random.default_rng(0)
     assert not FORMS[form](np.full((*cells, 5), 0.25, np.float32), size).any()
-    # Powers of two below 1: every interpolated value is exact, so equal classes stay equal.
+    # Class 7 - k is a copy of class k, so the two are equal at every pixel.
     tied = rng.integers(0, 3, (*cells, 4)).astype(np.float32)
     tied = np.concatenate([tied, tied[..., ::-1]], axis=-1)
     np.testing.assert_array_equal(FORMS[form](tied, size), expected(tied, size))

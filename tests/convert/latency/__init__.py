@@ -1,0 +1,1 @@
+"""Tests of `convert.latency`, with stand-ins for devices and runtimes."""

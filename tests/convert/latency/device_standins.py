@@ -1,7 +1,7 @@
-"""Stand-ins for what devices need: `adb`, `ssh` and a phone's programs, a runner, ONNX Runtime, bundles.
+"""Stand-ins for devices: `adb`, `ssh`, the programs of a phone, a runner, ONNX Runtime and bundles.
 
-The stand-in `adb` and `ssh` execute on this machine what they are given, in a folder that plays the device's storage.
-The network is the mean of each input channel, so what it computes is known.
+The stand-ins for `adb` and `ssh` run their commands on this machine, in a folder that acts as the device's storage.
+The network is the mean of each input channel, so the expected output is known.
 """
 
 import json
@@ -16,7 +16,7 @@ from convert.bundle import Bundle
 SIZE = (6, 8)
 
 _TOOLS = """#!{python} -IS
-# Storage is $DEVICE_ROOT; the device's own programs ($DEVICE_PROGRAMS) come before this machine's.
+# The device's storage is $DEVICE_ROOT. Its own programs, in $DEVICE_PROGRAMS, take precedence over this machine's.
 import os, pathlib, shutil, subprocess, sys
 root = pathlib.Path(os.environ["DEVICE_ROOT"])
 with open(root.parent / "calls", "a") as log:
@@ -87,10 +87,11 @@ class Device:
     """A stand-in phone and board below `folder`.
 
     Attributes:
-        root: its storage.
-        attached: what `adb devices` lists.
-        refusal: what `ssh` dies of, where the file exists.
-        calls: a line for every call of `adb` and `ssh`.
+        root: Folder that acts as its storage.
+        programs: Folder of its own programs.
+        attached: File with the lines that `adb devices` lists.
+        refusal: File with the error of `ssh`. If it exists, every call of `ssh` fails.
+        calls: File with one line for every call of `adb` and `ssh`.
     """
 
     def __init__(self, folder: pathlib.Path, monkeypatch):
@@ -113,12 +114,13 @@ class Device:
 
 
 def script(path: pathlib.Path, text: str) -> None:
+    """Writes an executable script."""
     path.write_text(text)
     path.chmod(0o755)
 
 
 def write_runner(build: pathlib.Path) -> None:
-    """Puts a runner that speaks the language of arm/runner.cpp into build/runner."""
+    """Writes a runner with the arguments and output of on_device/runner.cpp into build/runner."""
     folder = build / "runner"
     folder.mkdir(parents=True)
     (folder / "runner.py").write_text(_RUNNER)
@@ -127,13 +129,20 @@ def write_runner(build: pathlib.Path) -> None:
 
 
 def write_onnxruntime(folder: pathlib.Path) -> None:
-    """Puts a package `onnxruntime` into a folder."""
+    """Writes a stand-in module `onnxruntime` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "onnxruntime.py").write_text(_ONNXRUNTIME)
 
 
 def write_bundle(folder: pathlib.Path, kind: str = "executorch", off: float = 0.0, **fields) -> Bundle:
-    """A classifier of 3 classes, logits = means of the channels; `off`: what the expected output is wrong by."""
+    """Writes a bundle of a classifier with 3 classes, whose logits are the means of the input channels.
+
+    Args:
+        folder: Folder to make.
+        kind: Format of the bundle.
+        off: Error to add to the expected output.
+        **fields: Other fields of the bundle.
+    """
     folder.mkdir(parents=True)
     about = {
         "task": "classification",

@@ -1,4 +1,4 @@
-"""Devices over stand-in `adb` and `ssh` that execute on this machine what they are given."""
+"""Devices over stand-ins for `adb` and `ssh`, which run their commands on this machine."""
 
 import json
 import os
@@ -25,7 +25,8 @@ def test_a_bundle_runs_on_a_remote_device(device, tmp_path, spec):
     there = registry.find(spec, threads=1)
     job = there.job(bundle)
     samples = job.measure(warmup=1, runs=3)
-    assert samples == dict(zip(STEPS, ([1.0] * 3, [5.0] * 3, [0.5] * 3, [6.5] * 3), strict=True))  # ns -> ms
+    # In milliseconds; the runner prints nanoseconds.
+    assert samples == dict(zip(STEPS, ([1.0] * 3, [5.0] * 3, [0.5] * 3, [6.5] * 3), strict=True))
     np.testing.assert_allclose(job.output(), bundle.reference()[0].mean((1, 2)), rtol=1e-6)
     assert job.peak_bytes() == 2048 * 1024
     assert there.name == ("adb:emulator-1" if spec == "adb" else spec)
@@ -43,12 +44,13 @@ def test_files_travel_once(device, tmp_path, spec):
     registry.find(spec, threads=1).job(bundle)
     again = device.calls.read_text()[len(before) :]
     marker = "emulator-1 push " if spec == "adb" else "tar -x"
-    assert before.count(marker) == 2 and marker not in again  # The runner and the bundle.
+    assert before.count(marker) == 2 and marker not in again  # One for the runner and one for the bundle.
 
 
 def test_an_interrupted_push_is_made_again(device, tmp_path):
     bundle = standins.write_bundle(tmp_path / "bundle")
     registry.find("adb", threads=1).job(bundle)
+    # "complete" is written after the files, so an interrupted push has none.
     for complete in device.root.rglob("complete"):
         complete.unlink()
     registry.find("adb", threads=1).job(bundle)
@@ -146,10 +148,11 @@ def test_the_emulator_counts_one_thread():
 
 def test_the_big_cores_are_chosen():
     phone = {0: 1800, 1: 1800, 2: 1800, 3: 1800, 4: 2400, 5: 2400, 6: 2400, 7: 2840}
+    # Cores 4 to 6 are equally fast: the highest numbers win.
     assert choose_cores(phone, 1) == [7]
     assert choose_cores(phone, 3) == [5, 6, 7]
     assert choose_cores({0: 2840, 1: 1800, 2: 1800}, 2) == [0, 2]
-    with pytest.raises(DeviceError, match="--threads 9, but the device lets us use 8 cores"):
+    with pytest.raises(DeviceError, match="--threads 9, but only 8 cores of the device may be used"):
         choose_cores(phone, 9)
 
 

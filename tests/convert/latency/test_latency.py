@@ -1,4 +1,4 @@
-"""The latency command: on this machine with a stand-in runtime, and what it says of wrong input."""
+"""The latency command: on this machine with a stand-in runtime, and its errors for wrong input."""
 
 import json
 import os
@@ -21,11 +21,11 @@ from tests.paths import REPOSITORY
 
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
-    """A stand-in ONNX Runtime, here and in the processes that are started."""
+    """A stand-in for ONNX Runtime, in this process and in those that it starts."""
     standins.write_onnxruntime(tmp_path / "site")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     monkeypatch.syspath_prepend(tmp_path / "site")
-    # The real one may have been imported by another test of this process, or be imported by one to come.
+    # Another test of this process may have imported the real one, and later tests may need it.
     real = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "onnxruntime"}
     yield
     sys.modules.pop("onnxruntime", None)
@@ -50,7 +50,7 @@ def test_bundles_are_measured_on_this_machine(runtime, tmp_path):
         apart = sum(np.array(samples[step]) for step in ("pre", "network", "post"))
         np.testing.assert_allclose(apart, samples["together"], rtol=1e-6)
         assert record["parity"] == {"difference": pytest.approx(0, abs=1e-6), "agreement": 1.0, "ok": True}
-        assert 2**20 < record["peak_bytes"] < 2**27  # Not that of this process, which holds JAX and PyTorch.
+        assert 2**20 < record["peak_bytes"] < 2**27  # Less than this process, which holds JAX and PyTorch.
     text = (tmp_path / "figures.md").read_text()
     assert "| two | network: `logits` |" in text and text.strip() in done.stdout
 
@@ -59,8 +59,8 @@ def test_another_output_is_told(runtime, tmp_path):
     folder = standins.write_bundle(tmp_path / "wrong", "onnx", off=0.01).folder
     done = run(folder, f"--out={tmp_path / 'figures'}")
     assert done.returncode == 1
-    assert done.stderr == "error: wrong: other output there than when it was exported\n"
-    assert "OTHER OUTPUT" in (tmp_path / "figures.md").read_text()
+    assert done.stderr == "error: wrong: the output on this device differs from the output at export\n"
+    assert "OUTPUT DIFFERS FROM EXPORT" in (tmp_path / "figures.md").read_text()
 
 
 def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
@@ -82,9 +82,9 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
         (["{folder}"], 2, "is no bundle"),
         (["{folder}/bundle", "--runs=10"], 2, "--runs=10"),
         (["{folder}/bundle", "--devise=host"], 2, "devise"),
-        (["{folder}/bundle", "--out={folder}/no/x"], 2, "there is no folder"),
+        (["{folder}/bundle", "--out={folder}/no/x"], 2, "does not exist; create it first"),
         (["{folder}/bundle", "--device=phone"], 3, "expected one of host, qemu"),
-        (["{folder}/bundle", "--threads=999"], 3, "--threads 999, but the device lets us use"),
+        (["{folder}/bundle", "--threads=999"], 3, "--threads 999, but only"),
         (["{folder}/bundle", "--device=adb"], 3, "adb sees no device"),
     ],
 )
@@ -111,7 +111,7 @@ def test_pre_processing_gives_what_the_reference_holds(runtime, tmp_path):
         scaled = image.astype(np.float64) / 255
         expected = scaled if inside else (scaled - bundle.mean) / bundle.std
         np.testing.assert_allclose(ImagePipeline(bundle, 1).prepare(image), expected[None], atol=2e-6)
-    # Back from the reference: half a grey level off at most, but for what no picture can hold.
+    # The picture is at most half a grey level from the reference, except for values that no picture can hold.
     closest = np.clip(bundle.reference()[0][0], 0, 1)
     assert np.abs(picture(bundle) / 255 - closest).max() <= 0.5 / 255 + 1e-6
 
@@ -124,7 +124,9 @@ def test_post_processing_follows_the_output(runtime, tmp_path):
         for output in ("logits8", "logits", "labels")
     }
     expected = logits[0].argmax(-1)
-    assert (steps["logits8"].finish(logits) == expected).all()  # Resized to its own size.
+    assert (
+        steps["logits8"].finish(logits) == expected
+    ).all()  # The input is as large as the logits, so the resize changes nothing.
     assert (steps["logits"].finish(logits) == expected).all()
     labels = expected.astype(np.uint8)[None]
     assert steps["labels"].finish(labels) is labels
@@ -178,7 +180,7 @@ def test_the_markdown_table():
     assert "| half | together: `labels` | 1 | 1 | 1 | 0.0 | 0.500 |" in text
     assert "| whole | network: `labels` | 1 | 1 | 1 | 0.0 | - |" in text
     assert "Before: governor schedutil, frequency limited: throttled, hottest zone 41.5 C." in text
-    assert "After: no governor or temperature to read." in text
+    assert "After: no governor or temperature reported." in text
     assert "peak memory 3 MiB" in text
 
 

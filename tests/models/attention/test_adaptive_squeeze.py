@@ -1,4 +1,4 @@
-"""Adaptive squeezing and expanding against loops, the ICLR model that they contain, and the PyTorch mirror."""
+"""Adaptive squeezing and expanding against loops, against the ICLR model and against the PyTorch mirror."""
 
 import itertools
 
@@ -38,7 +38,7 @@ def normal(*shape: int, seed: int = 9) -> np.ndarray:
 
 
 def by_group(weights: np.ndarray, channel: int, channels: int) -> np.ndarray:
-    """The weight [...] of weights [..., G] that holds for one of `channels` channels."""
+    """Returns the weight [...] of one of `channels` channels, from the weights [..., G] of all groups."""
     return weights[..., channel * weights.shape[-1] // channels]
 
 
@@ -90,11 +90,11 @@ def test_scores_of_any_size_are_no_overflow_and_the_dtype_is_kept():
     assert jnp.isfinite(rows).all() and jnp.isfinite(columns).all()
 
 
-# The ICLR model.
+# With maps that start at 0, the block is that of the ICLR model.
 
 
 def attention(**options) -> SeaAttention:
-    """With BatchNorms of any scale, bias and statistics."""
+    """An attention block whose BatchNorms have random scales, biases and statistics."""
     rng = np.random.default_rng(0)
     model = SeaAttention(WIDTH, KEY, HEADS, value_ratio=2, bn_groups=1, rng=rng, **options)
     rng = np.random.default_rng(1)
@@ -124,13 +124,13 @@ def test_other_weights_of_a_seed_are_those_of_the_iclr_model(mini):
     published = weights.to_torch(create_model(mini, seed=3))
     found = weights.to_torch(create_model(mini, seed=3, adaptive="both"))
     added = found.keys() - published.keys()
-    assert len(added) == 6  # two maps in each of three layers
+    assert len(added) == 6  # Two maps in each of three layers.
     assert all(weights.is_adaptive(name) and not found[name].any() for name in added)
     for name, value in published.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-# The PyTorch mirror, with maps of any value.
+# Against the PyTorch mirror, with random weights in the adaptive maps.
 
 
 def filled(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -141,7 +141,7 @@ def filled(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 def logits(model: nnx.Module, images: np.ndarray) -> np.ndarray:
     graphdef, state = nnx.split(model)
-    options = {"xla_backend_optimization_level": 0}  # Compiling is most of this file's time.
+    options = {"xla_backend_optimization_level": 0}  # Compiling takes most of this file's time.
     forward = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x), compiler_options=options)
     return np.asarray(forward(state, images.transpose(0, 2, 3, 1)))
 
@@ -196,16 +196,17 @@ def test_options_without_effect_are_errors(options, message):
         create_model("seaformer_plus_tiny", **options)
 
 
-# Parameters and operations: what the blocks have besides those of the ICLR model.
+# Parameters and operations beyond those of the ICLR model.
 
-# Parameters, multiply-accumulates of one image: a classifier's of 1000 classes at 224, those of 150 classes at 512.
+# (Parameters, multiply-accumulates of one image) of the classifier with 1000 classes at 224 pixels and of the
+# segmentation model with 150 classes at 512 pixels.
 COSTS = {
     "tiny": [(1_785_704, 93_585_984), (1_671_926, 563_798_016)],
     "small": [(4_118_328, 178_096_832), (4_002_790, 1_034_008_576)],
     "base": [(8_771_336, 316_473_088), (8_634_326, 1_763_942_400)],
     "large": [(14_083_368, 1_165_169_728), (13_988_374, 6_360_514_560)],
 }
-# Width, heads, key channels of a head and layers of each attention stage, and its sides at 224 and at 512.
+# Each attention stage: width, heads, key channels per head, layers, and the side of its map at 224 and at 512 pixels.
 STAGES = {
     "tiny": [(128, 4, 16, 2, (7, 16)), (160, 4, 24, 2, (4, 8))],
     "small": [(160, 6, 16, 3, (7, 16)), (192, 6, 24, 3, (4, 8))],

@@ -1,4 +1,4 @@
-"""SEA attention against the paper's equations written out as loops, and its state at initialisation."""
+"""SEA attention against the paper's equations as loops, its initial state, position tables and ablations."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from seaformer_jax.models.attention.sea import SeaAttention, SqueezeAxialPositio
 from seaformer_jax.models.batch_norm import BatchNorm
 from seaformer_jax.models.blocks import ConvBN
 
-HEADS, KEY, VALUE, WIDTH = 3, 4, 8, 10  # key and value channels are per head
+HEADS, KEY, VALUE, WIDTH = 3, 4, 8, 10  # Key and value channels are per head.
 
 
 def build(seed: int = 0) -> SeaAttention:
@@ -21,7 +21,7 @@ def build(seed: int = 0) -> SeaAttention:
 
 
 def build_trained(seed: int = 0) -> SeaAttention:
-    """With BatchNorms of any scale, bias and statistics, wide enough to reach both ends of every ReLU6."""
+    """An attention block with random BatchNorms whose values are wide enough to reach both ends of every ReLU6."""
     attention, rng = build(seed), np.random.default_rng(seed + 1)
     for _, bn in nnx.iter_graph(attention):
         if isinstance(bn, BatchNorm):
@@ -35,7 +35,7 @@ def images(*shape: int) -> np.ndarray:
     return np.random.default_rng(9).standard_normal(shape).astype(np.float32)
 
 
-# The slow version: float64, one image [H, W, C], loops over positions.
+# The reference: float64, one image [H, W, C], loops over positions.
 
 
 def array(variable: nnx.Variable) -> np.ndarray:
@@ -61,7 +61,7 @@ def depthwise_3x3(x: np.ndarray, layer: ConvBN) -> np.ndarray:
 
 
 def positions(table: np.ndarray, count: int) -> np.ndarray:
-    """Linear interpolation between entry centres, constant beyond the first and the last."""
+    """Interpolates linearly between the centres of the entries; constant before the first and after the last."""
     entries = np.arange(len(table)) + 0.5
     centres = (np.arange(count) + 0.5) * len(table) / count
     return np.stack([np.interp(centres, entries, channel) for channel in table.T], axis=1)
@@ -72,7 +72,7 @@ def relu6(x: np.ndarray) -> np.ndarray:
 
 
 def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, axis) -> np.ndarray:
-    """One sum of equation 5 and its encoder, of squeezed q, k, v [N, channels]."""
+    """One sum of equation 5 and its encoder, for squeezed q, k, v [N, channels]."""
     q = q + positions(array(axis.query_position.table), len(q))
     k = k + positions(array(axis.key_position.table), len(k))
     out = np.zeros_like(v)
@@ -105,7 +105,7 @@ def test_attention_equals_loops(size):
     attention, x = build_trained(), images(2, *size, WIDTH)
     found = nnx.jit(lambda attention, x: attention(x, train=False))(attention, jnp.asarray(x))
     expected = [slow_attention(image.astype(np.float64), attention) for image in x]
-    assert np.std(expected) > 0.1  # a gate shut everywhere would compare zeros
+    assert np.std(expected) > 0.1  # If every gate were shut, the test would compare zeros.
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
 
 
@@ -170,9 +170,8 @@ def test_parameters_of_the_ablations():
         return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(attention, nnx.Param)))
 
     qkv, published = HEADS * (2 * KEY + VALUE), count()
-    branch = (9 * qkv + 2 * qkv) + (
-        qkv * WIDTH + 2 * WIDTH
-    )  # depthwise and pointwise convolution, each with BatchNorm
+    # Depthwise and pointwise convolution, each with BatchNorm.
+    branch = (9 * qkv + 2 * qkv) + (qkv * WIDTH + 2 * WIDTH)
     narrow = (9 * WIDTH + 2 * WIDTH) + (WIDTH * WIDTH + 2 * WIDTH)
     assert published - count(detail_input="none") == branch
     assert count(detail_input="upconv") - published == WIDTH * qkv + 2 * qkv

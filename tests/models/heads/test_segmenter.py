@@ -1,4 +1,4 @@
-"""Segmentation models: shapes, counts, initial values, dropout and the map behind the heat maps."""
+"""Segmentation models: shapes, parameters, operations, initial values, dropout and the source of the heat maps."""
 
 import math
 
@@ -16,7 +16,7 @@ from seaformer_jax.models.heads.segmenter import LightHead
 from seaformer_jax.models.macs import count_macs
 from tests import golden
 
-# Of the official models with 150 classes: parameters, and fvcore's count for one image of 512 x 512.
+# The official models with 150 classes: parameters, and fvcore's count of operations for one image of 512 x 512.
 OFFICIAL = {
     "seaformer_tiny": (1_667_318, 597_159_936),
     "seaformer_small": (3_990_118, 1_074_840_576),
@@ -43,7 +43,7 @@ def test_parameters_and_operations_are_the_official_ones(name, monkeypatch):
 
     monkeypatch.setattr(BatchNorm, "__call__", counting)
     macs = count_macs(model, 512, 512)
-    # fvcore counts 2 for every value of BatchNorm and 4 for every value of a bilinear upsampling besides.
+    # fvcore also counts 2 for every value of BatchNorm and 4 for every value of a bilinear upsampling.
     upsampled = 64 * 64 * sum(WIDTHS[name])
     assert (parameters, macs.total + 2 * sum(normalised) + 4 * upsampled) == OFFICIAL[name]
     assert macs.linear == 0
@@ -76,7 +76,7 @@ def test_head_starts_as_mmseg_does():
     assert head.classify.kernel[...].std() == pytest.approx(0.01, rel=0.05)
     assert not head.classify.bias[...].any()
     for conv in (head.fuse[1].local.conv, head.fuse[1].context.conv):
-        assert conv.kernel[...].std() == pytest.approx((2 / 96) ** 0.5, rel=0.05)  # fan-out: 96 channels
+        assert conv.kernel[...].std() == pytest.approx((2 / 96) ** 0.5, rel=0.05)  # Fan-out: 96 channels.
     assert head.linear_fuse.conv.kernel[...].std() == pytest.approx((2 / 96) ** 0.5, rel=0.3)
 
 
@@ -93,7 +93,7 @@ def test_widths_are_an_option_and_none_leaves_the_own():
 
 def test_dropout_takes_whole_channels_and_keeps_the_mean(mini):
     head = create_model(mini, "segmentation", num_classes=16).head
-    head.classify.kernel[...] = jnp.eye(16)  # The logits are what dropout leaves.
+    head.classify.kernel[...] = jnp.eye(16)  # The logits are then the output of dropout.
     rng = np.random.default_rng(0)
     shapes = [(400, 12, 12, 8), (400, 6, 6, 16), (400, 3, 3, 24), (400, 2, 2, 20)]
     features = tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
@@ -102,14 +102,14 @@ def test_dropout_takes_whole_channels_and_keeps_the_mean(mini):
         return np.asarray(head.logits(head.fused(features, False), False, rngs))
 
     whole, dropped = logits(head, None), logits(head, nnx.Rngs(dropout=0))
-    present = whole.any((1, 2))  # ReLU leaves a few channels of a few images at 0.
+    present = whole.any((1, 2))  # Without dropout, ReLU already sets a few channels of a few images to 0.
     kept = dropped.any((1, 2))
     np.testing.assert_allclose(dropped, whole / 0.9 * kept[:, None, None], rtol=1e-5, atol=1e-6)
-    assert kept[present].mean() == pytest.approx(0.9, abs=0.02)  # 5 standard errors
+    assert kept[present].mean() == pytest.approx(0.9, abs=0.02)  # 5 standard errors.
     assert not np.array_equal(dropped, logits(head, nnx.Rngs(dropout=1)))
 
 
-# The heat map's source.
+# The source of the heat maps.
 
 
 def test_last_attention_equals_pytorch(mini):
