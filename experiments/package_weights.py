@@ -2,8 +2,8 @@
 
     python -m experiments.package_weights --workdir runs/camvid --name camvid --root PATH/TO/camvid
 
-Writes `seaformer_jax/pretrained/<name>.safetensors`, its card `<name>.json`, and `<name>.md`, the card for people. The
-score on the card is that of the rounded weights over the whole validation split below `--root`.
+Writes `seaformer_jax/pretrained/<name>.safetensors`, its card `<name>.json`, and the card for people, `<name>.md`. The
+score is that of the rounded weights over the whole validation split below `--root`.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def text(name: str, card: dict[str, Any]) -> str:
 - **Classes:** {", ".join(card["class_names"])}.
 - **Numbers:** matrices in float16, vectors in float32; `python -m experiments.package_weights` made the files.
 
-The weights show what the software does and let it be tried at once. They saw few images of one city: do not rely on them.
+They let the software be tried at once. They saw few images of one city: do not rely on them.
 """
 
 
