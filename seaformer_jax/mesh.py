@@ -1,5 +1,7 @@
 """Data parallelism: a mesh with one axis over all devices of all hosts."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -68,3 +70,20 @@ def check_batch_size(key: str, batch_size: int, microbatches: int = 1) -> None:
         lower = batch_size // parts * parts
         near = f"{lower} or {lower + parts}" if lower else f"{parts}"
         raise UserError(f"{key} = {batch_size} does not divide among {made_of}; use {near}")
+
+
+def of_first_process(numbers: Sequence[int]) -> list[int]:
+    """Returns the numbers that process 0 gave; every process has to call this."""
+    if jax.process_count() == 1:
+        return list(numbers)
+    # A collective takes arrays of one shape: the length goes first.
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    padded = np.resize(np.array([*numbers, 0], np.int32), count)
+    return multihost_utils.broadcast_one_to_all(padded).tolist()
+
+
+def largest(number: int) -> int:
+    """Returns the largest of the numbers that the processes gave; every process has to call this."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())

@@ -8,7 +8,7 @@ import pathlib
 from absl import flags, logging
 
 from seaformer_jax import command, mesh, tasks
-from seaformer_jax.training import checkpoint, loop, reporting, stop, workdir
+from seaformer_jax.training import checkpoint, lock, loop, reporting, stop, workdir
 
 _CONFIG = command.define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -41,10 +41,11 @@ def main() -> int:
 
         starting_weights.load_into(model, config.init_from)
 
-    # 4. The training.
-    workdir.prepare_workdir(folder, config, task.class_names)
+    # 4. The training. No other run may write into the workdir meanwhile.
     try:
-        results = loop.train(config, task, model, folder)
+        with lock.held(folder):
+            workdir.prepare_workdir(folder, config, task.class_names)
+            results = loop.train(config, task, model, folder)
     except stop.Stopped as stopped:
         logging.info("%s; run the same command to resume", stopped)
         return stopped.exit_status

@@ -165,9 +165,11 @@ def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDat
 
 
 def _begin_worker(worker_index: int, worker_count: int) -> None:
-    """Prepares a worker process: it ignores Ctrl-C, and it exits when the main process is killed."""
-    # Ctrl-C reaches the whole process group, but the main process decides when its workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepares a worker process: it ignores Ctrl-C and SIGTERM, and it exits when the main process is killed."""
+    # Both reach the whole process group (a terminal's Ctrl-C, Slurm's SIGTERM), but the main process decides when its
+    # workers end: it needs them until it has saved a checkpoint.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

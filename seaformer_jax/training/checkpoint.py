@@ -1,25 +1,35 @@
-"""Checkpoints in a workdir. This is the only file that uses orbax.
+"""Checkpoints in a workdir. This file and `checkpoint_files.py` are the only ones that use orbax.
 
-Layout: `<workdir>/checkpoints/<step>/{state,clock,metrics}`. The state is a dictionary of arrays, readable without
-our classes. The position in the data needs no entry of its own: batch t is a function of the seed and t.
+Layout: `<workdir>/checkpoints/<step>/{state,clock,checksums,metrics}`. The state is a dictionary of arrays, readable
+without our classes. The position in the data needs no entry of its own: batch t is a function of the seed and t.
 """
 
-import contextlib
 import pathlib
 import shutil
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from flax import nnx
 from ml_collections import ConfigDict
 
+from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
+from seaformer_jax.training.checkpoint_files import (
+    Damaged,
+    Unavailable,
+    checksums,
+    read_json,
+    read_state,
+    read_weights,
+)
 from seaformer_jax.training.state import TrainState
+from seaformer_jax.types import Tree
 
 _MARGIN = 1.1  # Free disk space required, as a multiple of the size of a checkpoint.
+_NOTE = "has_checkpoints"  # File in the workdir, beside the folder of checkpoints, so that it outlives that folder.
+# How reading a checkpoint can end, from the best to the worst.
+_KINDS = (type(None), Damaged, Unavailable, UserError)
 
 
 class Checkpoints:
@@ -47,6 +57,7 @@ class Checkpoints:
             save_decision_policy=policies.FixedIntervalPolicy(1),  # The training loop decides when to save.
         )
         self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._damaged: set[int] = set()
 
     def steps(self) -> list[int]:
         """Returns the steps of the checkpoints, in ascending order."""
@@ -68,55 +79,49 @@ class Checkpoints:
             UserError: The disk has no room for the checkpoint.
         """
         self.check_space(state)
+        self._note_checkpoints()
+        if step in self._damaged:  # The run comes again to the step of a checkpoint that cannot be read.
+            self._manager.delete(step)
+            self._damaged.discard(step)
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._asdict()), clock=ocp.args.JsonSave(clock)
+            state=ocp.args.StandardSave(state._asdict()),
+            clock=ocp.args.JsonSave(clock),
+            checksums=ocp.args.JsonSave(checksums(state._asdict())),
         )
         self._manager.save(step, args=args, metrics=metrics, force=True)
 
     def restore(self, template: TrainState) -> tuple[TrainState, dict[str, float]] | None:
         """Returns (state, clock) of the newest readable checkpoint, or None if there are no checkpoints.
 
-        A damaged checkpoint is reported and moved aside, and the one before it is tried.
+        A damaged checkpoint is logged and left where it is, and the one before it is used. With several processes,
+        all of them use the same one: it must be readable to each.
 
         Args:
-            template: State with the shapes, dtypes and shardings to restore into. The number of devices may differ
+            template: A state with the shapes, dtypes and shardings to restore into. The number of devices may differ
                 from that of the run that saved.
         Raises:
-            UserError: There are checkpoints, but none can be read.
+            UserError: The newest checkpoint belongs to another model or optimiser, or cannot be read now, or there
+                are checkpoints and all are damaged. Nothing on disk is changed.
         """
-        damaged = []
-        for step in reversed(self.steps()):
-            try:
-                return self._restore(step, template)
-            except Exception as error:  # Damage can raise any error in orbax or tensorstore.
-                logging.warning(
-                    "checkpoint %d is damaged (%s): using the one before it", step, _first_line(error)
-                )
-                damaged.append(self._move_aside(step))
-        if damaged:
+        steps = meshes.of_first_process(self.steps())
+        for step in reversed(steps):
+            folder = self.folder / str(step)
+            state, clock, trouble = _read(folder, template)
+            # One process may see damage or a failing disk that the others do not see: the worst counts for all.
+            kind = meshes.largest(_KINDS.index(type(trouble)))
+            if kind == _KINDS.index(type(None)):
+                return _on_devices(state, template), clock
+            reason = trouble if type(trouble) is _KINDS[kind] else "seen by another process"
+            if _KINDS[kind] is not Damaged:
+                raise trouble if isinstance(trouble, UserError) else _not_now(folder, reason)
+            logging.warning("checkpoint %d is damaged (%s): using the one before it", step, reason)
+            self._damaged.add(step)
+        if steps:
             raise UserError(
-                f"no checkpoint in {self.folder} can be read; moved aside: {', '.join(damaged)}. "
-                "Start again in a new workdir; init_from may name weights that were exported from this one"
+                f"all checkpoints in {self.folder} are damaged (steps {', '.join(map(str, steps))}); nothing was "
+                "changed. Restore a copy of them, or start again in a new --workdir"
             )
         return None
-
-    def _restore(self, step: int, template: TrainState) -> tuple[TrainState, dict[str, float]]:
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(_abstract, template._asdict())),
-            clock=ocp.args.JsonRestore(),
-        )
-        restored = self._manager.restore(step, args=args)
-        return TrainState(**restored.state), restored.clock
-
-    def _move_aside(self, step: int) -> str:
-        """Moves a damaged checkpoint out of the folder of checkpoints and returns its new name."""
-        target = self.folder.parent / f"damaged-checkpoint-{step}"
-        if jax.process_index() == 0:
-            shutil.rmtree(target, ignore_errors=True)
-            (self.folder / str(step)).rename(target)
-        # The manager caches the list of steps and must notice that one is gone.
-        self._manager.reload()
-        return target.name
 
     def check_space(self, state: TrainState) -> None:
         """Raises UserError if the disk has no room for a checkpoint of `state`."""
@@ -135,20 +140,56 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for every started `save` and closes orbax's manager."""
         self._manager.close()
+        self._note_checkpoints()
+
+    def _note_checkpoints(self) -> None:
+        """Notes in the workdir that the run has a checkpoint, once it is complete; see `had_checkpoints`."""
+        workdir = self.folder.parent
+        steps = saved_steps(workdir)
+        if steps and jax.process_index() == 0 and not had_checkpoints(workdir):
+            (workdir / _NOTE).write_text(f"This run has had checkpoints since step {steps[0]}.\n")
 
 
-def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+def _read(
+    folder: pathlib.Path, template: TrainState
+) -> tuple[Tree | None, dict[str, float] | None, Exception | None]:
+    """Returns (state, clock, None), or (None, None, what went wrong)."""
+    try:
+        return read_state(folder, template._asdict()), read_json(folder, "clock"), None
+    except UserError as error:
+        return None, None, UserError(str(error))
+    except (Damaged, Unavailable) as error:
+        return None, None, error
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+def _on_devices(state: Tree, template: TrainState) -> TrainState:
+    """Puts every array where that of the template is; each process holds the whole state."""
+    return TrainState(
+        **jax.tree.map(
+            lambda array, wanted: jax.make_array_from_process_local_data(
+                wanted.sharding, array.astype(wanted.dtype)
+            ),
+            state,
+            template._asdict(),
+        )
+    )
+
+
+def _not_now(folder: pathlib.Path, reason: object) -> UserError:
+    return UserError(
+        f"{folder} cannot be read now ({reason}); nothing was changed, run the same command again"
+    )
 
 
 def saved_steps(workdir: pathlib.Path) -> list[int]:
     """Returns the steps of the checkpoints in `workdir`, in ascending order; [] if there are none."""
     # Only digits: orbax gives unfinished checkpoints other names.
     return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+
+
+def had_checkpoints(workdir: pathlib.Path) -> bool:
+    """Returns whether a checkpoint was ever completed in `workdir`, even if none is left."""
+    return (workdir / _NOTE).exists()
 
 
 def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict[str, Any], dict[str, Any]]:
@@ -158,32 +199,20 @@ def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict
         workdir: Work directory of a training run or of `convert.from_torch`.
         use_ema: Whether to return the averaged weights, if the run has them.
     Raises:
-        UserError: There is no checkpoint, or the newest one is damaged.
+        UserError: There is no checkpoint, or none that can be read.
     """
     folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
     if not steps:
         raise UserError(
             f"no checkpoint in {folder}; train first, or convert one with `python -m convert.from_torch`"
         )
-    try:
-        state = _read_weights(folder / str(steps[-1]) / "state", use_ema)
-    except Exception as error:  # Damage can raise any error in orbax or tensorstore.
-        raise UserError(
-            f"{folder / str(steps[-1])} is damaged ({_first_line(error)}); remove it to use the one before it"
-        ) from error
-    return steps[-1], state["params"], state["batch_stats"]
-
-
-def _read_weights(path: pathlib.Path, use_ema: bool) -> dict[str, Any]:
-    """Reads {"params", "batch_stats"} from the state at `path`, but not the optimiser's state."""
-    # A Checkpointer would look for the metadata of a whole checkpoint in `path`, which is only a part of one.
-    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
-        tree = handler.metadata(path).tree
-        keys = ["ema"] if use_ema and tree.get("ema") else ["params", "batch_stats"]
-        wanted = {key: tree[key] for key in keys}
-        # NumPy arrays, because the devices of the run that saved may not exist here.
-        kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-        args = ocp.args.PyTreeRestore(item=wanted, restore_args=kinds, partial_restore=True)
-        state = handler.restore(path, args=args)
-    # The files have the text "0", "1", ... as keys of list entries; nnx expects integers.
-    return nnx.restore_int_paths(state.get("ema", state))
+    for step in reversed(steps):
+        try:
+            state = read_weights(folder / str(step), use_ema)
+        except Unavailable as error:
+            raise _not_now(folder / str(step), error) from error
+        except Damaged as error:
+            logging.warning("checkpoint %d is damaged (%s): using the one before it", step, error)
+        else:
+            return step, state["params"], state["batch_stats"]
+    raise UserError(f"all checkpoints in {folder} are damaged (steps {', '.join(map(str, steps))})")

@@ -1,6 +1,7 @@
 """The training loop. It is the same for every task."""
 
 import itertools
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
+from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
@@ -23,6 +25,8 @@ from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.step import make_train_step
 from seaformer_jax.training.stop import Stopped, StopRequest
 from seaformer_jax.types import Batch
+
+_ADVICE = "Lower optim.lr, lengthen optim.schedule.warmup_steps or set optim.clip_norm"
 
 
 def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
@@ -111,10 +115,12 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
                 logging.info("%s", reporting.results_line(step, results))
                 reporter.scalars(step, {f"val/{name}": value for name, value in results.items()})
                 clock.charge("evaluate")
+                _check_results(results, task.best_metric, step)
 
             # 7.3 Save, after everything that belongs to this step and before the next batch is taken. A run that
             #     leaves saves too, unless its newest checkpoint is already of this step.
             if save or (leave and step > saved):
+                _check_state(state, step)
                 checkpoints.save(state, step, dict(clock.seconds), results if evaluate else None)
                 saved = step
                 clock.charge("checkpoint")
@@ -123,7 +129,14 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
 
             # 7.4 Next batch: number `step`, which is also the first one of a run that resumes from step `step`.
             #     The counts of skipped images stay on the host.
-            batch = next(upcoming)
+            try:
+                batch = next(upcoming)
+            except Exception as error:
+                # The state is good, only the data failed: a run that is started again goes on from here.
+                if step > max(saved, 0):
+                    _check_state(state, step)
+                    checkpoints.save(state, step, dict(clock.seconds), None)
+                raise _data_error(error, step) from error
             window.add_skipped(batch.pop("skipped"))
             clock.charge("data")
 
@@ -144,6 +157,34 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
     return results
+
+
+def _check_results(results: dict[str, float], best_metric: str, step: int) -> None:
+    """Raises UserError if the validation loss or the metric that chooses the best checkpoint is not finite."""
+    for name in {"loss", best_metric} & results.keys():
+        if not math.isfinite(results[name]):
+            raise UserError(
+                f"the validation {name} is {results[name]} at step {step}; no checkpoint of that step was saved. "
+                f"{_ADVICE}; and check the validation split"
+            )
+
+
+def _check_state(state: TrainState, step: int) -> None:
+    """Raises UserError if the state is not finite: it must not become the newest checkpoint."""
+    if not states.is_finite(state):
+        raise UserError(
+            f"the parameters are not finite after step {step}; no checkpoint of that step was saved. {_ADVICE}"
+        )
+
+
+def _data_error(error: Exception, step: int) -> Exception:
+    """Returns a UserError for a data worker that was killed; any other error is returned as it is."""
+    if "terminated unexpectedly" not in str(error):
+        return error
+    return UserError(
+        f"a data worker was killed before step {step + 1}, perhaps because memory was short; a checkpoint of step "
+        f"{step} is saved. Lower data.workers, then run the same command to resume"
+    )
 
 
 def _due(step: int, every: int, config: ConfigDict) -> bool:

@@ -40,6 +40,16 @@ def create(model: nnx.Module, optimizer: optax.GradientTransformation, use_ema: 
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), state)
 
 
+@jax.jit
+def _finite(tree: Tree) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def is_finite(state: TrainState) -> bool:
+    """Returns whether no array of the state, the optimiser's included, has an infinity or a NaN."""
+    return bool(_finite(state._asdict()))
+
+
 def weights(state: TrainState, use_ema: bool) -> tuple[Tree, Tree]:
     """Returns the (params, batch_stats) to evaluate: the averaged ones if `use_ema` and the run has them."""
     if use_ema and state.ema:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
 from seaformer_jax.errors import UserError
-from seaformer_jax.training.checkpoint import saved_steps
+from seaformer_jax.training.checkpoint import had_checkpoints, saved_steps
 
 
 def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
             find each other, which differs between them.
         class_names: Names of the classes, in the order of the logits.
     Raises:
-        UserError: The folder cannot be written, or it holds checkpoints of another config.
+        UserError: The folder cannot be written, it holds checkpoints of another config, or its checkpoints are gone.
     """
     if jax.process_index() > 0:
         return
@@ -34,7 +34,13 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "config.json"
-        if path.exists() and saved_steps(workdir):
+        steps = saved_steps(workdir)
+        if had_checkpoints(workdir) and not steps:
+            raise UserError(
+                f"the checkpoints of the run in {workdir} are gone, so it cannot go on; put its folder `checkpoints` "
+                "back, or start again in a new --workdir"
+            )
+        if path.exists() and steps:
             _check_same(path, config)
         else:
             configs.save(config, path)

@@ -1,0 +1,147 @@
+"""Reads one checkpoint as NumPy arrays, and tells damage from trouble that may pass.
+
+Every process reads by itself, without waiting for others, so that `Checkpoints.restore` can compare how it went.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from seaformer_jax.errors import UserError
+from seaformer_jax.types import Tree
+
+Result = TypeVar("Result")
+
+# What a file system raises when a file is gone or is no file; any other error may be gone at the next try.
+_GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+# What tensorstore and XLA say of trouble that may pass, as words of their messages (Abseil's status codes).
+_NOT_NOW = re.compile(
+    "PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNAUTHENTICATED"
+)
+
+
+class Damaged(Exception):
+    """Files of a checkpoint are missing, incomplete or changed; the checkpoint before it is to be used."""
+
+
+class Unavailable(Exception):
+    """A checkpoint cannot be read now, though it may be whole: the disk, the network or memory failed."""
+
+
+def checksums(state: Tree) -> dict[str, int]:
+    """Returns the CRC-32 of every array of `state`, by its path."""
+    return {
+        path: zlib.crc32(np.ascontiguousarray(value)) for path, value in _flat(jax.device_get(state)).items()
+    }
+
+
+def read_state(folder: pathlib.Path, template: Tree) -> Tree:
+    """Returns the state in the checkpoint `folder`, in the structure of `template`, as NumPy arrays.
+
+    Args:
+        folder: Folder of one checkpoint, `<workdir>/checkpoints/<step>`.
+        template: A state with the expected names, shapes and dtypes.
+    Raises:
+        UserError: The checkpoint belongs to another model or optimiser.
+        Damaged, Unavailable: It cannot be read.
+    """
+    path = folder / "state"
+    with _reader() as reader:
+        # Names and shapes first: a checkpoint of another run is whole, and must not be called damaged.
+        stored = _attempt(lambda: reader.metadata(path).tree)
+        _check_same(folder, _flat(stored), _flat(template))
+        shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), template)
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+        args = ocp.args.PyTreeRestore(item=shapes, restore_args=as_numpy)
+        state = _attempt(lambda: reader.restore(path, args=args))
+    _check_sums(folder, state)
+    return state
+
+
+def read_json(folder: pathlib.Path, name: str) -> Any:
+    """Returns what the checkpoint stores as JSON under `name`: "clock" or "checksums".
+
+    Raises:
+        Damaged, Unavailable: It cannot be read.
+    """
+    return _attempt(lambda: json.loads((folder / name / "metadata").read_text()))
+
+
+def read_weights(folder: pathlib.Path, use_ema: bool) -> Tree:
+    """Returns `params` and `batch_stats` of the checkpoint `folder`, averaged if `use_ema` and if there are averages.
+
+    Raises:
+        Damaged, Unavailable: They cannot be read.
+    """
+    path = folder / "state"
+    with _reader() as reader:
+        tree = _attempt(lambda: reader.metadata(path).tree)
+        keys = ["ema"] if use_ema and tree.get("ema") else ["params", "batch_stats"]
+        wanted = {key: tree[key] for key in keys}
+        # As NumPy arrays: the devices that they were saved from may not exist here.
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        args = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+        state = _attempt(lambda: reader.restore(path, args=args))
+    _check_sums(folder, state)
+    return nnx.restore_int_paths(state.get("ema", state))
+
+
+@contextlib.contextmanager
+def _reader() -> Iterator[ocp.PyTreeCheckpointHandler]:
+    # Not a Checkpointer, which looks for the description of a whole checkpoint in a folder that is part of one.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
+        yield reader
+
+
+def _attempt(read: Callable[[], Result]) -> Result:
+    """Calls `read` and sorts what it raises into `Damaged` and `Unavailable`."""
+    try:
+        return read()
+    except MemoryError as error:
+        raise Unavailable("out of memory") from error
+    except OSError as error:
+        kind = Damaged if isinstance(error, _GONE) else Unavailable
+        raise kind(f"{error.strerror or error}") from error
+    except Exception as error:  # Orbax and tensorstore raise whatever the damage leads to.
+        kind = Unavailable if _NOT_NOW.search(str(error)) else Damaged
+        raise kind(_first_line(error)) from error
+
+
+def _check_same(folder: pathlib.Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
+    shapes = [{path: tuple(array.shape) for path, array in arrays.items()} for arrays in (stored, expected)]
+    differing = sorted({path for path, _ in shapes[0].items() ^ shapes[1].items()})
+    if differing:
+        path = differing[0]
+        raise UserError(
+            f"{folder} is the checkpoint of another model or optimiser: {len(differing)} arrays differ, e.g. {path}: "
+            f"found {shapes[0].get(path, 'none')}, expected {shapes[1].get(path, 'none')}. Nothing was changed; use "
+            "the config of that run, or a new --workdir"
+        )
+
+
+def _check_sums(folder: pathlib.Path, state: Tree) -> None:
+    """Compares the arrays with the checksums stored beside them; checkpoints of version 0.1 have none."""
+    if not (folder / "checksums").exists():
+        return
+    stored = read_json(folder, "checksums")
+    for path, value in checksums(state).items():
+        if stored.get(path) != value:
+            raise Damaged(f"the checksum of {path} differs: its bytes changed on disk")
+
+
+def _flat(tree: Tree) -> dict[str, Any]:
+    return ocp.tree.to_flat_dict(tree, sep="/")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
