@@ -13,11 +13,11 @@ quickstart: .venv/installed
 
 # The proof of a change, in minutes.
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 # The same and the runs of published sizes, several processes and worker processes; CI runs this.
 test-all: .venv/installed lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff check .

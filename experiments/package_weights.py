@@ -2,7 +2,7 @@
 
     python -m experiments.package_weights --workdir runs/camvid --name camvid --root PATH/TO/camvid
 
-Writes `seaformer_jax/pretrained/<name>.safetensors`, its card `<name>.json`, and the card for people, `<name>.md`. The
+Writes `seaformer_jax/pretrained/<name>.safetensors`, its card `<name>.json`, and `<name>.md` for people. The
 score is that of the rounded weights over the whole validation split below `--root`.
 """
 

@@ -1,6 +1,7 @@
 """What holds for all tests: how they compile, in which order they start, and what they leave as it was."""
 
 import os
+import pathlib
 
 # XLA reads its flags once, before the first device is used. Without these emitters it compiles what is not optimised
 # in half the time, and most tests compile more than they compute.
@@ -14,6 +15,25 @@ from convert import torch_model
 from seaformer_jax.data.classification import sources
 from seaformer_jax.models.variants import VARIANTS
 
+# By CPU seconds, as `--cpu-seconds` measures them.
+SLOWEST_FIRST = [
+    "commands/test_end_to_end.py",
+    "training/test_parallel.py",
+    "training/test_resume.py",
+    "commands/test_wrong_input.py",
+    "models/test_golden_segmentation.py",
+    "models/attention/test_adaptive_squeeze.py",
+    "models/test_golden.py",
+    "convert/export/test_export.py",
+    "training/test_distillation_runs.py",
+    "tasks/test_distillation.py",
+    "convert/test_commands.py",
+    "data/test_pipeline.py",
+    "tasks/test_segmentation_task.py",
+    "convert/test_adaptive_weights.py",
+    "convert/test_weights.py",
+    "data/segmentation/test_batches.py",
+]
 pytest_plugins = ["tests.cpu_seconds"]
 # The models here are small: with a thread per core PyTorch spends its time waking them.
 torch.set_num_threads(1)
@@ -24,6 +44,17 @@ def pytest_configure(config: pytest.Config) -> None:
     jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts the slowest files first: one that starts last keeps a single worker busy while the others wait."""
+    folder = pathlib.Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(folder).as_posix()
+        return SLOWEST_FIRST.index(name) if name in SLOWEST_FIRST else len(SLOWEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True, scope="module")

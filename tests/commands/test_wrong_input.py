@@ -23,6 +23,7 @@ from tests import forked
 from tests.paths import REPOSITORY
 
 QUICKSTART = "--config=configs/quickstart.py"
+NANO = "--config.model.name=nano"  # Where the command comes as far as a model and its size does not matter.
 PATCH = "smb1.layer1.conv.0.c.weight"
 
 
@@ -136,7 +137,9 @@ CASES = {
     "unknown_task": train(
         "--config.task.name=clasification", "'clasification'", "Did you mean 'classification'?"
     ),
-    "unknown_optimizer": train("--config.optim.name=adam", "'adam'", "rmsprop_tf", "Did you mean 'adamw'?"),
+    "unknown_optimizer": train(
+        f"{NANO} --config.optim.name=adam", "'adam'", "rmsprop_tf", "Did you mean 'adamw'?"
+    ),
     "unknown_on_corrupt": train(
         "--config.data.on_corrupt=skipp", "'skipp'", "error, skip", "Did you mean 'skip'?"
     ),
@@ -173,7 +176,7 @@ CASES = {
     ),
     # Where to write.
     "unwritable_workdir": Case(
-        f"seaformer_jax.train {QUICKSTART} --workdir={{place}}/file/run",
+        f"seaformer_jax.train {QUICKSTART} {NANO} --workdir={{place}}/file/run",
         ("cannot write", "/file/run", "choose another"),
     ),
     "unwritable_out": predict(
@@ -183,7 +186,7 @@ CASES = {
     ),
     # Weights.
     "init_from_nowhere": train(
-        "--config.init_from={place}/none.pth", "none.pth does not exist", "a workdir or a file"
+        f"{NANO} --config.init_from={{place}}/none.pth", "none.pth does not exist", "a workdir or a file"
     ),
     "init_from_other_model": train(
         "--config.init_from={place}/other.safetensors", "other.safetensors has another backbone", *OTHER_MODEL

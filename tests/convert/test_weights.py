@@ -12,7 +12,7 @@ from flax import nnx
 from convert import torch_model, weights
 from seaformer_jax import create_model, list_models
 from seaformer_jax.errors import UserError
-from tests import golden
+from tests import golden, toys
 
 # Small inputs; on them PyTorch's threads spend a hundred times as long waiting for one another as working.
 IMAGES = golden.images((2, 3, 64, 80), seed=0)
@@ -58,7 +58,16 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", [*(name for name in list_models() if "plus" not in name), "seaformer_plus_tiny"]
+    "name",
+    [
+        "seaformer_tiny",
+        "seaformer_plus_tiny",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in list_models()
+            if "plus" not in name and name != "seaformer_tiny"
+        ),
+    ],
 )
 def test_pytorch_loads_ours_strictly_and_gives_the_same_logits(name):
     model, reference = trained(name), torch_model.create_model(name, num_classes=9)
@@ -76,10 +85,8 @@ def test_pytorch_loads_ours_strictly_and_gives_the_same_logits(name):
 
 
 def test_statistics_moved_by_training_reach_pytorch():
-    model, reference = (
-        create_model("seaformer_tiny", num_classes=9),
-        torch_model.create_model("seaformer_tiny", 9),
-    )
+    toys.register()
+    model, reference = create_model("mini", num_classes=9), torch_model.create_model("mini", 9)
     fresh = jax_logits(model)
     nnx.jit(lambda model, x: model(x, train=True))(model, jnp.asarray(IMAGES.transpose(0, 2, 3, 1)))
     assert np.abs(jax_logits(model) - fresh).max() > 1e-3
@@ -90,9 +97,10 @@ def test_statistics_moved_by_training_reach_pytorch():
 
 
 def test_state_dict_of_a_pytorch_model_is_taken_as_it_is():
-    reference = torch_model.create_model("seaformer_tiny", num_classes=9)
+    toys.register()
+    reference = torch_model.create_model("mini", num_classes=9)
     reference.train()(torch.from_numpy(IMAGES))  # moves the statistics and the counters
-    model = create_model("seaformer_tiny", num_classes=9)
+    model = create_model("mini", num_classes=9)
     weights.from_torch(model, reference.state_dict())
     np.testing.assert_allclose(jax_logits(model), torch_logits(reference), rtol=0, atol=1e-4)
 

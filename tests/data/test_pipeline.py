@@ -102,7 +102,7 @@ def test_a_resumed_run_sees_the_rest(eleven, start):
     assert same(train(11 - start, start_step=start), eleven[start:])
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_share_a_batch_row_for_row(eleven, count):
     shares = [train(11, process_index=index, process_count=count) for index in range(count)]
     whole = [{name: column(rows, name) for name in rows[0]} for rows in zip(*shares, strict=True)]

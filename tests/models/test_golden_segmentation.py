@@ -133,7 +133,8 @@ def torch_logits(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
         return model.eval()(torch.from_numpy(images)).numpy()
 
 
-@pytest.mark.parametrize("name", ["seaformer_base", "seaformer_small"])  # The golden files cover the others.
+@pytest.mark.slow  # The golden files cover the smallest and the largest size.
+@pytest.mark.parametrize("name", ["seaformer_base", "seaformer_small"])
 def test_eval_logits_equal_pytorch(name):
     reference, state_dict = filled(name, num_classes=11)
     images = golden.images((2, 3, 65, 90), seed=5)  # Odd and even sides at every stage.

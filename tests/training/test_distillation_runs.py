@@ -34,7 +34,9 @@ def train(task, folder) -> None:
     loop.train(task.config, task, task.create_model(), folder)
 
 
-@pytest.fixture(scope="module", params=["segmentation", "classification"])
+@pytest.fixture(
+    scope="module", params=["segmentation", pytest.param("classification", marks=pytest.mark.slow)]
+)
 def runs(request, tmp_path_factory):
     """(task, folder of an uninterrupted run, folder of one that ended halfway and went on)."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -90,6 +90,7 @@ def start_two(workdir, cache, **changes) -> list[forked.Command]:
     return [small.start(workdir, cache, distributed__process_id=index, **changes) for index in range(2)]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, compile_cache):
     """A run of two processes, stopped by a signal to one of them and resumed, against a run of one process."""
     one, two = tmp_path / "one", tmp_path / "two"

@@ -18,7 +18,7 @@ from convert.runtimes import base, registry
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.data.classification.augment import resize_and_center_crop
 from seaformer_jax.errors import UserError
-from tests import forked
+from tests import forked, toys
 from tests.convert.alive import alive
 
 SIZE = (64, 96)
@@ -61,10 +61,11 @@ class InTorch:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
     """Task -> file of weights."""
+    toys.register()
     folder, found = tmp_path_factory.mktemp("weights"), {}
     for task, mirror in (("classification", torch_model), ("segmentation", torch_segmentation)):
         torch.manual_seed(0)
-        model = alive(mirror.create_model("seaformer_tiny", len(NAMES)), SIZE)
+        model = alive(mirror.create_model("mini", len(NAMES)), SIZE)
         found[task] = folder / f"{task}.pth"
         torch.save(model.state_dict(), found[task])
     return found
@@ -109,7 +110,7 @@ def run(tmp_path, weights: pathlib.Path, **changes) -> Bundle:
 )
 def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
     made = run(tmp_path, weights["segmentation"], output=output, inside=output != "logits")
-    assert (made.task, made.name, made.output, made.tail) == ("segmentation", "seaformer_tiny", written, tail)
+    assert (made.task, made.name, made.output, made.tail) == ("segmentation", "mini", written, tail)
     assert (made.layout, made.output_layout, len(made.palette)) == ("NCHW", "NCHW", 3)
     assert (tmp_path / "b" / "argmax_upsample.c").exists() == bool(tail)
 
@@ -119,7 +120,7 @@ def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
     if made.normalized_inside:
         assert image.min() >= 0 and image.max() <= 1
         image = (image - np.float32(made.mean)) / np.float32(made.std)
-    model = torch_segmentation.create_model("seaformer_tiny", 3).eval()
+    model = torch_segmentation.create_model("mini", 3).eval()
     model.load_state_dict(torch.load(weights["segmentation"]))
     logits = model(torch.from_numpy(image).permute(0, 3, 1, 2)).detach()
     if written == "logits":
@@ -293,7 +294,7 @@ def test_size_is_told_from_the_weights_and_held_against_the_card(tmp_path, weigh
 
 def test_card_is_followed(tmp_path, weights):
     content = {
-        "model": "seaformer_tiny",
+        "model": "mini",
         "options": {},
         "class_names": NAMES,
         "mean": [0.1, 0.2, 0.3],

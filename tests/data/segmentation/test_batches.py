@@ -120,7 +120,7 @@ def test_the_batch_size_changes_no_row():
     assert all(np.array_equal(one[i][name], eight[i][name]) for i in one for name in one[i])
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_hosts_share_every_batch_row_for_row(count):
     whole = evaluate(batch_size=4)
     shares = [evaluate(batch_size=4, process_index=index, process_count=count) for index in range(count)]

@@ -1,7 +1,5 @@
 """Adaptive squeezing and expanding against loops, against the ICLR model and against the PyTorch mirror."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -220,7 +218,16 @@ def parameters(model: nnx.Module) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-@pytest.mark.parametrize(("size", "task"), itertools.product(STAGES, (0, 1)))
+@pytest.mark.parametrize("task", (0, 1))
+@pytest.mark.parametrize(
+    "size",
+    [
+        "tiny",
+        pytest.param("small", marks=pytest.mark.slow),
+        pytest.param("base", marks=pytest.mark.slow),
+        "large",  # The only one with three attention stages.
+    ],
+)
 def test_costs_beyond_the_iclr_model(size, task):
     name, classes, side = TASKS[task]
     models = [create_model(f"seaformer_{kind}{size}", name, classes) for kind in ("", "plus_")]
