@@ -5,7 +5,7 @@ python -m convert.from_torch --checkpoint seaformer_tiny.pth --config configs/im
 
 import pathlib
 
-from absl import flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 
 from convert.checkpoints import starting_weights
@@ -17,13 +17,12 @@ from seaformer_jax.training.checkpoint import Checkpoints, saved_steps
 from seaformer_jax.training.trained import Trained
 
 _CONFIG = command.define_config()
-_CHECKPOINT = flags.DEFINE_string(
+_CHECKPOINT = command.define_path(
     "checkpoint",
-    None,
     "File of weights with the official names: .pth, .pth.tar, .pt or .safetensors.",
     required=True,
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder to create: a run at step 0.", required=True)
+_WORKDIR = command.define_path("workdir", "Folder to create: a run at step 0.", required=True)
 
 
 def main() -> int:

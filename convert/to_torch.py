@@ -7,7 +7,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from absl import flags, logging
+from absl import logging
 from ml_collections import ConfigDict
 
 from convert import weights
@@ -33,10 +33,9 @@ _OPTIONS = (
     "upsample_width",
 )
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-_OUT = flags.DEFINE_string(
+_WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)
+_OUT = command.define_path(
     "out",
-    None,
     "File to write: .pth, .pth.tar, .pt or .safetensors. A .json that describes the weights is put beside it.",
     required=True,
 )

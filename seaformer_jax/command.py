@@ -51,6 +51,31 @@ def define_config(required: bool = True) -> flags.FlagHolder:
     return holder
 
 
+def define_path(name: str, help: str, required: bool = False) -> flags.FlagHolder:
+    """Defines the flag `--NAME=PATH`; its value is a string in which a leading `~` is expanded, or None.
+
+    An empty path is an error: it comes from a shell variable that is not set, and would mean the working folder.
+
+    Args:
+        name: Name of the flag.
+        help: Help text of the flag.
+        required: Whether the flag has to be given.
+    """
+    return flags.DEFINE(_PathParser(name), name, None, help, required=required)
+
+
+class _PathParser(flags.ArgumentParser):
+    """Parses a path. The shell expands `~` only at the start of a word, so not in `--workdir=~/runs`."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def parse(self, argument: str) -> str:
+        if not argument:
+            raise UserError(f"--{self._name} is empty; expected a path. Is a shell variable unset?")
+        return os.path.expanduser(argument)
+
+
 def setup_jax(config: ConfigDict) -> None:
     """Turns on JAX's persistent compilation cache if `config.compilation_cache` names a folder."""
     if config.compilation_cache:

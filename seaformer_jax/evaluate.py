@@ -7,7 +7,7 @@ python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights sea
 import pathlib
 
 import jax
-from absl import flags, logging
+from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -19,17 +19,16 @@ from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import reporting, trained, workdir
 
 _CONFIG = command.define_config(required=False)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its averaged weights are evaluated.")
-_WEIGHTS = flags.DEFINE_string(
+_WORKDIR = command.define_path("workdir", "Folder of a run; its averaged weights are evaluated.")
+_WEIGHTS = command.define_path(
     "weights",
-    None,
     "A .pth, .pth.tar or .safetensors file with the official names, or weights of the package (camvid).",
 )
-_OUT = flags.DEFINE_string(
-    "out", None, "Folder for the results (default: the workdir, or the folder of the weights)."
+_OUT = command.define_path(
+    "out", "Folder for the results (default: the workdir, or the folder of the weights)."
 )
-_SHOW_DIR = flags.DEFINE_string(
-    "show-dir", None, "Folder for pictures of every validation image with its labels and predictions."
+_SHOW_DIR = command.define_path(
+    "show-dir", "Folder for pictures of every validation image with its labels and predictions."
 )
 
 

@@ -23,7 +23,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     """
     # The first explanation that applies. Otherwise absl's own text, or the error prefixed with the flag --config.
     return (
-        _raised_by_recipe(error)
+        _user_error(error)
         or _unreadable_file(error)
         or _unknown_key(error, arguments)
         or _wrong_value(error)
@@ -39,10 +39,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(text).split())
 
 
-def _raised_by_recipe(error: BaseException | None) -> str:
+def _user_error(error: BaseException | None) -> str:
     """Returns the message of the innermost UserError that led to `error`, or "" if there is none.
 
-    ml_collections raises its own error, whose text contains the whole traceback of the UserError.
+    Recipes and parsers of flags raise them. absl and ml_collections raise their own error instead; that of
+    ml_collections contains the whole traceback of the UserError.
     """
     message = ""
     while error is not None:

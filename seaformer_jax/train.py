@@ -5,14 +5,14 @@ python -m seaformer_jax.train --config configs/imagenet.py:tiny --workdir runs/t
 
 import pathlib
 
-from absl import flags, logging
+from absl import logging
 
 from seaformer_jax import command, mesh, tasks
 from seaformer_jax.training import checkpoint, lock, loop, reporting, stop, workdir
 
 _CONFIG = command.define_config()
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run, for its checkpoints, metrics and config.", required=True
+_WORKDIR = command.define_path(
+    "workdir", "Folder of the run, for its checkpoints, metrics and config.", required=True
 )
 
 

@@ -16,9 +16,8 @@ from convert.export import report as export_report
 from seaformer_jax import command
 from seaformer_jax.errors import UserError
 
-_WEIGHTS = flags.DEFINE_string(
+_WEIGHTS = command.define_path(
     "weights",
-    None,
     "File of weights with the official names, e.g. of convert.to_torch: .pth, .pth.tar, .pt or .safetensors.",
     required=True,
 )
@@ -33,24 +32,22 @@ _OUTPUT = flags.DEFINE_string(
     "Segmentation: logits8 (at 1/8, the default), logits (full size) or labels (full-size class map). "
     "Classification: logits.",
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to create: the bundle.", required=True)
+_OUT = command.define_path("out", "Folder to create: the bundle.", required=True)
 _NORMALIZE = flags.DEFINE_bool(
     "normalize",
     True,
     "Normalise in the model, which then takes images in [0, 1]; if off, the caller normalises.",
 )
-_IMAGES = flags.DEFINE_string(
-    "images", "", "Folder of images for the comparison, in addition to seeded ones."
-)
-_CALIBRATION = flags.DEFINE_string("calibration", "", "Folder of images to calibrate int8 on.")
-_VALIDATION = flags.DEFINE_string(
-    "validation", "", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
+_IMAGES = command.define_path("images", "Folder of images for the comparison, in addition to seeded ones.")
+_CALIBRATION = command.define_path("calibration", "Folder of images to calibrate int8 on.")
+_VALIDATION = command.define_path(
+    "validation", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
 )
 _MAX_DROP = flags.DEFINE_float(
     "max-drop", 1.0, "Percentage points of accuracy or mIoU that int8 may lose on --validation."
 )
-_CLASS_NAMES = flags.DEFINE_string(
-    "class-names", "", "File with one class name per line; replaces the names of the checkpoint."
+_CLASS_NAMES = command.define_path(
+    "class-names", "File with one class name per line; replaces the names of the checkpoint."
 )
 _MEAN = flags.DEFINE_list("mean", [], "Three numbers, for images in [0, 1]; replace the checkpoint's.")
 _STD = flags.DEFINE_list("std", [], "Three numbers, for images in [0, 1]; replace the checkpoint's.")
@@ -74,11 +71,11 @@ def _request() -> exporter.Request:
         precision=_PRECISION.value,
         output=_OUTPUT.value,
         inside=_NORMALIZE.value,
-        images=_IMAGES.value,
-        calibration=_CALIBRATION.value,
-        validation=_VALIDATION.value,
+        images=_IMAGES.value or "",
+        calibration=_CALIBRATION.value or "",
+        validation=_VALIDATION.value or "",
         max_drop=_MAX_DROP.value,
-        class_names=_names(_CLASS_NAMES.value),
+        class_names=_names(_CLASS_NAMES.value or ""),
         mean=_numbers("mean", _MEAN.value),
         std=_numbers("std", _STD.value),
     )

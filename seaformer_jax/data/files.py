@@ -1,8 +1,9 @@
 """Finds the folders and image files of a data set; errors say what was found and what was expected."""
 
+import glob
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from seaformer_jax import errors
 from seaformer_jax.data import images
@@ -47,16 +48,86 @@ def subfolder(folder: pathlib.Path, name: str, keys: str) -> pathlib.Path:
 def image_files(folder: pathlib.Path, name: str = "") -> list[str]:
     """Returns the paths, relative to `folder`, of the images below `folder/name`.
 
-    The order is that of torchvision: by folder, then by file name.
+    The order is that of torchvision: by folder, then by file name. Links are followed, as in `_walk`.
     """
     found = []
-    for directory, _, names in sorted(os.walk(folder / name, followlinks=True)):
+    for directory, names in sorted(_walk(os.fspath(folder / name))):
         relative = os.path.relpath(directory, folder)
         prefix = "" if relative == os.curdir else relative
-        found += [
-            os.path.join(prefix, n) for n in sorted(names) if n.lower().endswith(images.IMAGE_EXTENSIONS)
-        ]
+        found += [os.path.join(prefix, n) for n in sorted(names) if _is_image(n)]
     return found
+
+
+def matching_images(pattern: str) -> list[pathlib.Path]:
+    """Returns the images that match `pattern`, in alphabetical order.
+
+    Hidden files and folders match only if the pattern names them.
+
+    Args:
+        pattern: An image, a folder, which includes its subfolders, or a glob pattern. Leading folders that exist are
+            taken literally, so that `photos [2024]/*.jpg` finds the images of that folder.
+    """
+    path = pathlib.Path(pattern)
+    if os.path.exists(path):
+        found = _expand(pattern, ("**",)) if path.is_dir() else {pattern}
+    else:
+        start = next(parent for parent in path.parents if os.path.isdir(parent))
+        found = _expand(os.fspath(start), path.relative_to(start).parts)
+    return [pathlib.Path(file) for file in sorted(found) if _is_image(file) and not os.path.isdir(file)]
+
+
+def _expand(start: str, parts: tuple[str, ...]) -> set[str]:
+    """Returns the paths below the folder `start` that match a pattern, as `glob.glob` does, but without link loops.
+
+    Args:
+        start: Folder, taken literally.
+        parts: The names and patterns between the slashes; "**" stands for any folders.
+    """
+    if "**" not in parts:
+        return set(glob.glob(os.path.join(glob.escape(start), *parts)))
+    position = parts.index("**")
+    tops = [top for top in _expand(start, parts[:position]) if os.path.isdir(top)]
+    folders = [
+        folder for top in tops for folder, _ in _walk(top) if not _hidden(os.path.relpath(folder, top))
+    ]
+    return {path for folder in folders for path in _expand(folder, parts[position + 1 :] or ("*",))}
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in pathlib.Path(path).parts)
+
+
+def _walk(folder: str, above: tuple[pathlib.Path, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+    """Yields (folder, names of its files) for `folder` and every folder below it, also behind symbolic links.
+
+    A link to a folder that contains the link is not followed. Its images would be listed again and again, and a link
+    from the folder of one class to the folder of all classes would give its label to the images of the others.
+
+    Args:
+        folder: Where to start.
+        above: Real paths of the folders between the start and `folder`.
+    Raises:
+        UserError: A folder cannot be read.
+    """
+    real = pathlib.Path(folder).resolve()
+    if any(path.is_relative_to(real) for path in above):
+        return
+    names, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # Only links cost a request to the file system; a data set has a million files.
+                is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+                (folders if is_folder else names).append(entry.name)
+    except OSError as error:
+        raise errors.UserError(f"{folder}: cannot be read: {error.strerror}") from error
+    yield folder, names
+    for name in folders:
+        yield from _walk(os.path.join(folder, name), (*above, real))
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(images.IMAGE_EXTENSIONS)
 
 
 def listing(folder: pathlib.Path) -> str:

@@ -24,6 +24,7 @@ from tests.paths import REPOSITORY
 
 QUICKSTART = "--config=configs/quickstart.py"
 NANO = "--config.model.name=nano"  # Where the command comes as far as a model and its size does not matter.
+HOME = os.path.expanduser("~")
 PATCH = "smb1.layer1.conv.0.c.weight"
 
 
@@ -213,6 +214,29 @@ CASES = {
     "predict_no_images": predict(
         "--workdir={place}/run --images={place}/*.jpg --out={place}/out",
         "/*.jpg matches no image (.jpg, .jpeg",
+    ),
+    # Paths.
+    "train_in_an_empty_path": Case(
+        f"seaformer_jax.train {QUICKSTART} --workdir=", ("--workdir is empty", "expected a path")
+    ),
+    "evaluate_an_empty_path": evaluate("--workdir=", "--workdir is empty"),
+    "predict_an_empty_path": predict(
+        "--workdir={place}/run --out={place}/out --images=", "--images is empty"
+    ),
+    "to_torch_an_empty_path": to_torch("--workdir={place}/run --out=", "--out is empty"),
+    "from_torch_an_empty_path": from_torch(
+        f"--checkpoint= {QUICKSTART} --workdir=x", "--checkpoint is empty"
+    ),
+    "evaluate_at_home": evaluate("--workdir=~/no_such_run", f"--workdir {HOME}/no_such_run does not exist"),
+    "predict_at_home": predict(
+        "--workdir={place}/run --out={place}/out --images=~/no_such_image.jpg",
+        f"--images {HOME}/no_such_image.jpg matches no image",
+    ),
+    "to_torch_at_home": to_torch(
+        "--out=x.pth --workdir=~/no_such_run", f"--workdir {HOME}/no_such_run does not exist"
+    ),
+    "from_torch_at_home": from_torch(
+        f"{QUICKSTART} --workdir={{place}}/new --checkpoint=~/no_such_file.pth", f"{HOME}/no_such_file.pth"
     ),
     "to_torch_unknown_suffix": to_torch(
         "--workdir={place}/run --out=model.onnx", "'model.onnx'", ".pth, .pth.tar"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seaformer_jax import config, errors
-from seaformer_jax.data import labels, shapes
+from seaformer_jax.data import files, labels, shapes
 from seaformer_jax.data import sources as shared_sources
 from seaformer_jax.data.classification import sources
 from seaformer_jax.data.classification.tfds import TFDS
@@ -79,6 +79,48 @@ def test_image_folder_order(tmp_path):
     source = sources.ImageFolder(tmp_path, "train")
     assert source.labels.class_names == tuple(f"{k:02d}" for k in range(8))
     assert [(e["image"].mean(), e["label"]) for e in source] == [(i, i // 5) for i in range(40)]
+
+
+def test_links_are_followed_but_not_in_a_circle(tmp_path):
+    """A link to a folder above it neither repeats images nor gives them the label of the link's folder."""
+    for name in ("data/train/a/1.png", "data/train/b/2.png", "data/val/a/3.png", "elsewhere/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2)).save(tmp_path / name)
+    train = tmp_path / "data/train"
+    (train / "a/more").symlink_to(tmp_path / "elsewhere")
+    for name, target in {"a/here": "a", "a/up": ".", "a/top": "..", "b/up": "."}.items():
+        (train / name).symlink_to(train / target)
+    (train / "b/itself").symlink_to("itself")
+    (tmp_path / "elsewhere/back").symlink_to(train / "a")
+    source = sources.ImageFolder(tmp_path / "data", "train")
+    assert [os.path.basename(path) for path in files.image_files(train)] == ["1.png", "4.png", "2.png"]
+    assert [source[i]["label"] for i in range(len(source))] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos [1]", ["a [2].png", "deep/b.png", "deep/deeper/c.PNG"]),
+        ("photos [1]/*.png", ["a [2].png"]),
+        ("photos [1]/a [2].png", ["a [2].png"]),
+        ("photos [1]/**", ["a [2].png", "deep/b.png", "deep/deeper/c.PNG"]),
+        ("photos [1]/**/*.png", ["a [2].png", "deep/b.png"]),
+        ("photos [1]/d*/**/[bc].*", ["deep/b.png", "deep/deeper/c.PNG"]),
+        ("p*/.hidden/*", [".hidden/d.png"]),
+        ("photos [1]/none", []),
+        ("none/**/*.png", []),
+    ],
+)
+def test_patterns_of_images(tmp_path, pattern, expected):
+    """Brackets in the name of a folder are no pattern, and two link loops do not multiply images."""
+    for name in ("a [2].png", "deep/b.png", "deep/deeper/c.PNG", ".hidden/d.png", ".e.png", "f.txt"):
+        path = tmp_path / "photos [1]" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    for name in ("one", "two"):
+        (tmp_path / "photos [1]" / name).symlink_to(tmp_path / "photos [1]")
+    found = files.matching_images(str(tmp_path / pattern))
+    assert found == [tmp_path / "photos [1]" / name for name in expected]
 
 
 def test_image_folder_names_broken_files(folder):
