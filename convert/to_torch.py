@@ -1,6 +1,6 @@
 """Writes the weights of a run under the official PyTorch names.
 
-python -m convert.to_torch --workdir runs/tiny --out tiny.pth
+python -m convert.to_torch --workdir runs/tiny --out tiny.pth [--checkpoint=best] [--no-ema]
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ _OPTIONS = (
 )
 
 _WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)
+_CHOICE = command.ChoiceOfWeights()
 _OUT = command.define_path(
     "out",
     "File to write: .pth, .pth.tar, .pt or .safetensors. A .json that describes the weights is put beside it.",
@@ -45,7 +46,7 @@ def main() -> int:
     """Writes the weights and the JSON beside them, and prints the code that loads them."""
     workdir, out = command.existing("workdir", _WORKDIR.value), pathlib.Path(_OUT.value)
     card = files.beside(out, ".json")  # Before the run is loaded: a wrong suffix is refused at once.
-    run = trained.load(workdir)
+    run = trained.load(workdir, **_CHOICE.arguments())
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
     json_files.write(card, _describe(run, workdir))
     logging.info("%s and %s: %s, %s", out, card.name, run.config.model.name, _which(run))

@@ -6,6 +6,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -21,6 +22,9 @@ _INSTALLED = pathlib.Path(__file__).parents[
 ]  # The folder that holds the packages seaformer_jax and configs.
 # `configs/NAME.py`, alone or behind `--config=`; a variant may follow.
 _RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
+
+# `--no-NAME`; absl itself only knows `--noNAME`.
+_NEGATION = re.compile(r"^(--?)no-(?=\w)")
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -62,6 +66,32 @@ def define_path(name: str, help: str, required: bool = False) -> flags.FlagHolde
         required: Whether the flag has to be given.
     """
     return flags.DEFINE(_PathParser(name), name, None, help, required=required)
+
+
+class ChoiceOfWeights:
+    """Defines the flags `--checkpoint` and `--ema`, which choose among the weights of a run."""
+
+    def __init__(self):
+        self._checkpoint = flags.DEFINE_string(
+            "checkpoint",
+            None,
+            "Checkpoint of the run: last (the default), best (by the validation metric) or a step.",
+        )
+        self._ema = flags.DEFINE_bool(
+            "ema",
+            None,
+            "Averaged weights, or with --no-ema the last ones (default: eval.use_ema of the run).",
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the keyword arguments of `training.trained.load`."""
+        checkpoint = self._checkpoint.value
+        return {"checkpoint": "last" if checkpoint is None else checkpoint, "use_ema": self._ema.value}
+
+    def refuse(self) -> None:
+        """Raises UserError if one of the flags is given, because the weights are not those of a run."""
+        if self._checkpoint.value is not None or self._ema.value is not None:
+            raise UserError("--checkpoint and --ema choose among the weights of a --workdir; leave them out")
 
 
 class _PathParser(flags.ArgumentParser):
@@ -119,6 +149,7 @@ def output_folder(flag: str, path: str) -> pathlib.Path:
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     arguments = [_RECIPE.sub(_installed_recipe, argument) for argument in arguments]
+    arguments = [_NEGATION.sub(r"\1no", argument) for argument in arguments]
     try:
         rest = flags.FLAGS(arguments)
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:

@@ -1,6 +1,6 @@
 """Evaluates the weights of a run or of a checkpoint file and writes tables and pictures.
 
-python -m seaformer_jax.evaluate --workdir runs/tiny [--show-dir overlays]
+python -m seaformer_jax.evaluate --workdir runs/tiny [--checkpoint=best] [--no-ema] [--show-dir overlays]
 python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights seaformer_tiny.pth --out results
 """
 
@@ -19,7 +19,8 @@ from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import reporting, trained, workdir
 
 _CONFIG = command.define_config(required=False)
-_WORKDIR = command.define_path("workdir", "Folder of a run; its averaged weights are evaluated.")
+_WORKDIR = command.define_path("workdir", "Folder of a run.")
+_CHOICE = command.ChoiceOfWeights()
 _WEIGHTS = command.define_path(
     "weights",
     "A .pth, .pth.tar or .safetensors file with the official names, or weights of the package (camvid).",
@@ -39,6 +40,8 @@ def main() -> int:
         raise UserError("give either --workdir, or --weights with --config")
     if _WEIGHTS.value and not _CONFIG.value:
         raise UserError("--weights needs --config, which defines the model and the data")
+    if _WEIGHTS.value:
+        _CHOICE.refuse()
     config = _CONFIG.value or workdir.read(command.existing("workdir", _WORKDIR.value))[0]
     folder = command.output_folder(
         "out", _OUT.value or _WORKDIR.value or str(pathlib.Path(_WEIGHTS.value).parent)
@@ -72,7 +75,7 @@ def main() -> int:
 def _load(config: ConfigDict) -> trained.Trained:
     """Returns the model with the weights that the flags name."""
     if _WORKDIR.value:
-        return trained.load(command.existing("workdir", _WORKDIR.value), config)
+        return trained.load(command.existing("workdir", _WORKDIR.value), config, **_CHOICE.arguments())
     if _WEIGHTS.value in pretrained.list_weights():
         return trained.load_pretrained(_WEIGHTS.value, config)
     # Imported here, because only commands may import `convert`, and PyTorch may not be installed.

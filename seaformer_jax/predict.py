@@ -1,6 +1,6 @@
 """Runs a trained model on images and writes its predictions.
 
-python -m seaformer_jax.predict --workdir runs/tiny --images 'photos/*.jpg' --out predictions
+python -m seaformer_jax.predict --workdir runs/tiny --images 'photos/*.jpg' --out predictions [--checkpoint=best]
 python -m seaformer_jax.predict --weights camvid --images photo.jpg --out masks
 """
 
@@ -14,6 +14,7 @@ from seaformer_jax.models import pretrained
 from seaformer_jax.training import trained
 
 _WORKDIR = command.define_path("workdir", "Folder of a run.")
+_CHOICE = command.ChoiceOfWeights()
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, f"Weights that ship with the package: {', '.join(pretrained.list_weights())}."
 )
@@ -26,6 +27,8 @@ def main() -> int:
     """Predicts as the flags say; returns the exit status."""
     if bool(_WORKDIR.value) == bool(_WEIGHTS.value):
         raise UserError("give either --workdir, the folder of a run, or --weights, e.g. --weights camvid")
+    if _WEIGHTS.value:
+        _CHOICE.refuse()
     paths = files.matching_images(_IMAGES.value)
     if not paths:
         raise UserError(f"--images {_IMAGES.value} matches no image ({', '.join(IMAGE_EXTENSIONS)})")
@@ -33,7 +36,7 @@ def main() -> int:
     config, _, task, model, _ = (
         trained.load_pretrained(_WEIGHTS.value)
         if _WEIGHTS.value
-        else trained.load(command.existing("workdir", _WORKDIR.value))
+        else trained.load(command.existing("workdir", _WORKDIR.value), **_CHOICE.arguments())
     )
     command.setup_jax(config)
     task.predict(model, paths, out, _HEATMAP.value)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
+from seaformer_jax.training import checkpoint_choice
 from seaformer_jax.training.checkpoint_files import (
     Damaged,
     Unavailable,
@@ -192,27 +193,38 @@ def had_checkpoints(workdir: pathlib.Path) -> bool:
     return (workdir / _NOTE).exists()
 
 
-def load_weights(workdir: pathlib.Path, use_ema: bool = True) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """Returns (step, params, batch_stats) of the newest checkpoint in `workdir`, as NumPy arrays.
+def load_weights(
+    workdir: pathlib.Path, use_ema: bool = True, which: str = "last", best_metric: str = ""
+) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Returns (step, params, batch_stats) of a checkpoint in `workdir`, as NumPy arrays.
 
     Args:
         workdir: Work directory of a training run or of `convert.from_torch`.
         use_ema: Whether to return the averaged weights, if the run has them.
+        which: "last", "best" or a step; see `checkpoint_choice.choose`.
+        best_metric: Key of the metrics that decides which checkpoint is the best.
     Raises:
-        UserError: There is no checkpoint, or none that can be read.
+        UserError: There is no such checkpoint, or it cannot be read.
     """
     folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
     if not steps:
         raise UserError(
             f"no checkpoint in {folder}; train first, or convert one with `python -m convert.from_torch`"
         )
-    for step in reversed(steps):
+    steps = checkpoint_choice.choose(folder, steps, which, best_metric)
+    for step in steps:
         try:
             state = read_weights(folder / str(step), use_ema)
         except Unavailable as error:
             raise _not_now(folder / str(step), error) from error
         except Damaged as error:
-            logging.warning("checkpoint %d is damaged (%s): using the one before it", step, error)
+            logging.warning("checkpoint %d is damaged (%s): it is not used", step, error)
         else:
             return step, state["params"], state["batch_stats"]
-    raise UserError(f"all checkpoints in {folder} are damaged (steps {', '.join(map(str, steps))})")
+    damaged = (
+        f"all checkpoints in {folder} are" if which == "last" else f"checkpoint {steps[0]} in {folder} is"
+    )
+    raise UserError(
+        f"{damaged} damaged (steps {', '.join(map(str, steps))}); restore a copy, or choose another --checkpoint of "
+        f"the steps {', '.join(map(str, saved_steps(workdir)))}"
+    )

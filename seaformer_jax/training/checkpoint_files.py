@@ -76,6 +76,16 @@ def read_json(folder: pathlib.Path, name: str) -> Any:
     return _attempt(lambda: json.loads((folder / name / "metadata").read_text()))
 
 
+def read_metrics(folder: pathlib.Path) -> dict[str, float]:
+    """Returns the validation metrics of the checkpoint `folder`; {} if it was saved without an evaluation.
+
+    Raises:
+        Damaged, Unavailable: They cannot be read.
+    """
+    path = folder / "metrics" / "metrics"
+    return _attempt(lambda: dict(json.loads(path.read_text()))) if path.exists() else {}
+
+
 def read_weights(folder: pathlib.Path, use_ema: bool) -> Tree:
     """Returns `params` and `batch_stats` of the checkpoint `folder`, averaged if `use_ema` and if there are averages.
 

@@ -14,7 +14,8 @@ from seaformer_jax import tasks
 from seaformer_jax.errors import UserError
 from seaformer_jax.models import pretrained
 from seaformer_jax.models.variables import split_model, update_model
-from seaformer_jax.training import checkpoint, workdir
+from seaformer_jax.training import checkpoint as checkpoints
+from seaformer_jax.training import workdir
 from seaformer_jax.types import Tree
 
 
@@ -36,20 +37,35 @@ class Trained(NamedTuple):
     step: int
 
 
-def load(folder: pathlib.Path, config: ConfigDict | None = None) -> Trained:
-    """Returns the model of the run in `folder` with the weights of its newest checkpoint.
+def load(
+    folder: pathlib.Path,
+    config: ConfigDict | None = None,
+    checkpoint: str = "last",
+    use_ema: bool | None = None,
+) -> Trained:
+    """Returns the model of the run in `folder` with the weights of one of its checkpoints.
 
     Args:
         folder: Work directory of a training run or of `convert.from_torch`.
         config: Replaces the run's own config, e.g. to use other data. Its `eval.use_ema` chooses between the
             averaged and the last weights.
+        checkpoint: "last", "best" (by the task's `best_metric`) or a step.
+        use_ema: Replaces `eval.use_ema` of the config.
     Raises:
-        UserError: `folder` is not a workdir or has no checkpoint, or the config describes another model.
+        UserError: `folder` is not a workdir or has no such checkpoint, the config describes another model, or
+            `use_ema` asks for averaged weights and the run has none.
     """
     recorded, class_names = workdir.read(folder)
     config = config or recorded
+    if use_ema and not recorded.optim.ema_decay:
+        raise UserError(f"{folder} has no averaged weights: optim.ema_decay was 0; leave --ema out")
+    if use_ema is not None:
+        config = config.copy_and_resolve_references()
+        config.eval.use_ema = use_ema
     task = tasks.create(config, class_names)
-    step, params, batch_stats = checkpoint.load_weights(folder, config.eval.use_ema)
+    step, params, batch_stats = checkpoints.load_weights(
+        folder, config.eval.use_ema, checkpoint, task.best_metric
+    )
     model = task.create_model()
     # A given config may describe another model than the one that was trained.
     if _shapes(params) != _shapes(split_model(model)[0]):

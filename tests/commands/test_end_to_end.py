@@ -140,7 +140,8 @@ def test_train_evaluate_predict_to_pytorch_and_back(size, run, tmp_path, compile
     assert [pathlib.Path(row["image"]).name for row in rows] == ["0.png", "1.png", "2.png"]
     assert images.decode(tmp_path / "predicted/contact_sheet.png", "sheet").ndim == 3
 
-    run("convert.to_torch", f"--workdir={run_folder}", f"--out={weights}")
+    run("seaformer_jax.evaluate", f"--workdir={run_folder}", "--checkpoint=best", "--no-ema")
+    run("convert.to_torch", f"--workdir={run_folder}", f"--out={weights}", "--checkpoint=3")
     logits = check_against_pytorch(trained.load(run_folder), weights, photos)
     names, top = trained.load(run_folder).class_names, [row["top"][0] for row in rows]
     assert [answer["label"] for answer in top] == [names[index] for index in logits.argmax(1)]

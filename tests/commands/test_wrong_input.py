@@ -215,6 +215,28 @@ CASES = {
         "--workdir={place}/run --images={place}/*.jpg --out={place}/out",
         "/*.jpg matches no image (.jpg, .jpeg",
     ),
+    "evaluate_no_such_checkpoint": evaluate(
+        "--workdir={place}/trained --checkpoint=6",
+        "--checkpoint is '6'; expected last, best or a step in",
+        ": 5",
+    ),
+    "predict_no_such_checkpoint": predict(
+        "--workdir={place}/trained --checkpoint=newest --images={place}/val --out={place}/out",
+        "--checkpoint is 'newest'; expected last, best or a step in",
+    ),
+    "to_torch_no_such_checkpoint": to_torch(
+        "--workdir={place}/trained --checkpoint=best --out={place}/x.pth",
+        "was evaluated, so none is the best",
+        ": 5",
+    ),
+    "evaluate_choice_without_a_run": evaluate(
+        f"{QUICKSTART} --weights={{place}}/two.safetensors --no-ema",
+        "choose among the weights of a --workdir",
+    ),
+    "predict_choice_without_a_run": predict(
+        "--weights=camvid --checkpoint=best --images={place}/val --out={place}/out",
+        "choose among the weights of a --workdir",
+    ),
     # Paths.
     "train_in_an_empty_path": Case(
         f"seaformer_jax.train {QUICKSTART} --workdir=", ("--workdir is empty", "expected a path")

@@ -112,6 +112,15 @@ def test_to_torch_writes_the_last_weights_where_the_run_is_evaluated_with_them(r
     assert json.loads((tmp_path / "m.json").read_text())["weights"] == "last weights of step 7"
 
 
+@pytest.mark.parametrize(("option", "folder", "seed"), [("--no-ema", "averaged", 1), ("--ema", "last", 2)])
+def test_to_torch_writes_the_weights_that_are_asked_for(runs, tmp_path, option, folder, seed):
+    out = tmp_path / "m.safetensors"
+    run("convert.to_torch", f"--workdir={runs / folder}", f"--out={out}", option)
+    assert_same_weights(safetensors.numpy.load_file(out), random_weights(seed))
+    weights = {1: "last", 2: "averaged"}[seed]
+    assert json.loads((tmp_path / "m.json").read_text())["weights"] == f"{weights} weights of step 7"
+
+
 # convert.from_torch
 
 
@@ -225,3 +234,12 @@ def test_run_is_not_loaded_with_the_config_of_another_model(runs):
         UserError, match=r"averaged are not those of a seaformer_small with 8 classes; use the config"
     ):
         trained.load(runs / "averaged", quickstart.get_config("small"))
+
+
+def test_averaged_weights_that_a_run_does_not_have(tmp_path):
+    config = quickstart.get_config()
+    config.optim.ema_decay = 0.0
+    save_run(tmp_path, config, random_weights(1), None, step=7)
+    with pytest.raises(UserError, match=r"has no averaged weights: optim\.ema_decay was 0; leave --ema out"):
+        trained.load(tmp_path, use_ema=True)
+    assert trained.load(tmp_path, use_ema=False).step == 7

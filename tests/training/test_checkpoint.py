@@ -180,6 +180,51 @@ def test_without_averages_the_weights_are_read(opened, tmp_path):
     assert small.equal(checkpoint.load_weights(tmp_path), (2, at(2).params, at(2).batch_stats))
 
 
+@pytest.fixture
+def scored(opened, tmp_path):
+    """A workdir with the checkpoints 1 to 5; 2 has the best score, 4 an equal one, 5 was not evaluated."""
+    checkpoints = opened(keep=5)
+    for step, score in enumerate((0.1, 0.9, 0.3, 0.9, None), 1):
+        metrics = None if score is None else {"top1": score, "loss": -float(step)}
+        checkpoints.save(at(step), step, {}, metrics)
+        checkpoints.wait()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("which", "metric", "step"),
+    [("last", "top1", 5), ("best", "top1", 4), ("best", "loss", 1), ("3", "top1", 3)],
+)
+def test_weights_of_a_chosen_checkpoint(scored, which, metric, step):
+    found = checkpoint.load_weights(scored, use_ema=False, which=which, best_metric=metric)
+    assert small.equal(found, (step, at(step).params, at(step).batch_stats))
+
+
+@pytest.mark.parametrize("which", ["newest", "6", "-1", ""])
+def test_a_checkpoint_that_is_not_there(scored, which):
+    with pytest.raises(UserError, match=rf"'{which}'; expected last, best or a step in .*: 1, 2, 3, 4, 5$"):
+        checkpoint.load_weights(scored, which=which)
+
+
+def test_only_the_last_checkpoint_has_a_substitute(scored):
+    for step in (4, 5):
+        empty_files(scored / f"checkpoints/{step}")
+    assert checkpoint.load_weights(scored)[0] == 3
+    for which, step in {"best": 4, "5": 5}.items():
+        with pytest.raises(
+            UserError, match=rf"checkpoint {step} in .* is damaged .* of the steps 1, 2, 3, 4, 5$"
+        ):
+            checkpoint.load_weights(scored, which=which, best_metric="top1")
+
+
+def test_no_checkpoint_is_known_to_be_the_best(scored):
+    with pytest.raises(UserError, match=r"no checkpoint in .* was evaluated, .*: 1, 2, 3, 4, 5$"):
+        checkpoint.load_weights(scored, which="best", best_metric="mIoU")
+    (scored / "checkpoints/2/metrics/metrics").write_text("[1")
+    with pytest.raises(UserError, match=r"the metrics of .*/2 cannot be read \(JSONDecodeError"):
+        checkpoint.load_weights(scored, which="best", best_metric="top1")
+
+
 def test_weights_that_cannot_be_read_are_an_error(opened, tmp_path):
     with pytest.raises(UserError, match="no checkpoint in"):
         checkpoint.load_weights(tmp_path)
