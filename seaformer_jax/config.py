@@ -5,13 +5,11 @@ A recipe in `configs/` starts from `default()` or `segmentation()` and sets only
 `--config.optim.lr=0.01`. An unknown key is an error, never silently ignored.
 """
 
-import pathlib
 from collections.abc import Iterable
 from typing import Any
 
 import ml_collections
 
-from seaformer_jax import json_files
 from seaformer_jax.errors import UserError, suggest
 
 ConfigDict = ml_collections.ConfigDict
@@ -23,7 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def for_task_type(name: str) -> ConfigDict:
     """Returns the default config of the task type `name`, "classification" or "segmentation"."""
-    return {"classification": default, "segmentation": segmentation}[name]()
+    return TASK_TYPES[name]()
 
 
 def default() -> ConfigDict:
@@ -276,11 +274,4 @@ def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
     return variant
 
 
-def save(config: ConfigDict, path: pathlib.Path) -> None:
-    """Writes the config to the file `path` as JSON; `load` reads it back."""
-    json_files.write(path, config.to_dict())
-
-
-def load(path: pathlib.Path) -> ConfigDict:
-    """Returns the config that `save` wrote to the file `path`, with tuples in place of JSON's lists."""
-    return ConfigDict(json_files.read(path))
+TASK_TYPES = {"classification": default, "segmentation": segmentation}

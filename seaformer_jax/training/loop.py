@@ -72,6 +72,8 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         return {}
     if saved >= 0:
         logging.info("resuming at step %d of %d", start, config.total_steps)
+    # A damaged metrics.jsonl is an error before anything is compiled.
+    reporter = reporting.Reporter(workdir, start)
 
     # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
     #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole position.
@@ -81,9 +83,8 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
     update = _compile(config, task, model, optimizer, state, mesh)
 
-    # 6. Reports, evaluation and stop signals. The clock goes on from the checkpoint, so that its sums are those of
-    #    the whole run.
-    reporter = reporting.Reporter(workdir, start)
+    # 6. Clock, evaluation and stop signals. The clock goes on from the checkpoint, so that its sums are those of the
+    #    whole run.
     clock = reporting.Clock(saved_clock)
     window = reporting.Window(config.total_steps, config.batch_size, start, clock)
     evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh)

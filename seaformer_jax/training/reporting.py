@@ -16,6 +16,8 @@ from seaformer_jax.types import Tree
 
 _WORDS = {"loss": "loss", "grad_norm": "gradient"}  # Metric -> its name in error messages.
 
+_MOVE = "correct it or move it away, then run the same command again"
+
 
 class Reporter:
     """Writes the scalars of a run into its workdir; only the first process writes.
@@ -23,7 +25,9 @@ class Reporter:
     Args:
         workdir: Work directory of the run.
         start_step: Step at which the run starts or resumes. Rows of later steps, which a killed run left behind, are
-            dropped, and so are incomplete rows.
+            dropped, and so is an incomplete last row.
+    Raises:
+        UserError: metrics.jsonl is damaged; it is not changed.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
@@ -33,8 +37,8 @@ class Reporter:
         import tensorboardX  # Here, because it imports PyTorch if installed: a second for every command.
 
         path = workdir / "metrics.jsonl"
-        rows = path.read_text().splitlines() if path.exists() else []
-        path.write_text("".join(f"{row}\n" for row in rows if _step(row) <= start_step))
+        rows = _rows_until(start_step, path) if path.exists() else []
+        path.write_text("".join(f"{row}\n" for row in rows))
         self._file = path.open("a", buffering=1)  # Line by line, so that a killed run leaves all its rows.
         # TensorBoard hides the events from `purge_step` on that are already in the files.
         self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
@@ -54,12 +58,33 @@ class Reporter:
             self._events.close()
 
 
-def _step(row: str) -> float:
-    """Returns the step of a row of metrics.jsonl; infinity for an incomplete row, which is later than every step."""
+def _rows_until(step: int, path: pathlib.Path) -> list[str]:
+    """Returns the rows of metrics.jsonl up to `step`, without a last row that is incomplete."""
     try:
-        return json.loads(row)["step"]
-    except json.JSONDecodeError:  # The row was cut off when the machine went down or the disk was full.
-        return math.inf
+        rows = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); {_MOVE}") from error
+    kept = []
+    for number, row in enumerate(rows, 1):
+        found = _step(row)
+        if found is None and number < len(rows):
+            raise UserError(
+                f"{path} is damaged: line {number} is {row[:40]!r}, expected a step with metrics; {_MOVE}"
+            )
+        # A last row that is no row was cut off when the machine went down or the disk was full.
+        if found is not None and found <= step:
+            kept.append(row)
+    return kept
+
+
+def _step(row: str) -> int | None:
+    """Returns the step of a row of metrics.jsonl; None if it is not a row."""
+    try:
+        content = json.loads(row)
+    except json.JSONDecodeError:
+        return None
+    step = content.get("step") if isinstance(content, dict) else None
+    return step if isinstance(step, int) else None
 
 
 class Clock:

@@ -15,7 +15,7 @@ from configs import quickstart
 from convert import weights
 from convert.checkpoints import files
 from seaformer_jax import config as configs
-from seaformer_jax import config_check, create_model
+from seaformer_jax import config_check, config_file, create_model
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, workdir
 from seaformer_jax.training.state import TrainState
@@ -237,6 +237,24 @@ CASES = {
         "--weights=camvid --checkpoint=best --images={place}/val --out={place}/out",
         "choose among the weights of a --workdir",
     ),
+    # Damaged files of a run; more of them are in tests/training/test_workdir.py.
+    "train_damaged_config": Case(
+        f"seaformer_jax.train {QUICKSTART} --workdir={{place}}/bad_config",
+        ("config.json is damaged: batch_size",),
+    ),
+    "evaluate_damaged_config": evaluate("--workdir={place}/bad_config", "config.json is damaged: batch_size"),
+    "predict_damaged_labels": predict(
+        "--workdir={place}/bad_labels --images={place}/val --out={place}/out",
+        "labels.json is damaged: Expecting",
+    ),
+    "to_torch_damaged_config": to_torch(
+        "--workdir={place}/bad_config --out={place}/x.pth",
+        "config.json is damaged: batch_size is 0; expected",
+    ),
+    "train_damaged_metrics": Case(
+        "seaformer_jax.train --config=tests/training/nano.py --workdir={place}/bad_metrics",
+        ("metrics.jsonl is damaged: line 1 is '[1]', expected a step", "move it away"),
+    ),
     # Paths.
     "train_in_an_empty_path": Case(
         f"seaformer_jax.train {QUICKSTART} --workdir=", ("--workdir is empty", "expected a path")
@@ -302,6 +320,7 @@ def place(tmp_path_factory) -> pathlib.Path:
     for name in ("run", "trained"):
         workdir.prepare_workdir(place / name, quickstart.get_config(), ("a", "b"))
     (place / "trained/checkpoints/5").mkdir(parents=True)
+    damage(place)
 
     two = weights.to_torch(create_model("seaformer_tiny", num_classes=2))
     other = weights.to_torch(create_model("seaformer_tiny", num_classes=8))
@@ -311,6 +330,19 @@ def place(tmp_path_factory) -> pathlib.Path:
     for name, state_dict in found.items():
         files.write_state_dict(place / f"{name}.safetensors", state_dict)
     return place
+
+
+def damage(place: pathlib.Path) -> None:
+    """Writes runs of which one file is damaged."""
+    for name in ("bad_config", "bad_labels"):
+        workdir.prepare_workdir(place / name, quickstart.get_config(), ("a", "b"))
+        (place / name / "checkpoints/5").mkdir(parents=True)
+    config = quickstart.get_config()
+    config.batch_size = 0
+    config_file.save(config, place / "bad_config/config.json")
+    (place / "bad_labels/labels.json").write_text("")
+    (place / "bad_metrics").mkdir()
+    (place / "bad_metrics/metrics.jsonl").write_text("[1]\n[2]\n")
 
 
 def run(case: Case, place: pathlib.Path, cache: str) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from seaformer_jax import config as configs
-from seaformer_jax import tasks
+from seaformer_jax import config_file, tasks
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import checkpoint, loop, trained, workdir
@@ -86,7 +85,7 @@ def test_the_student_learns_and_the_checkpoint_has_nothing_else(runs):
 def test_another_teacher_is_refused(runs):
     task, whole, _ = runs
     changed = distilled.make_config(task.task_type)
-    changed.update(configs.load(whole / "config.json"))
+    changed.update(config_file.load(whole / "config.json"))
     changed.teacher.sha256 = ""
     other = tasks.create(changed).with_teacher(distilled.teacher(task.task_type, seed=10))
     with pytest.raises(UserError, match=r"teacher\.sha256 was '[0-9a-f]{64}', now '[0-9a-f]{64}'"):

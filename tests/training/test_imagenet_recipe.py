@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import imagenet
-from seaformer_jax import config, errors
+from seaformer_jax import config_file, errors
 from seaformer_jax.training import optim
 
 RECIPE = pathlib.Path(imagenet.__file__)
@@ -128,8 +128,8 @@ def test_the_learning_rate_of_an_epoch(variant, epoch, lr):
 
 def test_the_record_survives_a_file(tmp_path):
     c = imagenet.get_config("small")
-    config.save(c, tmp_path / "config.json")
-    assert config.load(tmp_path / "config.json").to_dict() == c.to_dict()
+    config_file.save(c, tmp_path / "config.json")
+    assert config_file.load(tmp_path / "config.json").to_dict() == c.to_dict()
 
 
 @pytest.mark.parametrize(("variant", "hint"), [("tine", " Did you mean 'tiny'?"), ("xl,sgd", ""), ("", "")])

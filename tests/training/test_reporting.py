@@ -77,6 +77,31 @@ def test_a_torn_row_is_dropped(tmp_path):
     assert read_steps(tmp_path) == [10, 20]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"step": 10}\n{"step": \n{"step": 20}\n',
+        b'[1, 2]\n{"step": 20}\n',
+        b'{"loss": 1}\n{"step": 20}\n',
+        b'{"step": "10"}\n{"step": 20}\n',
+        b"\xff\xfe\n",
+    ],
+)
+def test_damaged_metrics_are_an_error_and_stay(tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl (is damaged: line [12] is|cannot be read) .*move it away"
+    ):
+        reporting.Reporter(tmp_path, 20)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
+
+
+def test_metrics_that_are_a_folder_are_an_error(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read .*Is a directory"):
+        reporting.Reporter(tmp_path, 20)
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock of hand-set time: `clock.pass_(seconds, purpose)`."""

@@ -4,7 +4,7 @@ import pytest
 
 from configs import ade20k, camvid, cityscapes, coco_stuff, pascal_context
 from seaformer_jax import config as configs
-from seaformer_jax import errors
+from seaformer_jax import config_file, errors
 from seaformer_jax.training import optim
 
 RECIPES = {
@@ -75,8 +75,8 @@ def test_without_position_embedding_no_table_is_looked_for():
 def test_the_record_survives_a_file(tmp_path, recipe):
     variant = {"cityscapes": "tiny_1024x512", "pascal_context": "tiny_59"}.get(recipe, "tiny")
     c = RECIPES[recipe].get_config(variant)
-    configs.save(c, tmp_path / "config.json")
-    assert configs.load(tmp_path / "config.json").to_dict() == c.to_dict()
+    config_file.save(c, tmp_path / "config.json")
+    assert config_file.load(tmp_path / "config.json").to_dict() == c.to_dict()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -1,6 +1,8 @@
 """The workdir belongs to one run."""
 
+import functools
 import json
+import operator
 
 import jax
 import pytest
@@ -85,3 +87,81 @@ def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write to --workdir"):
         workdir.prepare_workdir(tmp_path / "file/run", changed(), NAMES)
+
+
+def without(name: str) -> str:
+    """The config of `run` as JSON, without one key."""
+    record = changed().to_dict()
+    *sections, key = name.split(".")
+    del functools.reduce(operator.getitem, sections, record)[key]
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "optim.lr", "optim.schedule", "eval"])
+def test_a_key_that_is_missing_has_its_default(run, name):
+    (run / "config.json").write_text(without(name))
+    assert workdir.read(run)[0].to_dict() == changed().to_dict()
+    workdir.prepare_workdir(run, changed(), NAMES)  # The run can go on.
+
+
+def with_value(name: str, value) -> str:
+    return json.dumps(changed(**{name: value}).to_dict())
+
+
+DAMAGE = {
+    "empty": ("", "Expecting value"),
+    "broken": ('{"seed": 0', "Expecting ',' delimiter"),
+    "not_utf8": (b"\xff\xfe", "can't decode"),
+    "number": ("3", "found 3, expected an? "),
+}
+CONFIG_DAMAGE = DAMAGE | {
+    "list": ("[1, 2]", r"found \(1, 2\), expected an object"),
+    "no_task": (without("task.name"), "task.name is ''; expected one of classification"),
+    "unknown_task": (with_value("task__name", "sorting"), "task.name is 'sorting'; expected one of"),
+    "no_section": (without("optim")[:-1] + ', "optim": 3}', "optim is 3; expected a section"),
+    "wrong_type": (without("seed")[:-1] + ', "seed": "x"}', "seed is 'x'; expected a value of type int"),
+    "none": (without("seed")[:-1] + ', "seed": null}', "seed is None; expected a value of type int"),
+    "out_of_range": (with_value("batch_size", -1), "batch_size is -1; expected at least 1"),
+    "wrong_numbers": (with_value("data__std", ("a", "b", "c")), "not supported between"),
+}
+LABELS_DAMAGE = DAMAGE | {
+    "object": ('{"0": "left"}', "expected a list of class names"),
+    "no_names": ("[]", r"found \[\], expected a list of class names"),
+    "numbers": ("[1, 2]", r"found \[1, 2\], expected a list of class names"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_DAMAGE)
+def test_a_damaged_config_is_an_error(run, name):
+    content, says = CONFIG_DAMAGE[name]
+    write(run / "config.json", content)
+    with pytest.raises(
+        UserError, match=rf"config\.json is damaged: .*{says}.*; correct it, or restore a copy"
+    ):
+        workdir.read(run)
+    with pytest.raises(UserError, match=rf"config\.json is damaged: .*{says}"):
+        workdir.prepare_workdir(run, changed(), NAMES)
+
+
+@pytest.mark.parametrize("name", LABELS_DAMAGE)
+def test_damaged_labels_are_an_error(run, name):
+    content, says = LABELS_DAMAGE[name]
+    write(run / "labels.json", content)
+    with pytest.raises(
+        UserError, match=rf"labels\.json is damaged: .*{says}.*; correct it, or restore a copy"
+    ):
+        workdir.read(run)
+
+
+def write(path, content: str | bytes) -> None:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize("name", ["config.json", "labels.json"])
+def test_a_folder_in_place_of_a_file_is_an_error(run, name):
+    (run / name).unlink()
+    (run / name).mkdir()
+    with pytest.raises(UserError, match=rf"{name} cannot be read: Is a directory"):
+        workdir.read(run)
+    with pytest.raises(UserError, match="Is a directory"):
+        workdir.prepare_workdir(run, changed(), NAMES)
