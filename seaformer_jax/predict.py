@@ -39,8 +39,9 @@ def main() -> int:
         else trained.load(command.existing("workdir", _WORKDIR.value), **_CHOICE.arguments())
     )
     command.setup_jax(config)
-    task.predict(model, paths, out, _HEATMAP.value)
-    logging.info("%d images, predictions in %s", len(paths), out)
+    count = task.predict(model, paths, out, _HEATMAP.value)
+    skipped = f" ({len(paths) - count} skipped)" if count < len(paths) else ""
+    logging.info("%d images%s, predictions in %s", count, skipped, out)
     return 0
 
 

@@ -3,9 +3,10 @@
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from absl import logging
 from PIL import Image, UnidentifiedImageError
 
 from seaformer_jax import errors
@@ -58,6 +59,25 @@ def decode_pillow(data: bytes | str | os.PathLike, name: str) -> Image.Image:
         Exception
     ) as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, IndexError and more.
         raise errors.CorruptImageError(f"{name}: {error or type(error).__name__}") from error
+
+
+def readable(paths: Iterable[os.PathLike]) -> Iterator[tuple[os.PathLike, np.ndarray]]:
+    """Yields (path, image of `decode`) for every file that can be read; the others are logged.
+
+    Raises:
+        UserError: After the last file, if none of them can be read.
+    """
+    count = 0
+    for path in paths:
+        try:
+            image = decode(path, str(path))
+        except errors.UserError as error:
+            logging.warning("skipped: %s", error)
+            continue
+        count += 1
+        yield path, image
+    if not count:
+        raise errors.UserError("none of the images can be read; see the log")
 
 
 def _read(path: str | os.PathLike, name: str) -> bytes:

@@ -1,5 +1,6 @@
 """Predicts labels with probabilities for image files."""
 
+import itertools
 import json
 import pathlib
 from collections.abc import Callable, Sequence
@@ -23,8 +24,10 @@ def classify(
     transform: Callable[[dict], dict],
     normalize: Callable[[jax.Array], jax.Array],
     class_names: Sequence[str],
-) -> None:
+) -> int:
     """Writes `predictions.jsonl` (the five most likely labels of every image) and `contact_sheet.png`.
+
+    Images that cannot be read are logged and left out.
 
     Args:
         model: Classifier.
@@ -33,17 +36,23 @@ def classify(
         transform: Evaluation transform of an element {"image": uint8 [H, W, 3], "label"}.
         normalize: Turns images uint8 [B, S, S, 3] into the model's input.
         class_names: Names of the classes, in the order of the logits.
+    Returns:
+        The number of images that were classified.
+    Raises:
+        UserError: None of the images can be read.
     """
     graphdef, state = nnx.split(model)
     probabilities = jax.jit(
         lambda state, batch: jax.nn.softmax(nnx.merge(graphdef, state)(normalize(batch), train=False))
     )
     rows, sheet = [], []
-    for first in range(0, len(paths), _BATCH):
-        chunk = paths[first : first + _BATCH]
-        # The transform takes elements of a data set, which have a label; 0 is never used.
-        crops = [transform({"image": images.decode(path, str(path)), "label": 0})["image"] for path in chunk]
-        padded = np.stack(crops + [crops[0]] * (_BATCH - len(crops)))  # One shape needs one compilation.
+    # The transform takes elements of a data set, which have a label; 0 is never used.
+    elements = (
+        (path, transform({"image": image, "label": 0})["image"]) for path, image in images.readable(paths)
+    )
+    while batch := list(itertools.islice(elements, _BATCH)):
+        chunk, crops = zip(*batch, strict=True)
+        padded = np.stack([*crops, *[crops[0]] * (_BATCH - len(crops))])  # One shape needs one compilation.
         rows += [
             _row(path, p, class_names)
             for path, p in zip(chunk, np.asarray(probabilities(state, padded)), strict=False)
@@ -55,6 +64,7 @@ def classify(
         f"{row['top'][0]['label']} {100 * row['top'][0]['probability']:.0f}%" for row in rows[: len(sheet)]
     ]
     draw_contact_sheet(sheet, titles, folder / "contact_sheet.png")
+    return len(rows)
 
 
 def _row(path: pathlib.Path, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:

@@ -67,8 +67,8 @@ class Visualizer:
         overlays = [pictures.overlay(image, m, self.palette) for m in (labels, self.classes(image))]
         pictures.save(np.concatenate(overlays, 1), path)
 
-    def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool) -> None:
-        """Writes the predictions for the images at `paths` into `folder`.
+    def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool) -> int:
+        """Writes the predictions for the images at `paths` into `folder`; logs those that cannot be read.
 
         - `<name>_mask.png`: the class map; pixel values are classes, shown in the colours of the palette.
         - `<name>_overlay.png`: the mask over the image.
@@ -82,11 +82,15 @@ class Visualizer:
             paths: Paths of the images.
             folder: Folder to write into.
             heatmap: Whether to write the heat maps.
+        Returns:
+            The number of images that were predicted.
+        Raises:
+            UserError: None of the images can be read.
         """
         totals, rows = collections.Counter(), []
-        for path, name in zip(paths, _distinct([path.stem for path in paths]), strict=True):
-            image = images.decode(path, str(path))
-            classes = self.classes(image)
+        names = dict(zip(paths, _distinct([path.stem for path in paths]), strict=True))
+        for path, image in images.readable(paths):
+            name, classes = names[path], self.classes(image)
             pictures.save_mask(classes, self.palette, folder / f"{name}_mask.png")
             pictures.save(pictures.overlay(image, classes, self.palette), folder / f"{name}_overlay.png")
             if heatmap:
@@ -101,6 +105,7 @@ class Visualizer:
         pictures.save_legend(
             [(name, colours[name]) for name, _ in totals.most_common()], folder / "legend.png"
         )
+        return len(rows)
 
     def _shares(self, classes: np.ndarray) -> dict[str, float]:
         """Returns the share of pixels of each class that occurs, the largest first."""

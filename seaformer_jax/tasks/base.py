@@ -65,8 +65,9 @@ class Task(Protocol):
 
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
-    ) -> None:
+    ) -> int:
         """Writes the model's predictions for the images at `paths` into `folder`.
 
-        With `heatmap`, it also writes heat maps of the last attention output.
+        With `heatmap`, it also writes heat maps of the last attention output. Images that cannot be read are logged
+        and left out. Returns the number of the others; none at all is a UserError.
         """

@@ -122,7 +122,9 @@ class Classification(ImageTask):
 
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
-    ) -> None:
+    ) -> int:
         if heatmap:
             raise UserError("--heatmap is drawn over class maps, and this task has none; leave it out")
-        prediction.classify(model, paths, folder, self._eval_transform().map, self.prepare, self.class_names)
+        return prediction.classify(
+            model, paths, folder, self._eval_transform().map, self.prepare, self.class_names
+        )

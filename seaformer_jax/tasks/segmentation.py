@@ -127,8 +127,8 @@ class Segmentation(ImageTask):
 
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
-    ) -> None:
-        self._visualizer(model).write(paths, folder, heatmap)
+    ) -> int:
+        return self._visualizer(model).write(paths, folder, heatmap)
 
     def _visualizer(self, model: nnx.Module) -> visualizer.Visualizer:
         transform = SegmentationEvalTransform(self.config.eval)

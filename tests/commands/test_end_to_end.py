@@ -130,7 +130,8 @@ def test_train_evaluate_predict_to_pytorch_and_back(size, run, tmp_path, compile
 
     photos = tmp_path / "photos"
     save_images(photos)
-    run(
+    (photos / "broken.png").write_bytes(b"nothing")
+    said = run(
         "seaformer_jax.predict",
         f"--workdir={run_folder}",
         f"--images={photos}",
@@ -138,6 +139,9 @@ def test_train_evaluate_predict_to_pytorch_and_back(size, run, tmp_path, compile
     )
     rows = [json.loads(line) for line in (tmp_path / "predicted/predictions.jsonl").read_text().splitlines()]
     assert [pathlib.Path(row["image"]).name for row in rows] == ["0.png", "1.png", "2.png"]
+    (photos / "broken.png").unlink()
+    assert "broken.png: cannot identify image file" in said
+    assert "3 images (1 skipped), predictions in" in said
     assert images.decode(tmp_path / "predicted/contact_sheet.png", "sheet").ndim == 3
 
     run("seaformer_jax.evaluate", f"--workdir={run_folder}", "--checkpoint=best", "--no-ema")

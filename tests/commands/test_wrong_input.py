@@ -255,6 +255,10 @@ CASES = {
         "seaformer_jax.train --config=tests/training/nano.py --workdir={place}/bad_metrics",
         ("metrics.jsonl is damaged: line 1 is '[1]', expected a step", "move it away"),
     ),
+    "predict_broken_images": predict(
+        "--weights=camvid --images={place}/corrupt/a --out={place}/out",
+        "none of the images can be read; see the log",
+    ),
     # Paths.
     "train_in_an_empty_path": Case(
         f"seaformer_jax.train {QUICKSTART} --workdir=", ("--workdir is empty", "expected a path")

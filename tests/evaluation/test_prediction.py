@@ -1,6 +1,8 @@
 """Predictions for images on disk."""
 
 import json
+import logging
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +39,7 @@ def paths(tmp_path):
 
 
 def classify(paths, folder):
-    prediction.classify(
+    return prediction.classify(
         Brightness(),
         paths,
         folder,
@@ -68,7 +70,25 @@ def test_a_contact_sheet_is_drawn(paths, tmp_path):
     assert width > 1.5 * height  # Six columns, three rows.
 
 
-def test_a_broken_image_is_an_error(paths, tmp_path):
-    paths[3].write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"03\.png: cannot identify"):
+def test_a_broken_image_costs_only_itself(paths, tmp_path, caplog):
+    classify(paths, tmp_path)
+    whole = (tmp_path / "predictions.jsonl").read_text().splitlines()
+    for index in (0, 3):
+        paths[index].write_bytes(b"broken")
+    paths[17].unlink()
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        assert classify(paths, tmp_path) == 15
+    assert (tmp_path / "predictions.jsonl").read_text().splitlines() == [*whole[1:3], *whole[4:17]]
+    assert [re.sub(r"skipped: .*/(\d+)\.png: (\w+).*", r"\1 \2", line) for line in caplog.messages] == [
+        "00 cannot",
+        "03 cannot",
+        "17 cannot",
+    ]
+
+
+def test_no_image_can_be_read(paths, tmp_path):
+    for path in paths:
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match="none of the images can be read"):
         classify(paths, tmp_path)
+    assert not (tmp_path / "predictions.jsonl").exists()

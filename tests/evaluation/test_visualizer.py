@@ -12,6 +12,7 @@ from PIL import Image
 
 from seaformer_jax.data import images
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
+from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import inference, pictures
 from seaformer_jax.evaluation.visualizer import Visualizer
 
@@ -134,3 +135,21 @@ def test_comparison_has_the_labels_on_the_left(visualizer, tmp_path):
     left, right = np.split(np.asarray(Image.open(tmp_path / "x.png")), 2, axis=1)
     assert np.array_equal(left, image)
     assert np.array_equal(right, pictures.overlay(image, visualizer.classes(image), PALETTE))
+
+
+def test_a_broken_image_costs_only_itself(visualizer, tmp_path):
+    paths = [tmp_path / folder / "street.png" for folder in "abc"]
+    for path in paths:
+        path.parent.mkdir()
+        Image.fromarray(halves(96, 160, 2, 1)).save(path)
+    paths[1].write_bytes(b"broken")
+    assert visualizer.write(paths, tmp_path, heatmap=False) == 2
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    # The names do not depend on which images can be read.
+    assert [(row["image"], row["mask"]) for row in rows] == [
+        (str(paths[0]), "street_mask.png"),
+        (str(paths[2]), "street-3_mask.png"),
+    ]
+    paths[0].write_bytes(b"broken")
+    with pytest.raises(UserError, match="none of the images can be read"):
+        visualizer.write(paths[:2], tmp_path, heatmap=False)
