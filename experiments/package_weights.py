@@ -54,7 +54,7 @@ def main() -> None:
 
 def describe(run: trained.Trained) -> dict[str, Any]:
     """What a user of the weights has to know and the run can tell."""
-    defaults = configs.for_task_type(run.task.task_type)
+    defaults = configs.for_task(run.task.task_type)
     before, now = (flatten_dict(config.to_dict(), sep=".") for config in (defaults, run.config))
     changed = {
         key: value

@@ -5,7 +5,7 @@ A recipe in `configs/` starts from `default()` or `segmentation()` and sets only
 `--config.optim.lr=0.01`. An unknown key is an error, never silently ignored.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import ml_collections
@@ -19,9 +19,9 @@ ConfigDict = ml_collections.ConfigDict
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def for_task_type(name: str) -> ConfigDict:
-    """Returns the default config of the task type `name`, "classification" or "segmentation"."""
-    return TASK_TYPES[name]()
+def for_task(name: str) -> ConfigDict:
+    """Returns the default config of the task `name`, one of `TASKS`."""
+    return TASKS[name]()
 
 
 def default() -> ConfigDict:
@@ -73,6 +73,7 @@ def segmentation() -> ConfigDict:
     # classifier has neither of them.
     c.optim.lr_multipliers = ((r"(head|upsample)/.*", 10.0),)
     c.optim.schedule.update({"name": "poly", "warmup_steps": 1500})
+    c.total_steps = 15_000  # Ten times the warm-up. Every recipe sets its own.
     c.optim.schedule.warmup_init = c.optim.get_ref("lr") * 1e-6
     c.eval.update(_segmentation_eval())
     return c
@@ -255,6 +256,15 @@ def _optim() -> ConfigDict:
     )
 
 
+# Name of a task, see tasks/__init__.py -> its default config.
+TASKS: dict[str, Callable[[], ConfigDict]] = {
+    "classification": default,
+    "segmentation": segmentation,
+    "distilled_classification": lambda: distillation(default()),
+    "distilled_segmentation": lambda: distillation(segmentation()),
+}
+
+
 def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
     """Returns `variant` after checking that the recipe has it.
 
@@ -272,6 +282,3 @@ def choose(recipe: str, variant: str, variants: Iterable[str]) -> str:
             f"{suggest(variant, variants)}"
         )
     return variant
-
-
-TASK_TYPES = {"classification": default, "segmentation": segmentation}

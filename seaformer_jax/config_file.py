@@ -25,12 +25,9 @@ def complete(record: Mapping[str, Any]) -> ConfigDict:
     """
     task = record.get("task")
     name = task.get("name", "") if isinstance(task, Mapping) else ""
-    if (task_type := str(name).removeprefix("distilled_")) not in configs.TASK_TYPES:
-        raise UserError(
-            f"task.name is {name!r}; expected one of {', '.join(configs.TASK_TYPES)}, or distilled_ and one"
-        )
-    config = configs.for_task_type(task_type)
-    config = (config if task_type == name else configs.distillation(config)).copy_and_resolve_references()
+    if not isinstance(name, str) or name not in configs.TASKS:
+        raise UserError(f"task.name is {name!r}; expected one of {', '.join(configs.TASKS)}")
+    config = configs.for_task(name).copy_and_resolve_references()
     _fill(config, record, "")
     return config
 

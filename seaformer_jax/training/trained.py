@@ -88,7 +88,7 @@ def load_pretrained(name: str, config: ConfigDict | None = None) -> Trained:
     """
     card = pretrained.read_card(name)
     if config is None:
-        config = configs.for_task_type(card["task"])
+        config = configs.for_task(card["task"])
         config.update_from_flattened_dict(card["config"])
     task = tasks.create(config, card["class_names"])
     model = task.create_model()

@@ -58,6 +58,7 @@ RECIPES = {
 }
 SHRUNK = {
     "total_steps": 3,
+    "optim.schedule.warmup_steps": 1,
     "batch_size": 8,
     "data.source": "shapes",
     "data.image_size": 32,
@@ -269,6 +270,7 @@ def test_segmentation_from_a_classifier_to_pictures(size, run, frames, tmp_path,
     options += [f"--config.data.root={frames}", f"--config.init_from={classifier}", "--config.batch_size=2"]
     options += [
         "--config.total_steps=2",
+        "--config.optim.schedule.warmup_steps=1",
         "--config.data.crop_size=(64,64)",
         "--config.data.base_scale=(96,64)",
     ]
@@ -307,6 +309,7 @@ def test_distillation_from_a_run_to_pytorch(size, run, frames, tmp_path, compile
     options = ["--config=configs/distill_camvid.py:tiny", f"--config.compilation_cache={compile_cache}"]
     options += [f"--config.model.name={student}"]
     options += [f"--config.data.root={frames}", "--config.batch_size=2", "--config.total_steps=2"]
+    options += ["--config.optim.schedule.warmup_steps=1"]
     options += ["--config.data.crop_size=(64,64)", "--config.data.base_scale=(96,64)"]
     options += ["--config.eval.scale=(96,64)", "--config.eval.batch_size=2"]
     teaching = [f"--config.teacher.source={teacher}", f"--config.teacher.model={taught_by}"]

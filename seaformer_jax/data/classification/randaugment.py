@@ -194,8 +194,9 @@ class RandAugment:
             interpolation: `random`, `bilinear` or `bicubic`.
 
         Raises:
-            UserError: The string does not start with `rand`; a section is unknown, repeated or malformed; or, under
-                `w0`, `n` is larger than the number of operations that have a weight.
+            UserError: The string does not start with `rand`; a section is unknown, repeated or malformed; `m` is
+                larger than `mmax`; `n` is 0; or, under `w0`, `n` is larger than the number of operations that have a
+                weight.
         """
         values = _sections(config)
         policy = cls(
@@ -208,6 +209,15 @@ class RandAugment:
             fill=fill,
             interpolation=interpolation,
         )
+        if policy.magnitude > policy.limit:
+            raise UserError(
+                f"RandAugment {config!r} has the magnitude {policy.magnitude}; expected 0..{policy.limit}, the "
+                "range that magnitudes are clipped to (mmax)."
+            )
+        if policy.layers < 1:
+            raise UserError(
+                f"RandAugment {config!r} draws no operation; expected n of at least 1, or '' for no RandAugment."
+            )
         if policy.weighted and policy.layers > _WEIGHTED:
             raise UserError(
                 f"RandAugment {config!r} draws {policy.layers} operations without replacement, but w0 gives only "

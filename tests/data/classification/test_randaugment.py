@@ -224,7 +224,6 @@ def test_magnitude_is_normal_and_clipped(record):
     [
         ("rand-m9", 0.9, 0.9),
         ("rand", 1.0, 1.0),
-        ("rand-m15", 1.0, 1.0),
         ("rand-m15-mmax20", 1.5, 1.5),
         ("rand-m9-mstd101", 0.0, 0.9),
         ("rand-m0-mstd1", 0.0, 0.5),
@@ -278,7 +277,7 @@ def test_every_operation_accepts_every_magnitude(image, config):
 
 MALFORMED = """
     augmix-m3 RAND-m9 rand-m9- rand-m rand-m9.5 rand-m-1 rand-mstd rand-m9-x2 rand-n2-n3 rand-inc0 rand-w1
-    rand-mmax0 rand-w0-n14
+    rand-mmax0 rand-w0-n14 rand-n0 rand-m99-n0 rand-m11 rand-m21-mmax20
 """
 
 

@@ -1,0 +1,200 @@
+"""Every value of a config has a range, and a config that contradicts itself is refused before anything is built."""
+
+import itertools
+import json
+import math
+
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from seaformer_jax import config as configs
+from seaformer_jax import config_ranges, tasks
+from seaformer_jax.config_check import check
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import workdir
+
+NAN, INFINITY = math.nan, math.inf
+PAIRS = (("head/.*", 10.0),)
+TEXTS = (
+    "init_from compilation_cache distributed.coordinator model.name model.detail_input model.detail_combine "
+    "model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
+    "teacher.model teacher.sha256 data.source data.root data.name data.train_split data.val_split data.images "
+    "data.annotations data.on_corrupt augment.interpolation augment.rand_augment optim.name optim.schedule.name "
+    "eval.interpolation"
+)
+SWITCHES = (
+    "distributed.enabled eval.use_ema model.position_embedding model.adaptive_shared data.reduce_zero_label "
+    "augment.photometric eval.flip"
+)
+# Key -> values outside its range.
+REFUSED = {
+    **{key: (3, ("x",), None) for key in TEXTS.split()},
+    **{key: (1, "yes") for key in SWITCHES.split()},
+    "task.name": ("clasification", 3, ("x",)),
+    "seed": (-1, 2**32, 1.5, True),
+    "total_steps": (0, 2**31, 10.0),
+    "batch_size": (0, -8),
+    "log_every": (0,),
+    "dtype": ("float16", 3),
+    "distributed.num_processes": (-1,),
+    "distributed.process_id": (-2,),
+    "model.drop_path_rate": (1.0, -0.1, NAN),
+    "model.bn_groups": (0,),
+    "model.fusion_widths": ((0,), 64, ("64",)),
+    "model.upsample_ratio": (0.5, INFINITY, NAN),
+    "model.upsample_width": (-1,),
+    "task.num_classes": (1, -1, 2**31, "8"),
+    "task.label_smoothing": (1.0, -0.1, NAN),
+    "task.loss_divisor": ("labelled",),
+    "distillation.cross_weight": (-1.0, NAN),
+    "distillation.feature_weight": (-1.0, INFINITY),
+    "distillation.output_weight": (-1.0, NAN),
+    "distillation.temperature": (0.0, NAN),
+    "data.workers": (-1,),
+    "data.train_size": (0,),
+    "data.val_size": (0,),
+    "data.image_size": (31, 8193, "224"),
+    "data.mean": ((0.5, 0.5), ("a", "b", "c"), (NAN, 0.5, 0.5), "abc"),
+    "data.std": ((0.5, 0.5, 0.0), ("a", "b", "c"), (INFINITY, 0.5, 0.5)),
+    "data.base_scale": ((1, 1), (512,), (31, 64), ("512", "512")),
+    "data.crop_size": ((24, 64), (64, 60), (64,), (64, 8200)),
+    "data.class_names": (("road",), ("road", "road"), ("road", ""), "road", (1, 2)),
+    "data.palette": (((0, 0, 256),), ((0, 0, -1),), ((0, 0),), (0, 0, 0)),
+    "data.ignore_label": (-1, 256),
+    "data.id_map": ((0, 1), ((0,),), ((0, 256),), ((7, 0), (7, 1)), (("7", "0"),), 7),
+    "augment.crop_scale": ((0.5,), (0.5, 1.5), (1.0, 0.5), (NAN, 1.0)),
+    "augment.crop_ratio": ((0.0, 1.0), (1.0, INFINITY), (1.3, 0.7)),
+    "augment.scale_range": ((2.0, 0.5), (0.0, 1.0)),
+    "augment.cat_max_ratio": (0.0, 1.1, NAN),
+    "augment.flip": (1.5, -0.5, NAN),
+    "augment.erasing": (1.5, -0.5, NAN),
+    "augment.mixup": (5.0, -0.1, NAN),
+    "augment.cutmix": (5.0, -0.1, NAN),
+    "augment.mix_group": (0,),
+    "optim.lr": (0.0, -1.0, NAN, INFINITY, "fast"),
+    "optim.weight_decay": (1e9, -0.1, NAN),
+    "optim.momentum": (1.0, -0.1, NAN),
+    "optim.b1": (2.0, 1.0, -0.1, NAN),
+    "optim.b2": (-1.0, 1.0, NAN),
+    "optim.eps": (-1.0, 0.0, NAN),
+    "optim.rms_decay": (1.0, -0.1, NAN),
+    "optim.clip_norm": (-1.0, NAN),
+    "optim.accumulate": (0,),
+    "optim.no_decay": (".*bias", (1,), ((".*bias",),)),
+    "optim.lr_multipliers": (PAIRS[0], (*PAIRS, ("x", -1.0)), (("x", NAN),), (("x", "1"),), (("x",),), 10.0),
+    "optim.ema_decay": (1.0, -0.1, NAN),
+    "optim.schedule.warmup_steps": (-1,),
+    "optim.schedule.warmup_init": (-1e-6, NAN),
+    "optim.schedule.end_lr": (-1e-6, NAN, INFINITY),
+    "optim.schedule.power": (-1.0, NAN),
+    "optim.schedule.decay_steps": (0.0, -1.0, NAN),
+    "optim.schedule.decay_rate": (0.0, -0.9, 1.1, NAN),
+    "optim.schedule.hold_steps": (0,),
+    "optim.schedule.noise_from": (-1,),
+    "optim.schedule.noise_limit": (0.0, 1.5, NAN),
+    "optim.schedule.noise_seed": (-1, 2**32),
+    "eval.every": (-1,),
+    "eval.batch_size": (0,),
+    "eval.crop_fraction": (0.0, 1.1, NAN),
+    "eval.scale": ((1, 1), (512, 0), (512,)),
+    "eval.size_divisor": (-1,),
+    "eval.mode": ("window",),
+    "eval.slide_crop": ((31, 64), (64,)),
+    "eval.slide_stride": ((0, 64), (64, 129), (64,)),
+    "eval.scales": ((), (0.0,), (NAN,), 1.0),
+    "checkpoint.every": (-1,),
+    "checkpoint.keep": (0,),
+}
+# The other ends of the ranges: values that stay allowed.
+ALLOWED = {
+    "seed": 2**32 - 1,
+    "task.num_classes": 2,
+    "augment.mixup": 2.0,
+    "augment.erasing": 1,
+    "optim.lr": 16.0,
+    "optim.weight_decay": 10.0,
+    "optim.clip_norm": 0.0,
+    "optim.no_decay": (),
+    "optim.lr_multipliers": (("head/.*", 0), *PAIRS),
+    "optim.schedule.warmup_steps": 1000,
+    "data.image_size": 32,
+}
+
+
+def leaves(config: configs.ConfigDict) -> dict:
+    return flatten_dict(config.to_dict(), sep=".")
+
+
+def changed(task: str, **changes) -> configs.ConfigDict:
+    """Returns a default config with other values, of any type, as a file may hold them."""
+    return configs.ConfigDict(unflatten_dict(leaves(configs.for_task(task)) | changes, sep="."))
+
+
+def test_every_key_has_a_range_and_a_refused_value():
+    """A new key needs an entry in `config_ranges.py` and one in `REFUSED`."""
+    keys = set().union(*(leaves(default()) for default in configs.TASKS.values()))
+    assert keys == config_ranges.RANGES.keys() == REFUSED.keys()
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED))
+def test_values_outside_their_range(key):
+    task = next(name for name in configs.TASKS if key in leaves(configs.for_task(name)))
+    for value in REFUSED[key]:
+        with pytest.raises(UserError, match=rf"^{key} is .*; expected "):
+            check(changed(task, **{key: value}))
+
+
+def test_ends_of_ranges_are_allowed():
+    for key, value in ALLOWED.items():
+        check(changed("classification", **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"total_steps": 99}, r"optim\.schedule\.warmup_steps is 100; expected at most total_steps, 99"),
+        ({"model.bn_groups": 3}, r"model\.bn_groups is 3; expected a divisor of 64"),
+        (
+            {"distributed.num_processes": 2, "distributed.process_id": 2},
+            r"distributed\.process_id is 2; expected less",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other(changes, says):
+    with pytest.raises(UserError, match=says):
+        check(changed("classification", **changes))
+
+
+def test_defaults_are_those_of_the_tasks():
+    assert configs.TASKS.keys() == tasks._TASKS.keys()
+    for name in configs.TASKS:
+        check(configs.for_task(name))
+        assert configs.for_task(name).task.name == name
+
+
+@pytest.mark.parametrize(("given", "own"), [*itertools.permutations(configs.TASKS, 2)])
+def test_a_task_that_the_config_is_not_for(given, own):
+    with pytest.raises(UserError, match=f"^task.name is '{given}'; expected '{own}', because "):
+        check(changed(own, **{"task.name": given}))
+
+
+def test_missing_and_unknown_keys():
+    config = configs.default()
+    config.optim.learning_rates = 0.1
+    with pytest.raises(UserError, match=r"^optim\.learning_rates is no key of a config for classification"):
+        check(config)
+    config = configs.default()
+    del config.optim.lr
+    with pytest.raises(UserError, match=r"^the config lacks optim\.lr; expected all keys"):
+        check(config)
+    with pytest.raises(UserError, match=r"^task\.name is None; expected one of"):
+        check(configs.ConfigDict())
+
+
+def test_a_config_of_a_workdir_is_checked_too(tmp_path):
+    workdir.prepare_workdir(tmp_path, configs.default(), ("a", "b"))
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["optim"]["b1"] = 2.0
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"config\.json: optim\.b1 is 2\.0; expected a number in \[0, 1\)"):
+        workdir.read(tmp_path)
