@@ -155,8 +155,8 @@ def _parse(arguments: Sequence[str]) -> list[str]:
         if "config" in flags.FLAGS and flags.FLAGS.config is not None:
             check(flags.FLAGS.config)
         return rest
-    # ml_collections passes on whatever error a broken config file, key or value causes.
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+    # A recipe is a program, which may raise anything, and so do ml_collections' parsers on broken keys and values.
+    except Exception as error:
         raise UserError(flag_errors.explain(error, arguments)) from error
 
 

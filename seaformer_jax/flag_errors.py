@@ -1,8 +1,10 @@
 """One-line messages for the errors that absl and ml_collections raise on a wrong command line."""
 
+import os
 import pathlib
 import re
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags
@@ -12,6 +14,8 @@ from seaformer_jax import config
 from seaformer_jax.errors import UserError, suggest
 
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)")
+# The recipe's file, in the argument of `--config` or alone; a variant may follow.
+_RECIPE = re.compile(r"(?:--?config=)?([^:]+\.py)(?=$|:)")
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -24,6 +28,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     # The first explanation that applies. Otherwise absl's own text, or the error prefixed with the flag --config.
     return (
         _user_error(error)
+        or _crashed_recipe(error, arguments)
         or _unreadable_file(error)
         or _unknown_key(error, arguments)
         or _wrong_value(error)
@@ -39,17 +44,34 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(text).split())
 
 
-def _user_error(error: BaseException | None) -> str:
+def _user_error(error: BaseException) -> str:
     """Returns the message of the innermost UserError that led to `error`, or "" if there is none.
 
     Recipes and parsers of flags raise them. absl and ml_collections raise their own error instead; that of
     ml_collections contains the whole traceback of the UserError.
     """
-    message = ""
+    messages = [one_line(link) for link in _chain(error) if isinstance(link, UserError)]
+    return messages[-1] if messages else ""
+
+
+def _crashed_recipe(error: BaseException, arguments: Sequence[str]) -> str:
+    """Returns the message for an error that the code of the recipe raised, or ""."""
+    recipes = {os.path.abspath(match[1]) for argument in arguments if (match := _RECIPE.match(argument))}
+    # The outermost error wins, because a recipe may replace an error by one that says more.
+    for link in _chain(error):
+        frames = traceback.extract_tb(link.__traceback__)
+        own = [frame for frame in frames if os.path.abspath(frame.filename) in recipes]
+        if own:
+            reason = f"{type(link).__name__}: {one_line(link)}"
+            return f"--config {own[-1].filename}, line {own[-1].lineno}: {reason}; correct the recipe"
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields `error` and the errors that led to it."""
     while error is not None:
-        message = one_line(error) if isinstance(error, UserError) else message
+        yield error
         error = error.__cause__ or error.__context__
-    return message
 
 
 def _unreadable_file(error: Exception) -> str:

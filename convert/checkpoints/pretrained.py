@@ -1,5 +1,6 @@
 """Loads a file of weights as a model in JAX and in PyTorch, with its classes and normalisation."""
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from convert import weights
 from convert.checkpoints import files
 from seaformer_jax import json_files
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
+from seaformer_jax.config_ranges import RANGES, Range
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.data.labels import LabelSpec, distinct_colours
 from seaformer_jax.errors import UserError
@@ -23,6 +25,31 @@ if TYPE_CHECKING:
 
 # The last layer of each kind of model.
 _TASKS = {"linear.weight": "classification", "decode_head.conv_seg.weight": "segmentation"}
+
+
+def _is_encoding(value: Any) -> bool:
+    """Returns whether `value` can be the fields of a `LabelSpec` besides its names; None means unset."""
+    fields = {field.name for field in dataclasses.fields(LabelSpec)} - {"class_names"}
+    return isinstance(value, dict) and all(
+        name in fields and (given is None or RANGES[f"data.{name}"][0](given))
+        for name, given in value.items()
+    )
+
+
+# Fields of the JSON beside the weights that are used here -> their ranges.
+_CARD_RANGES: dict[str, Range] = {
+    "model": RANGES["model.name"],
+    "mean": RANGES["data.mean"],
+    "std": RANGES["data.std"],
+    "crop_fraction": RANGES["eval.crop_fraction"],
+    "interpolation": RANGES["eval.interpolation"],
+    "options": (lambda value: isinstance(value, dict), "model options and their values"),
+    "labels": (_is_encoding, "the encoding of masks: palette, ignore_label, reduce_zero_label, id_map"),
+    "class_names": (
+        lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
+        "a list of names",
+    ),
+}
 
 
 class Pretrained(NamedTuple):
@@ -141,6 +168,11 @@ def _read_card(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f'{beside} has no "model"; expected the JSON that convert.to_torch writes beside {path.name}'
         )
+    for field, (holds, expected) in _CARD_RANGES.items():
+        if field in card and not holds(card[field]):
+            raise UserError(
+                f'{beside}: "{field}" is {card[field]!r}; expected {expected}; write it again with convert.to_torch'
+            )
     return card
 
 

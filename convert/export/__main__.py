@@ -14,6 +14,7 @@ from convert import bundle
 from convert.export import exporter
 from convert.export import report as export_report
 from seaformer_jax import command
+from seaformer_jax.config_ranges import LARGEST, RANGES
 from seaformer_jax.errors import UserError
 
 _WEIGHTS = command.define_path(
@@ -86,18 +87,32 @@ def _size(text: str) -> tuple[int, int]:
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")
     height, width = map(int, text.split("x"))
+    if max(height, width) > LARGEST:
+        raise UserError(f"--input-size {text}; expected at most {LARGEST} pixels a side, e.g. 512x512")
     return height, width
 
 
 def _names(path: str) -> tuple[str, ...]:
-    return tuple(command.existing("class-names", path).read_text().splitlines()) if path else ()
+    if not path:
+        return ()
+    try:
+        return tuple(command.existing("class-names", path).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise UserError(
+            f"cannot read --class-names {path}: {reason}; expected a UTF-8 text file with one name per line"
+        ) from error
 
 
 def _numbers(flag: str, texts: list[str]) -> tuple[float, ...]:
     try:
-        return tuple(float(text) for text in texts)
+        numbers = tuple(float(text) for text in texts)
     except ValueError as error:
         raise UserError(f"--{flag} {','.join(texts)}; expected numbers, e.g. --{flag}=0.5,0.5,0.5") from error
+    holds, expected = RANGES[f"data.{flag}"]
+    if texts and not holds(numbers):
+        raise UserError(f"--{flag} {','.join(texts)}; expected {expected}, e.g. --{flag}=0.5,0.5,0.5")
+    return numbers
 
 
 if __name__ == "__main__":

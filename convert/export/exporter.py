@@ -27,6 +27,7 @@ from seaformer_jax.resize import resize_linear
 if TYPE_CHECKING:
     import torch
 
+_MOST_LABELS = 256  # Classes that a byte of a class map can name.
 # Flag -> the most images that are read from its folder.
 _MOST_IMAGES = {"images": 50, "validation": 50, "calibration": 100}
 
@@ -76,7 +77,7 @@ class Export:
         self.source = pretrained.load(request.weights, request.class_names, request.mean, request.std)
         self.trained = pretrained.in_jax(self.source)
         # 2. The network to export, and the preparation of its images.
-        self.output, self.tail = _outputs(request.output, self.source.task, self.runtime)
+        self.output, self.tail = _outputs(request.output, self.source, self.runtime)
         self.preparation = preparation.Preparation.of(
             self.source.card,
             task=self.source.task,
@@ -263,12 +264,17 @@ def _runtime(request: Request) -> Runtime:
     return runtime
 
 
-def _outputs(wanted: str, task: str, runtime: Runtime) -> tuple[str, str]:
+def _outputs(wanted: str, source: pretrained.Pretrained, runtime: Runtime) -> tuple[str, str]:
     """Returns the output of the model file and the tail after it, see `Bundle.output` and `Bundle.tail`."""
-    known = ("logits",) if task == "classification" else OUTPUTS
-    wanted = wanted or known[0]
+    known = ("logits",) if source.task == "classification" else OUTPUTS
+    wanted, classes = wanted or known[0], source.labels.num_classes
     if wanted not in known:
-        raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
+        raise UserError(f"--output {wanted}: the weights are for {source.task}, which has {', '.join(known)}")
+    if wanted == "labels" and classes > _MOST_LABELS:
+        raise UserError(
+            f"--output labels: the weights have {classes} classes; expected at most {_MOST_LABELS}, because a class "
+            "map has one byte per pixel; use --output logits"
+        )
     # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
     if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
         return "logits8", KERNEL

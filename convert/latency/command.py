@@ -44,9 +44,11 @@ def output(path: str) -> pathlib.Path:
     """Returns the path of the results, to which ".json" and ".md" will be appended.
 
     Raises:
-        UserError: The folder of `path` does not exist.
+        UserError: `path` has no file name, or its folder does not exist.
     """
     out = pathlib.Path(path)
+    if not out.name:
+        raise UserError(f"--out is {path!r}; expected a path without suffix, e.g. results/latency")
     if not out.parent.is_dir():
         raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     return out
