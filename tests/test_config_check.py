@@ -196,5 +196,7 @@ def test_a_config_of_a_workdir_is_checked_too(tmp_path):
     content = json.loads((tmp_path / "config.json").read_text())
     content["optim"]["b1"] = 2.0
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"config\.json: optim\.b1 is 2\.0; expected a number in \[0, 1\)"):
+    with pytest.raises(
+        UserError, match=r"config\.json is damaged: optim\.b1 is 2\.0; expected a number in \[0, 1\)"
+    ):
         workdir.read(tmp_path)
