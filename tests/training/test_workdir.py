@@ -121,8 +121,8 @@ CONFIG_DAMAGE = DAMAGE | {
     "no_section": (without("optim")[:-1] + ', "optim": 3}', "optim is 3; expected a section"),
     "wrong_type": (without("seed")[:-1] + ', "seed": "x"}', "seed is 'x'; expected a value of type int"),
     "none": (without("seed")[:-1] + ', "seed": null}', "seed is None; expected a value of type int"),
-    "out_of_range": (with_value("batch_size", -1), "batch_size is -1; expected at least 1"),
-    "wrong_numbers": (with_value("data__std", ("a", "b", "c")), "not supported between"),
+    "out_of_range": (with_value("batch_size", -1), "batch_size is -1; expected a whole number of at least 1"),
+    "wrong_numbers": (with_value("data__std", ("a", "b", "c")), "expected three positive numbers"),
 }
 LABELS_DAMAGE = DAMAGE | {
     "object": ('{"0": "left"}', "expected a list of class names"),
