@@ -72,6 +72,7 @@ def get_config(variant: str = "") -> ConfigDict:
     c.data.update({"source": "tfds", "val_split": "validation", "workers": 16})
     c.augment.mixup = mixup
     c.optim.ema_decay = FieldReference(0.9999) ** (batch.to_float() / 1024)
+    c.optim.ema_warmup = False  # As timm's ModelEmaV2, which the official runs used.
     c.eval.every = epoch * 5
     c.eval.batch_size = 1024
     c.checkpoint.every = epoch * 5

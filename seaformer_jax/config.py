@@ -237,6 +237,7 @@ def _optim() -> ConfigDict:
             "no_decay": (r".*(scale|bias)$",),
             "lr_multipliers": (),  # ((regular expression on parameter paths, factor), ...)
             "ema_decay": 0.9999,  # Decay of the moving average of the weights; 0 switches it off.
+            "ema_warmup": True,  # The decay rises to ema_decay, so that the initial weights are soon gone.
             "schedule": ConfigDict(
                 {
                     "name": "cosine",  # step | cosine | poly

@@ -112,7 +112,7 @@ _GROUPS: dict[str, Range] = {
     "eval.every checkpoint.every data.workers": _whole(0),
     "dtype": _one_of("float32", "bfloat16"),
     "init_from compilation_cache": _TEXT,
-    "distributed.enabled eval.use_ema": _SWITCH,
+    "distributed.enabled eval.use_ema optim.ema_warmup": _SWITCH,
     "distributed.coordinator": _TEXT,
     "distributed.num_processes": _whole(0),
     "distributed.process_id": _whole(-1),

@@ -23,8 +23,8 @@ TEXTS = (
     "eval.interpolation"
 )
 SWITCHES = (
-    "distributed.enabled eval.use_ema model.position_embedding model.adaptive_shared data.reduce_zero_label "
-    "augment.photometric eval.flip"
+    "distributed.enabled eval.use_ema optim.ema_warmup model.position_embedding model.adaptive_shared "
+    "data.reduce_zero_label augment.photometric eval.flip"
 )
 # Key -> values outside its range.
 REFUSED = {

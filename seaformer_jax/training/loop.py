@@ -110,11 +110,15 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
                 logging.info("%s", reporting.progress_line(step, config.total_steps, values))
                 reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
 
-            # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept.
+            # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
+            #     averaged weights lag behind the last ones, so the score of these is logged too.
             if evaluate:
-                results = task.summarize(evaluator(*states.weights(state, config.eval.use_ema)))
-                logging.info("%s", reporting.results_line(step, results))
-                reporter.scalars(step, {f"val/{name}": value for name, value in results.items()})
+                scores = {"val": states.weights(state, config.eval.use_ema)}
+                if config.eval.use_ema and state.ema:
+                    scores["val_last"] = states.weights(state, use_ema=False)
+                scores = {name: task.summarize(evaluator(*weights)) for name, weights in scores.items()}
+                reporter.results(step, scores)
+                results = scores["val"]
                 clock.charge("evaluate")
                 _check_results(results, task.best_metric, step)
 
@@ -224,6 +228,7 @@ def _compile(
         optimizer,
         seed=config.seed,
         ema_decay=config.optim.ema_decay,
+        ema_warmup=config.optim.ema_warmup,
         accumulate=config.optim.accumulate,
     )
     # Each device holds the whole state and constants, and its own rows of the batch. From these shardings XLA derives

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Tree
@@ -50,6 +51,12 @@ class Reporter:
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
+
+    def results(self, step: int, scores: dict[str, dict[str, float]]) -> None:
+        """Logs a line for each entry of `scores` ("val" -> metrics, ...) and appends one row with all of them."""
+        for name, metrics in scores.items():
+            logging.info("%s", results_line(step, metrics, name))
+        self.scalars(step, flatten_dict(scores, sep="/"))
 
     def close(self) -> None:
         """Closes the files."""
@@ -186,9 +193,9 @@ def progress_line(step: int, total: int, values: dict[str, float]) -> str:
     )
 
 
-def results_line(step: int, results: dict[str, float]) -> str:
+def results_line(step: int, results: dict[str, float], split: str = "val") -> str:
     """Returns e.g. `step 500 val loss 1.021 top1 71.2 top5 97.3 images 329`."""
-    return f"step {step} val " + " ".join(
+    return f"step {step} {split} " + " ".join(
         f"{name} {value:{'d' if isinstance(value, int) else '.4g'}}" for name, value in results.items()
     )
 

@@ -20,6 +20,7 @@ def make_train_step(
     *,
     seed: int,
     ema_decay: float,
+    ema_warmup: bool = False,
     accumulate: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Returns the function `step(state, batch, constants) -> (state, metrics)`.
@@ -33,7 +34,9 @@ def make_train_step(
         optimizer: Turns gradients into updates of the parameters.
         seed: Seed of everything random in a step. The key of step t is folded from the seed and t, so that a
             checkpoint needs no random state.
-        ema_decay: Decay of the moving averages of parameters and statistics (no ramp, as timm's ModelEmaV2).
+        ema_decay: Decay of the moving averages of parameters and statistics.
+        ema_warmup: Whether the decay rises to `ema_decay`, see `_decay`; without it, it is constant, as in timm's
+            ModelEmaV2.
         accumulate: Number of microbatches; the mean of their gradients makes one update. BatchNorm sees them one
             after another.
     """
@@ -81,12 +84,23 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         # 4. Moving averages. The statistics are averaged too: evaluation needs them with the averaged parameters.
         new = {"params": params, "batch_stats": batch_stats}
-        ema = optax.incremental_update(new, state.ema, 1 - ema_decay) if state.ema else {}
+        decay = _decay(state.step, ema_decay) if ema_warmup else ema_decay
+        ema = optax.incremental_update(new, state.ema, 1 - decay) if state.ema else {}
         # 5. Gradient norm before clipping, so that it shows divergence. One that is not finite ends the run.
         metrics["grad_norm"] = optax.tree.norm(grads)
         return TrainState(state.step + 1, params, batch_stats, ema, opt_state), metrics
 
     return step
+
+
+def _decay(step: jax.Array, limit: float) -> jax.Array:
+    """Returns the decay of the moving averages, min(limit, (1 + t) / (10 + t)) after t updates.
+
+    With a constant decay the random initial weights, and the initial variances of BatchNorm, stay in the average for
+    about 5 / (1 - limit) steps, and validation reads chance until then. With this one their share is below 1e-8 after
+    31 steps. Source: `num_updates` of TensorFlow's ExponentialMovingAverage.
+    """
+    return jnp.minimum(limit, (1 + step) / (10 + step))
 
 
 def _microbatches(batch: Batch, count: int) -> Batch:

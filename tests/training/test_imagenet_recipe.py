@@ -27,6 +27,7 @@ def test_published_settings():
     assert (c.model.name, c.model.drop_path_rate, c.model.bn_groups) == ("seaformer_tiny", 0.1, 8)
     assert (c.optim.name, c.optim.lr, c.optim.momentum) == ("rmsprop_tf", 0.064, 0.9)
     assert (c.optim.eps, c.optim.weight_decay, c.optim.ema_decay) == (1e-3, 2e-5, 0.9999)
+    assert not c.optim.ema_warmup
     s = c.optim.schedule
     assert (s.name, s.decay_rate, s.warmup_init, s.warmup_steps) == ("step", 0.973, 1e-6, 12_510)
     assert (s.hold_steps, s.noise_from, s.noise_limit, s.noise_seed) == (1251, 252 * 1251, 0.67, 42)

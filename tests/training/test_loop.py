@@ -79,6 +79,9 @@ def test_evaluation_sees_the_state_that_is_saved(tmp_path, use_ema):
     )
     assert averaged["loss"] != last["loss"]
     assert results == pytest.approx(averaged if use_ema else last)
+    # The last weights have a column of their own beside the averaged ones.
+    assert small.curve(tmp_path, "val/loss")[4] == pytest.approx(results["loss"])
+    assert small.curve(tmp_path, "val_last/loss") == ({4: pytest.approx(last["loss"])} if use_ema else {})
 
 
 class Interruption:

@@ -15,11 +15,9 @@ from tests.training import small
 OPTIMIZER = optax.sgd(0.1, momentum=0.9)
 
 
-def make(model: nnx.Module, loss_fn=small.loss, seed: int = 5, ema_decay: float = 0.0, accumulate: int = 1):
+def make(model: nnx.Module, loss_fn=small.loss, seed: int = 5, ema_decay: float = 0.0, **options):
     """Returns (compiled step, initial state)."""
-    step = make_train_step(
-        nnx.graphdef(model), loss_fn, OPTIMIZER, seed=seed, ema_decay=ema_decay, accumulate=accumulate
-    )
+    step = make_train_step(nnx.graphdef(model), loss_fn, OPTIMIZER, seed=seed, ema_decay=ema_decay, **options)
     return jax.jit(step), states.create(model, OPTIMIZER, ema_decay > 0)
 
 
@@ -80,6 +78,21 @@ def test_moving_averages_of_parameters_and_statistics():
     assert small.distance(state.ema["batch_stats"], state.batch_stats) > 0.01
     assert states.weights(state, use_ema=True) == (state.ema["params"], state.ema["batch_stats"])
     assert states.weights(state, use_ema=False) == (state.params, state.batch_stats)
+
+
+def test_the_decay_of_the_averages_rises_to_its_limit():
+    """Decays by hand: 1/10, 2/11, then 0.2 instead of 3/12."""
+    step, state = make(small.Net(), ema_decay=0.2, ema_warmup=True)
+    expected = state.params
+    for number, decay in enumerate((1 / 10, 2 / 11, 0.2)):
+        state, _ = step(state, small.batch(number))
+        new = state.params
+        expected = jax.tree.map(
+            lambda old, new, decay=decay: decay * np.asarray(old) + (1 - decay) * np.asarray(new),
+            expected,
+            new,
+        )
+    assert small.distance(state.ema["params"], expected) < 1e-6
 
 
 def test_without_moving_average_the_weights_are_evaluated():
