@@ -149,7 +149,8 @@ def iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch
             yield {name: to_array(value) for name, value in batch.items()}
     finally:
         iterator.close()
-        gc.collect()  # The end of a grain iteration leaves a reference cycle that holds shared memory, too.
+        if workers:
+            gc.collect()  # The end of a grain iteration leaves a reference cycle that holds shared memory.
 
 
 def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDataset:

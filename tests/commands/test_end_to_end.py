@@ -197,9 +197,15 @@ def traced(task: tasks.Task, images: jax.ShapeDtypeStruct) -> tuple[nnx.Module, 
     return TRACED[key]
 
 
-@pytest.mark.parametrize(
-    ("recipe", "variant"), [(name, v) for name, (_, all_) in RECIPES.items() for v in all_]
-)
+# `make test` builds the first variant of every recipe.
+VARIANTS = [
+    pytest.param(name, variant, marks=pytest.mark.slow if number else ())
+    for name, (_, variants) in RECIPES.items()
+    for number, variant in enumerate(variants)
+]
+
+
+@pytest.mark.parametrize(("recipe", "variant"), VARIANTS)
 def test_every_variant_builds(recipe, variant):
     config = RECIPES[recipe][0].get_config(variant)
     config_check.check(config)
@@ -215,15 +221,11 @@ def test_every_recipe_is_listed():
     assert RECIPES.keys() == {path.stem for path in (REPOSITORY / "configs").glob("[!_]*.py")}
 
 
-# One recipe of every task in short; the others of a task differ in data and numbers.
-QUICK_RECIPES = ("imagenet", "ade20k", "distill_camvid")
-TRAINED_RECIPES = [
-    pytest.param(name, marks=() if name in QUICK_RECIPES else pytest.mark.slow)
-    for name in RECIPES
-    if name != "quickstart"  # It is trained by the commands above.
-]
+# The quickstart is trained by the commands above.
+TRAINED_RECIPES = [name for name in RECIPES if name != "quickstart"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", TRAINED_RECIPES)
 def test_every_recipe_trains(recipe, tmp_path):
     flags.FLAGS.mark_as_parsed()
@@ -299,7 +301,8 @@ def test_segmentation_from_a_classifier_to_pictures(size, run, frames, tmp_path,
     }
 
 
-@pytest.mark.parametrize("size", SIZE_PARAMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SCENES)
 def test_distillation_from_a_run_to_pytorch(size, run, frames, tmp_path, compile_cache):
     """A student of half resolution, by the real commands; another teacher is refused when it is resumed."""
     workdir, weights, back = tmp_path / "run", tmp_path / "student.safetensors", tmp_path / "back"

@@ -10,6 +10,7 @@ import safetensors.numpy
 import torch
 from absl import logging
 from flax import nnx
+from ml_collections import ConfigDict
 
 import convert.torch_model
 from configs import imagenet, quickstart
@@ -21,7 +22,19 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import optim, state, trained, workdir
 from seaformer_jax.training.checkpoint import Checkpoints
-from tests import forked
+from tests import forked, toys
+
+
+def nano_config() -> ConfigDict:
+    """Returns the config of the quickstart with the smallest model."""
+    config = quickstart.get_config()
+    config.model.name = "nano"
+    return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_models():
+    toys.register()
 
 
 def run(module: str, *arguments: str) -> str:
@@ -31,7 +44,7 @@ def run(module: str, *arguments: str) -> str:
     return done.stderr
 
 
-def random_weights(seed: int, name: str = "seaformer_tiny", num_classes: int = 8) -> dict[str, np.ndarray]:
+def random_weights(seed: int, name: str = "nano", num_classes: int = 8) -> dict[str, np.ndarray]:
     """Returns a state dict in which every weight has a value of its own."""
     model, rng = torch_model.create_model(name, num_classes), np.random.default_rng(seed)
     return {
@@ -48,7 +61,7 @@ def assert_same_weights(found: dict[str, np.ndarray], expected: dict[str, np.nda
 
 
 def save_run(folder: pathlib.Path, config, last: dict, averaged: dict | None, step: int) -> None:
-    """Writes a run of the tiny model on `shapes` after `step` steps."""
+    """Writes a run on `shapes` after `step` steps."""
     trees = []
     for state_dict in filter(None, (last, averaged)):
         model = create_model(config.model.name, num_classes=8)
@@ -64,7 +77,7 @@ def save_run(folder: pathlib.Path, config, last: dict, averaged: dict | None, st
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("runs")
-    config = quickstart.get_config()
+    config = nano_config()
     save_run(folder / "averaged", config, random_weights(1), random_weights(2), step=7)
     config.eval.use_ema = False
     save_run(folder / "last", config, random_weights(1), random_weights(2), step=7)
@@ -84,7 +97,7 @@ def test_to_torch_writes_the_averaged_weights_and_what_to_know_of_them(runs, tmp
     card = json.loads((tmp_path / "shapes.json").read_text())
     assert set(card.pop("versions")) == {"seaformer-jax", "jax", "flax", "numpy"}
     assert card == {
-        "model": "seaformer_tiny",
+        "model": "nano",
         "task": "classification",
         "options": {},
         "num_classes": 8,
@@ -140,6 +153,7 @@ def test_from_torch_makes_a_run_at_step_0_without_its_data(tmp_path):
         "convert.from_torch",
         f"--checkpoint={tmp_path / 'official.pth.tar'}",
         "--config=configs/imagenet.py:tiny",
+        "--config.model.name=nano",
         f"--config.data.root={tmp_path}",
         f"--workdir={folder}",
     )
@@ -153,9 +167,10 @@ def test_from_torch_makes_a_run_at_step_0_without_its_data(tmp_path):
 
     # `train` accepts the config and restores the checkpoint into its own state.
     config = imagenet.get_config("tiny")
+    config.model.name = "nano"
     config.data.root = str(tmp_path)
     workdir.prepare_workdir(folder, config, loaded.class_names)
-    model = create_model("seaformer_tiny", num_classes=9, seed=5)
+    model = create_model("nano", num_classes=9, seed=5)
     optimizer, _ = optim.create(config.optim, config.total_steps, split_model(model)[0])
     checkpoints = Checkpoints(folder, config.checkpoint, "top1")
     restored, _ = checkpoints.restore(state.create(model, optimizer, use_ema=True))
@@ -169,7 +184,7 @@ def test_from_torch_makes_a_run_at_step_0_without_its_data(tmp_path):
 def test_class_names_are_those_of_the_data_where_they_are_as_many(tmp_path):
     for count in (8, 9):
         files.write_state_dict(tmp_path / f"{count}.safetensors", random_weights(5, num_classes=count))
-    config = quickstart.get_config()
+    config = nano_config()
     assert starting_weights.load(tmp_path / "8.safetensors", config).class_names == list(CLASS_NAMES)
     assert starting_weights.load(tmp_path / "9.safetensors", config).class_names[7:] == ["class 7", "class 8"]
 
@@ -185,18 +200,18 @@ def log(monkeypatch) -> list[str]:
 
 
 def test_init_from_a_run_takes_its_averaged_weights(runs, log):
-    model = create_model("seaformer_tiny", num_classes=8)
+    model = create_model("nano", num_classes=8)
     starting_weights.load_into(model, str(runs / "averaged"))
     assert_same_weights(weights.to_torch(model), random_weights(2))
     said = log[-1].splitlines()
     assert said[0] == f"init_from: {runs / 'averaged'}"
-    assert said[1].startswith("361 matched: smb1 45, smb2 30, ") and said[1].endswith(", linear 2")
+    assert said[1] == "134 matched: smb1 20, trans1 112, linear 2"
     assert said[2:] == ["0 missing", "0 unexpected", "0 misshaped"]
 
 
 def test_init_from_a_file_of_other_classes_keeps_the_fresh_head(tmp_path, log):
     files.write_state_dict(tmp_path / "m.pth", random_weights(6, num_classes=9))
-    model = create_model("seaformer_tiny", num_classes=4, seed=2)
+    model = create_model("nano", num_classes=4, seed=2)
     fresh = np.array(model.head.kernel[...])
     starting_weights.load_into(model, str(tmp_path / "m.pth"))
     found, expected = weights.to_torch(model), random_weights(6, num_classes=9)
@@ -204,22 +219,22 @@ def test_init_from_a_file_of_other_classes_keeps_the_fresh_head(tmp_path, log):
     for name in ("linear.weight", "linear.bias"):
         expected[name] = found[name]
     assert_same_weights(found, expected)
-    assert "\n359 matched: " in log[-1]
+    assert "\n132 matched: " in log[-1]
     assert "\n2 misshaped: linear.bias: found (9,), expected (4,), linear.weight: " in log[-1]
 
 
 @pytest.mark.parametrize("change", ["size", "missing", "misshaped", "prefix"])
 def test_init_from_another_backbone_is_refused_and_leaves_the_model(tmp_path, change):
     name = "smb1.stem_block.0.c.weight"
-    state_dict = random_weights(7, "seaformer_small" if change == "size" else "seaformer_tiny")
+    state_dict = random_weights(7, "nano_wide" if change == "size" else "nano")
     if change == "missing":
         del state_dict[name]
     if change == "misshaped":
-        state_dict[name] = np.zeros((16, 3, 5, 5), np.float32)
+        state_dict[name] = np.zeros((8, 3, 5, 5), np.float32)
     if change == "prefix":
         state_dict = {f"backbone.{name}": value for name, value in state_dict.items()}
     files.write_state_dict(tmp_path / "m.safetensors", state_dict)
-    model = create_model("seaformer_tiny", num_classes=8)
+    model = create_model("nano", num_classes=8)
     before = [np.array(leaf) for leaf in jax.tree.leaves(nnx.state(model))]
     with pytest.raises(
         UserError, match=r"m\.safetensors has another backbone than the model.* names match; "
@@ -237,7 +252,7 @@ def test_run_is_not_loaded_with_the_config_of_another_model(runs):
 
 
 def test_averaged_weights_that_a_run_does_not_have(tmp_path):
-    config = quickstart.get_config()
+    config = nano_config()
     config.optim.ema_decay = 0.0
     save_run(tmp_path, config, random_weights(1), None, step=7)
     with pytest.raises(UserError, match=r"has no averaged weights: optim\.ema_decay was 0; leave --ema out"):

@@ -59,7 +59,13 @@ def test_names_and_shapes_are_the_official_ones(size):
     assert {name: value.shape for name, value in ours.items()} == expected
 
 
-@pytest.mark.parametrize("name", list_models())
+BY_SIZE = [
+    pytest.param(name, marks=() if name.endswith(("tiny", "large")) else pytest.mark.slow)
+    for name in list_models()
+]
+
+
+@pytest.mark.parametrize("name", BY_SIZE)
 def test_there_and_back(name):
     reference, model = mirror(name), segmenter(name)
     state_dict = filled(reference)

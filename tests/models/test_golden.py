@@ -147,8 +147,13 @@ def filled(name: str, num_classes: int) -> tuple[torch_model.SeaFormer, dict[str
     return model, arrays
 
 
-# The larger sizes have more of the same blocks; `make test` counts their parameters (test_registry.py).
-SIZES = [pytest.param(name, marks=() if name.endswith("tiny") else pytest.mark.slow) for name in MODELS]
+# The published sizes have more of the same blocks as `mini`; `make test` counts their parameters (test_registry.py).
+SIZES = ["mini", *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS)]
+
+
+@pytest.fixture(autouse=True)
+def registered(mini):
+    """Makes `mini` known."""
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -161,9 +166,6 @@ def test_eval_logits_equal_pytorch(name):
     found = jax_logits(jax_model(name, state_dict, num_classes=11), images)
     np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-4)
     np.testing.assert_allclose(found[1], expected[1], rtol=0, atol=1e-5 * np.abs(expected[1]).max())
-
-
-TRAINED = [pytest.param(name, marks=() if name.endswith("tiny") else pytest.mark.slow) for name in MODELS]
 
 
 @pytest.mark.parametrize("name", SIZES)

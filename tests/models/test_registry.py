@@ -45,7 +45,11 @@ def test_list_is_sorted_and_has_the_published_sizes():
     assert set(CHANNELS) <= set(list_models())
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+BETWEEN = ("seaformer_small", "seaformer_base")  # Between the sizes that `make test` builds.
+SIZES = [pytest.param(name, marks=pytest.mark.slow if name in BETWEEN else ()) for name in CHANNELS]
+
+
+@pytest.mark.parametrize("name", SIZES)
 def test_parameters_and_feature_maps(name):
     model = create_model(name)
     assert sum(parameter.size for parameter in parameters(model)) == PARAMETERS[name]

@@ -11,6 +11,8 @@ from seaformer_jax.training import checkpoint, loop, trained, workdir
 from tests.training import distilled, small
 
 STEPS = 4
+# `make test` has test_resume.py, because the loop resumes every task alike.
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,9 +35,7 @@ def train(task, folder) -> None:
     loop.train(task.config, task, task.create_model(), folder)
 
 
-@pytest.fixture(
-    scope="module", params=["segmentation", pytest.param("classification", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=["segmentation", "classification"])
 def runs(request, tmp_path_factory):
     """(task, folder of an uninterrupted run, folder of one that ended halfway and went on)."""
     folder = tmp_path_factory.mktemp(request.param)

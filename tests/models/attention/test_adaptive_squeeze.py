@@ -225,7 +225,7 @@ def parameters(model: nnx.Module) -> int:
         "tiny",
         pytest.param("small", marks=pytest.mark.slow),
         pytest.param("base", marks=pytest.mark.slow),
-        "large",  # The only one with three attention stages.
+        pytest.param("large", marks=pytest.mark.slow),
     ],
 )
 def test_costs_beyond_the_iclr_model(size, task):
