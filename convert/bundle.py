@@ -2,7 +2,7 @@
 
     model.onnx | model.tflite | model.pte | model.ncnn.param and model.ncnn.bin
                             the model file, one format per bundle
-    model.json              the fields of `Bundle`, without `folder`
+    model.json              the fields of `Bundle`, without `folder`; and checksums of the files above and below
     reference.npz           an input image and the model's output for it, to check the model on another machine
     report.json, report.md  how far the exported model is from the trained one
     argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
@@ -11,12 +11,12 @@ The bundles of `convert/export/seeded_bundles.py`, which are for measurements on
 This module needs no package but NumPy, so that bundles can be read on a device.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,16 @@ FORMATS = tuple(MODEL_FILES)
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("logits8", "logits", "labels")
 KERNEL = "argmax_upsample"
-_CARD = "model.json"
+CARD = "model.json"
 _REFERENCE = "reference.npz"
+_CHECKSUMS = "checksums"  # Field of the card: file name -> CRC-32.
+# Field of the card -> the values that it can have.
+_CHOICES = {
+    "task": ("classification", "segmentation"),
+    "format": FORMATS,
+    "precision": PRECISIONS,
+    "output": OUTPUTS,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +101,34 @@ class Bundle:
         """Reads the bundle in `folder`.
 
         Raises:
-            UserError: `folder` is not a bundle, or another version of this project wrote it.
+            UserError: `folder` is not a bundle, another version of this project wrote it, a file is damaged, or the
+                card contradicts the model's input or output.
         """
         folder = pathlib.Path(folder)
         try:
-            fields = dict(json_files.read(folder / _CARD))
+            fields = dict(json_files.read(folder / CARD))
         except (OSError, TypeError, ValueError) as error:
             raise UserError(
-                f"{folder} is no bundle: {_CARD} is missing or damaged; make one with python -m convert.export"
+                f"{folder} is no bundle: {CARD} is missing or damaged; make one with python -m convert.export"
             ) from error
         # Missing or additional fields mean another version: guessing values could give wrong results.
-        names = {field.name for field in dataclasses.fields(cls)} - {"folder"}
+        names = {_CHECKSUMS, *(field.name for field in dataclasses.fields(cls))} - {"folder"}
         if fields.keys() != names:
             odd = ", ".join(sorted(names.symmetric_difference(fields)))
             raise UserError(
-                f"{folder / _CARD} is of another version of this project (fields {odd}); export the model again"
+                f"{folder / CARD} is of another version of this project (fields {odd}); export the model again"
             )
-        return cls(folder, **fields)
+        for name, choices in _CHOICES.items():
+            if fields[name] not in choices:
+                raise UserError(
+                    f"{folder / CARD}: {name} is {fields[name]!r}; expected one of {', '.join(choices)}; export the "
+                    "model again"
+                )
+        _check_files(folder, fields.pop(_CHECKSUMS))
+        bundle = cls(folder, **fields)
+        if (folder / _REFERENCE).exists():
+            bundle._check_reference()
+        return bundle
 
     @property
     def model(self) -> pathlib.Path:
@@ -123,13 +142,18 @@ class Bundle:
 
     def size(self) -> int:
         """Returns the size of the model in bytes, all its files together."""
+        return sum(path.stat().st_size for path in self._model_files())
+
+    def _model_files(self) -> list[pathlib.Path]:
         # model.json matches the pattern but describes the model.
-        return sum(path.stat().st_size for path in self.folder.glob("model.*") if path.name != _CARD)
+        return [path for path in sorted(self.folder.glob("model.*")) if path.name != CARD]
 
     def write_card(self) -> None:
-        """Writes the fields to model.json."""
+        """Writes model.json: the fields, and the checksums of the model and the reference, if they are written."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
-        json_files.write(self.folder / _CARD, fields)
+        files = [*self._model_files(), *self.folder.glob(_REFERENCE)]
+        checksums = {path.name: zlib.crc32(path.read_bytes()) for path in files}
+        json_files.write(self.folder / CARD, fields | {_CHECKSUMS: checksums})
 
     def write_reference(self, image: np.ndarray, expected: np.ndarray) -> None:
         """Writes reference.npz, with the arrays "input" and "expected".
@@ -154,6 +178,24 @@ class Bundle:
                 f"{self.folder / _REFERENCE} is missing or damaged; export the model again"
             ) from error
 
+    def _check_reference(self) -> None:
+        """Raises UserError if the reference input and output are not those that the card describes."""
+        image, expected = self.reference()
+        classes, has_labels = len(self.class_names), self.output == "labels"
+        wrong = []
+        if image.shape != (1, *self.input_size, 3):
+            wrong.append(f"input_size is {self.input_size}, and the image has the shape {image.shape}")
+        if has_labels != (expected.dtype.kind in "ui"):
+            wrong.append(f"output is {self.output}, and the expected one is of type {expected.dtype}")
+        if classes and not has_labels and expected.shape[-1] != classes:
+            wrong.append(
+                f"there are {classes} class_names, and the expected output has shape {expected.shape}"
+            )
+        if wrong:
+            raise UserError(
+                f"{self.folder}: {CARD} contradicts {_REFERENCE}: {'; '.join(wrong)}; export the model again"
+            )
+
     def write_report(self, report: dict[str, Any], text: str) -> None:
         """Writes `report` to report.json and `text`, the same report for people, to report.md."""
         json_files.write(self.folder / "report.json", report)
@@ -166,34 +208,14 @@ class Bundle:
             shutil.copyfile(source, self.folder / source.name)
 
 
-@contextlib.contextmanager
-def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder, which is renamed to `out` on success and removed on any error.
-
-    A bundle that already exists at `out` is replaced at the end. A folder with other files is never replaced.
-
-    Raises:
-        UserError: `out` holds something other than a bundle, or cannot be written to.
-    """
-    out = pathlib.Path(out)
-    _check_replaceable(out)
-    # Beside `out`, because a rename cannot cross file systems.
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if out.exists():  # An older bundle, or an empty folder.
-            shutil.rmtree(out)
-        temporary.rename(out)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write to --out {out}: {reason}; choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_replaceable(out: pathlib.Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; expected a folder to create")
-    if out.exists() and any(out.iterdir()) and not (out / _CARD).exists():
-        raise UserError(f"--out {out} holds files other than a bundle; choose another folder")
+def _check_files(folder: pathlib.Path, checksums: Mapping[str, int]) -> None:
+    """Raises UserError if a file of the bundle is not the one whose checksum is in the card."""
+    for name, expected in checksums.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{folder / name} cannot be read: {error.strerror}; export the model again"
+            ) from error
+        if zlib.crc32(content) != expected:
+            raise UserError(f"{folder / name} is damaged: its checksum differs; export the model again")

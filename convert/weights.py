@@ -173,12 +173,28 @@ def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
 
 
 def _assign(model: nnx.Module, state_dict: Mapping[str, np.ndarray], names: list[str]) -> None:
-    """Copies the entries called `names` into `model`, as float32."""
+    """Copies the entries called `names` into `model`, as float32; UserError if one holds what no weight can be."""
     variables, wanted = _variables(model), set(names)
-    for entry in _entries(model):
-        if entry.name in wanted:
-            value = entry.from_torch(np.asarray(state_dict[entry.name], np.float32))
-            variables[entry.path][...] = jnp.asarray(value)
+    entries_ = [entry for entry in _entries(model) if entry.name in wanted]
+    values = [_checked(entry.name, np.asarray(state_dict[entry.name])) for entry in entries_]
+    for entry, value in zip(entries_, values, strict=True):
+        variables[entry.path][...] = jnp.asarray(entry.from_torch(value))
+
+
+def _checked(name: str, value: np.ndarray) -> np.ndarray:
+    """Returns the array of a state dict as float32, after checking that it can be a weight."""
+    if not np.issubdtype(value.dtype, np.floating):
+        # Quantised weights, or ones that lost their decimals.
+        raise UserError(f"{name} holds numbers of type {value.dtype}; expected floating-point weights")
+    with np.errstate(over="ignore"):  # A float64 beyond float32 becomes infinite, which is found below.
+        value = value.astype(np.float32)
+    if wrong := value.size - np.isfinite(value).sum():
+        raise UserError(
+            f"{name} has {wrong} values of {value.size} that are not finite; expected trained weights"
+        )
+    if name.endswith("running_var") and (value < 0).any():
+        raise UserError(f"{name} is {value.min():.3g} at its smallest; expected variances of at least 0")
+    return value
 
 
 def _entries(model: nnx.Module) -> list[Entry]:

@@ -48,15 +48,18 @@ def run(main: Callable[[], int | None]) -> None:
 def define_config(required: bool = True) -> flags.FlagHolder:
     """Defines the flag `--config FILE[:VARIANT]` and its overrides `--config.key=value`."""
     holder = config_flags.DEFINE_config_file(
-        "config", None, "Recipe (config file and variant), e.g. configs/imagenet.py:tiny."
+        "config",
+        None,
+        "Recipe (config file and variant), e.g. configs/imagenet.py:tiny.",
+        allow_overwrite=False,  # Of two recipes, the first would be dropped without a word.
     )
     if required:
         flags.mark_flag_as_required("config")
     return holder
 
 
-def define_path(name: str, help: str, required: bool = False) -> flags.FlagHolder:
-    """Defines the flag `--NAME=PATH`; its value is a string in which a leading `~` is expanded, or None.
+def define_path(name: str, help: str, required: bool = False, default: str | None = None) -> flags.FlagHolder:
+    """Defines the flag `--NAME=PATH`; its value is a string in which a leading `~` is expanded, or `default`.
 
     An empty path is an error: it comes from a shell variable that is not set, and would mean the working folder.
 
@@ -64,8 +67,9 @@ def define_path(name: str, help: str, required: bool = False) -> flags.FlagHolde
         name: Name of the flag.
         help: Help text of the flag.
         required: Whether the flag has to be given.
+        default: Value of the flag if it is not given.
     """
-    return flags.DEFINE(_PathParser(name), name, None, help, required=required)
+    return flags.DEFINE(_PathParser(name), name, default, help, required=required)
 
 
 class ChoiceOfWeights:

@@ -4,11 +4,12 @@ import os
 import pathlib
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from flax.traverse_util import flatten_dict
+from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from seaformer_jax import config
 from seaformer_jax.errors import UserError, suggest
@@ -16,6 +17,24 @@ from seaformer_jax.errors import UserError, suggest
 _OVERRIDE = re.compile(r"--?config\.([\w.]+)")
 # The recipe's file, in the argument of `--config` or alone; a variant may follow.
 _RECIPE = re.compile(r"(?:--?config=)?([^:]+\.py)(?=$|:)")
+# Key -> its names in timm, mmseg and other trainers, as far as they resemble ours too little to be found by spelling.
+_OTHER_NAMES = {
+    "total_steps": "epochs num_epochs max_epochs iterations max_iters num_steps max_steps",
+    "batch_size": "batch samples_per_gpu per_device_train_batch_size",
+    "init_from": "pretrained initial_checkpoint load_from checkpoint_path finetune",
+    "dtype": "amp fp16 bf16 precision",
+    "data.root": "data_dir data_root data_path",
+    "data.image_size": "img_size input_size resolution",
+    "data.workers": "num_workers workers_per_gpu",
+    "augment.rand_augment": "aa auto_augment",
+    "augment.erasing": "reprob random_erasing",
+    "model.drop_path_rate": "drop_path",
+    "optim.name": "opt optimizer optimiser",
+    "optim.lr": "learning_rate base_lr",
+    "optim.clip_norm": "clip_grad grad_clip max_grad_norm",
+    "optim.schedule.name": "sched scheduler lr_policy",
+    "optim.schedule.warmup_steps": "warmup warmup_epochs warmup_iters",
+}
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:
@@ -28,11 +47,12 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     # The first explanation that applies. Otherwise absl's own text, or the error prefixed with the flag --config.
     return (
         _user_error(error)
+        or _repeated_recipe(arguments)
         or _crashed_recipe(error, arguments)
         or _unreadable_file(error)
-        or _unknown_key(error, arguments)
-        or _wrong_value(error)
         or _missing_flag(error)
+        or _wrong_value(error, arguments)
+        or _unknown_key(arguments)
         or (one_line(error) if isinstance(error, flags.Error) else f"--config: {one_line(error)}")
     )
 
@@ -87,40 +107,85 @@ def _unreadable_file(error: Exception) -> str:
     )
 
 
-def _unknown_key(error: Exception, arguments: Sequence[str]) -> str:
+def _repeated_recipe(arguments: Sequence[str]) -> str:
+    """Returns the message for a command line with several recipes, or ""."""
+    recipes = _recipes(arguments)
+    if len(recipes) < 2:
+        return ""
+    return (
+        f"--config is given {len(recipes)} times, with {' and '.join(recipes)}; expected one recipe; change single "
+        "values with --config.key=value"
+    )
+
+
+def _unknown_key(arguments: Sequence[str]) -> str:
     """Returns the message for an override of a key that the config does not have, or ""."""
-    known = _known_keys()
     keys = [match[1] for argument in arguments if (match := _OVERRIDE.match(argument))]
-    # 1. Overrides without a recipe that they could change.
-    if keys and not any(re.match("--?config(=|$)", argument) for argument in arguments):
+    if not keys:
+        return ""
+    if not _recipes(arguments):
         return f"--config.{keys[0]} changes a recipe, and no recipe is given; put --config FILE before it"
-    for key in keys:
-        # 2. No task has the key: it is a section, or the right name in the wrong section, or misspelt.
-        if key not in known:
-            below = ", ".join(name for name in known if name.startswith(f"{key}."))
-            elsewhere = [name for name in known if name.endswith(f".{key}")]
-            hint = f" It contains {below}." if below else suggest(elsewhere[0] if elsewhere else key, known)
-            return f"--config.{key}: the config has no such value.{hint}"
-        # 3. Another task has the key, and ml_collections did not find it in this config.
-        if isinstance(error, KeyError | AttributeError) and key.rpartition(".")[2] in one_line(error):
-            return f"--config.{key}: the config has no such value; it belongs to another task's config"
-    return ""
+    known = _known_keys(arguments)
+    unknown = next((key for key in keys if key not in known), None)
+    return f"--config.{unknown}: the config has no such value{_hint(unknown, known)}" if unknown else ""
 
 
-def _known_keys() -> dict[str, Any]:
-    """Returns the keys of all tasks' configs, such as "optim.lr", with their defaults."""
-    defaults = (config.segmentation(), config.default())
-    return {k: v for default in defaults for k, v in flatten_dict(default.to_dict(), sep=".").items()}
+def _hint(key: str, known: Mapping[str, Any]) -> str:
+    """Returns the end of the message about the unknown `key`: what it is instead, or which key may be meant."""
+    if below := _below(key, known):
+        return f". It contains {', '.join(below)}."
+    if tasks := [name for name, keys in _keys_of_tasks().items() if key in keys]:
+        return f"; it belongs to another task's config: {', '.join(tasks)}"
+    section, _, name = key.rpartition(".")
+    meant = [ours for ours, others in _OTHER_NAMES.items() if name in others.split() and ours in known]
+    elsewhere = [ours for ours in known if ours.endswith(f".{name}")]
+    if same := (meant + elsewhere)[:1]:
+        return f".{suggest(same[0], known)}"
+    # Of two long keys in one section, most letters are those of the section: only the names are compared.
+    siblings = _below(section, known)
+    if siblings and not suggest(name, [sibling.rpartition(".")[2] for sibling in siblings]):
+        return f". {section} contains {', '.join(siblings)}."
+    return f".{suggest(key, known)}"
 
 
-def _wrong_value(error: Exception) -> str:
+def _below(section: str, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if key.startswith(f"{section}.")]
+
+
+def _known_keys(arguments: Sequence[str]) -> dict[str, Any]:
+    """Returns the keys of the recipe on the command line, such as "optim.lr", with their values.
+
+    They are those of all tasks' configs if the recipe cannot be read.
+    """
+    try:
+        return flatten_dict(ConfigFileFlagParser("config").parse(_recipes(arguments)[0]).to_dict(), sep=".")
+    except Exception:  # A recipe is a program, which may raise anything.
+        return {key: value for keys in _keys_of_tasks().values() for key, value in keys.items()}
+
+
+def _keys_of_tasks() -> dict[str, dict[str, Any]]:
+    """Returns task -> the keys of its default config, with their values."""
+    return {task: flatten_dict(default().to_dict(), sep=".") for task, default in config.TASKS.items()}
+
+
+def _recipes(arguments: Sequence[str]) -> list[str]:
+    """Returns the values of `--config`, which are recipes with their variants."""
+    neighbours = zip(arguments, [*arguments[1:], ""], strict=True)
+    return [
+        argument.partition("=")[2] if "=" in argument else following
+        for argument, following in neighbours
+        if re.match("--?config(=|$)", argument)
+    ]
+
+
+def _wrong_value(error: Exception, arguments: Sequence[str]) -> str:
     """Returns the message for an override whose value has the wrong type, or ""."""
     match = re.match(r"flag --config\.([\w.]+)=(.*?): ", one_line(error))
-    if not match:
+    default = _known_keys(arguments).get(match[1]) if match else None
+    if default is None:
         return ""
-    key, value = match.groups()
-    default = _known_keys()[key]
-    return f"--config.{key} is {value!r}; expected a value of type {type(default).__name__}, e.g. {default!r}"
+    expected = f"a value of type {type(default).__name__}, e.g. {default!r}"
+    return f"--config.{match[1]} is {match[2]!r}; expected {expected}"
 
 
 def _missing_flag(error: Exception) -> str:

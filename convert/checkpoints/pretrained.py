@@ -81,50 +81,75 @@ class Pretrained(NamedTuple):
     sha256: str
 
 
+class Stored(NamedTuple):
+    """A file of weights, and what it says of the model without building it.
+
+    Attributes:
+        path: Path of the file.
+        state_dict: Official name -> array in PyTorch's layout.
+        card: Content of the JSON file beside the weights; {} if there is no such file.
+        task: "classification" or "segmentation".
+        classes: Number of classes.
+    """
+
+    path: pathlib.Path
+    state_dict: Mapping[str, np.ndarray]
+    card: dict[str, Any]
+    task: str
+    classes: int
+
+
+def read(path: pathlib.Path) -> Stored:
+    """Reads weights with the official names, and the JSON that `convert.to_torch` puts beside them.
+
+    Args:
+        path: A .pth, .pth.tar, .pt or .safetensors file.
+
+    Raises:
+        UserError: One of the files cannot be read, or the weights are not those of a SeaFormer.
+    """
+    state_dict, card = files.read_state_dict(path), _read_card(path)
+    task = _task(state_dict)
+    return Stored(path, state_dict, card, task, weights.class_count(state_dict, task))
+
+
 def load(
-    path: pathlib.Path,
+    stored: Stored,
     class_names: Sequence[str] = (),
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> Pretrained:
-    """Reads weights with the official names, and the JSON that `convert.to_torch` puts beside them.
+    """Builds the model of a file of weights.
 
-    Without that JSON, the model size is the first one that the weights fit, and mean and standard deviation are those
-    of ImageNet.
+    Without a JSON file beside it, the model size is the first one that the weights fit, and mean and standard
+    deviation are those of ImageNet.
 
     Args:
-        path: A .pth, .pth.tar, .pt or .safetensors file.
+        stored: The weights, of `read`.
         class_names, mean, std: Values that replace those of the JSON; () keeps them.
 
     Raises:
-        UserError: The file cannot be read, the weights are not those of a SeaFormer or of the model in the JSON, or
-            the number of class names, means or standard deviations is wrong.
+        UserError: The weights are not those of the model in the JSON, or the number of class names, means or standard
+            deviations is wrong.
     """
-    # 1. The model: its task and number of classes follow from the weights, its size from the JSON or by trial.
-    state_dict, card = files.read_state_dict(path), _read_card(path)
-    task = _task(state_dict)
-    count = weights.class_count(state_dict, task)
-    options = card.get("options", {})
-    names = [card["model"]] if card else list_models()
-    model, name = _fitting(names, task, count, options, state_dict)
-    # 2. The classes: given names come before those of the JSON, and "class 0", "class 1", ... are the last resort.
+    task, count, card = stored.task, stored.classes, stored.card
+    # 1. The classes: given names come before those of the JSON, and "class 0", "class 1", ... are the last resort.
+    class_names = _checked("class names", class_names or card.get("class_names") or numbered(count), count)
     labels = dict(card.get("labels", {}))
     if task == "segmentation" and not labels.get("palette"):
         labels["palette"] = distinct_colours(count)
-    class_names = _checked("class names", class_names or card.get("class_names") or numbered(count), count)
-    # 3. The normalisation is needed to export, and the hash identifies the weights in the bundle.
+    # 2. The normalisation of the images.
+    mean = _checked("means", mean or card.get("mean", IMAGENET_MEAN), 3)
+    std = _checked("deviations", std or card.get("std", IMAGENET_STD), 3)
+    # 3. The model: its size comes from the JSON or is found by trial.
+    options = card.get("options", {})
+    names = [card["model"]] if card else list_models()
+    model, name = _fitting(names, task, count, options, stored.state_dict)
+    # The hash identifies the weights in the bundle.
+    sha256 = hashlib.sha256(stored.path.read_bytes()).hexdigest()
+    spec = LabelSpec(class_names, **labels)
     return Pretrained(
-        name,
-        task,
-        options,
-        model,
-        state_dict,
-        LabelSpec(class_names, **labels),
-        _checked("means", mean or card.get("mean", IMAGENET_MEAN), 3),
-        _checked("deviations", std or card.get("std", IMAGENET_STD), 3),
-        card,
-        path,
-        hashlib.sha256(path.read_bytes()).hexdigest(),
+        name, task, options, model, stored.state_dict, spec, mean, std, card, stored.path, sha256
     )
 
 

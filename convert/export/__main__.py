@@ -10,9 +10,10 @@ import re
 
 from absl import flags, logging
 
-from convert import bundle
+from convert import bundle, bundle_folder
 from convert.export import exporter
 from convert.export import report as export_report
+from convert.export.request import Request
 from seaformer_jax import command
 from seaformer_jax.config_ranges import LARGEST, RANGES
 from seaformer_jax.errors import UserError
@@ -56,16 +57,18 @@ _STD = flags.DEFINE_list("std", [], "Three numbers, for images in [0, 1]; replac
 
 def main() -> int:
     """Checks the request, writes the bundle and prints its report."""
-    # Errors in the request are raised before the folder is touched.
-    export = exporter.Export(_request())
-    with bundle.writing(_OUT.value) as folder:
+    # The request and the folder are checked before any weights are read.
+    request = _request()
+    bundle_folder.check_out(_OUT.value)
+    export = exporter.Export(request)
+    with bundle_folder.writing(_OUT.value) as folder:
         report = export.run(folder)
     logging.info("%s\n\n%s", _OUT.value, export_report.text(report))
     return 0
 
 
-def _request() -> exporter.Request:
-    return exporter.Request(
+def _request() -> Request:
+    return Request(
         weights=command.existing("weights", _WEIGHTS.value),
         format=_FORMAT.value,
         input_size=_size(_INPUT_SIZE.value),

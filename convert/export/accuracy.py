@@ -33,13 +33,11 @@ class Validation:
         preparation: Preparation of the model's input.
 
     Raises:
-        UserError: The folder does not exist or has no images, its classes are not the model's, or masks are missing.
+        UserError: The folder has no images, its classes are not the model's, or masks are missing.
     """
 
     def __init__(self, folder: str, pretrained: Pretrained, preparation: Preparation):
         path = pathlib.Path(folder).resolve()
-        if not path.is_dir():
-            raise UserError(f"--validation {folder}: no such folder")
         self._preparation, self._classes = preparation, len(pretrained.labels.class_names)
         self.metric = METRICS[pretrained.task]
         if pretrained.task == "classification":

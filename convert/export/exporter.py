@@ -1,7 +1,6 @@
 """Exports a file of weights to a bundle and checks it; `convert/export/__main__.py` is the command line."""
 
 import contextlib
-import dataclasses
 import io
 import logging as python_logging
 import pathlib
@@ -12,56 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import logging
 
-from convert.bundle import KERNEL, MODEL_FILES, OUTPUTS, PRECISIONS, Bundle
+from convert.bundle import PRECISIONS, Bundle
 from convert.checkpoints import pretrained
 from convert.export import parity, preparation
 from convert.export import report as export_report
 from convert.export.accuracy import Validation
 from convert.export.card import new_bundle
+from convert.export.request import Request, outputs, runtime_of
 from convert.runtimes import registry
-from convert.runtimes.base import Graph, Network, Runtime
+from convert.runtimes.base import Graph, Network
 from seaformer_jax import versions
-from seaformer_jax.errors import UserError, suggest
+from seaformer_jax.errors import UserError
 from seaformer_jax.resize import resize_linear
 
 if TYPE_CHECKING:
     import torch
 
-_MOST_LABELS = 256  # Classes that a byte of a class map can name.
 # Flag -> the most images that are read from its folder.
 _MOST_IMAGES = {"images": 50, "validation": 50, "calibration": 100}
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """The options of the command line.
-
-    Attributes:
-        weights: Path of the file of weights.
-        format, precision: See `Bundle`.
-        output: The wanted output, see `Bundle.output`; "" means logits for classifiers and logits8 for segmentation.
-        input_size: H and W in pixels.
-        inside: True if the exported model is to normalise its input.
-        images: Folder of images to compare on; "" for none, as in the next two.
-        calibration: Folder of images to calibrate int8 on.
-        validation: Folder of labelled images to score on.
-        max_drop: Percentage points that int8 may lose on `validation`.
-        class_names, mean, std: Replace those that come with the weights; () keeps them.
-    """
-
-    weights: pathlib.Path
-    format: str
-    input_size: tuple[int, int]
-    precision: str = "fp32"
-    output: str = ""
-    inside: bool = True
-    images: str = ""
-    calibration: str = ""
-    validation: str = ""
-    max_drop: float = 1.0
-    class_names: tuple[str, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
 
 
 class Export:
@@ -72,12 +39,14 @@ class Export:
     """
 
     def __init__(self, request: Request):
-        # 1. The trained model in JAX, which is the reference for all comparisons.
-        self.request, self.runtime = request, _runtime(request)
-        self.source = pretrained.load(request.weights, request.class_names, request.mean, request.std)
+        # 1. The request is checked before anything is read, and against the weights before a model is built.
+        self.request, self.runtime = request, runtime_of(request)
+        stored = pretrained.read(request.weights)
+        self.output, self.tail = outputs(request.output, stored.task, stored.classes, self.runtime)
+        # 2. The trained model in JAX, which is the reference for all comparisons.
+        self.source = pretrained.load(stored, request.class_names, request.mean, request.std)
         self.trained = pretrained.in_jax(self.source)
-        # 2. The network to export, and the preparation of its images.
-        self.output, self.tail = _outputs(request.output, self.source, self.runtime)
+        # 3. The network to export, and the preparation of its images.
         self.preparation = preparation.Preparation.of(
             self.source.card,
             task=self.source.task,
@@ -87,7 +56,7 @@ class Export:
             inside=request.inside,
         )
         self.graph = Graph(self._deployed(), self.source.task, self.output, request.input_size)
-        # 3. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
+        # 4. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
         # becomes the reference of the bundle.
         self.images = [
             *preparation.seeded(request.input_size),
@@ -227,8 +196,8 @@ class Export:
     def _finish(self, bundle: Bundle, network: Network, report: dict[str, Any]) -> None:
         """Writes everything but the model file, which the runtime has written."""
         image = self.preparation.exported(self.images[0])
-        bundle.write_card()
         bundle.write_reference(image, network(image))
+        bundle.write_card()  # After the files of which it holds the checksums.
         bundle.write_report(report, export_report.text(report))
         if bundle.tail:
             bundle.copy_kernel()
@@ -238,47 +207,6 @@ class Export:
         folder = getattr(self.request, flag)
         found = preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
         return [self.preparation.fit(image) for image in found]
-
-
-def _runtime(request: Request) -> Runtime:
-    """Returns the module of the request's format.
-
-    Raises:
-        UserError: The runtime does not have the requested precision, or int8 lacks its folders.
-    """
-    runtime = registry.find(request.format)
-    if request.precision not in PRECISIONS:
-        known = f"expected one of {', '.join(PRECISIONS)}.{suggest(request.precision, PRECISIONS)}"
-        raise UserError(f"--precision {request.precision}; {known}")
-    if request.precision not in runtime.PRECISIONS:
-        others = ", ".join(name for name in MODEL_FILES if name != request.format)
-        raise UserError(
-            f"--precision {request.precision} is not available for {request.format}, which has "
-            f"{', '.join(runtime.PRECISIONS)}; choose one of these, or another format: {others}"
-        )
-    if request.precision == "int8" and not (request.calibration and request.validation):
-        raise UserError(
-            "int8 needs --calibration, a folder of images like those the model will see, and --validation, a folder "
-            "of labelled images on which its loss of accuracy is measured (see --max-drop)"
-        )
-    return runtime
-
-
-def _outputs(wanted: str, source: pretrained.Pretrained, runtime: Runtime) -> tuple[str, str]:
-    """Returns the output of the model file and the tail after it, see `Bundle.output` and `Bundle.tail`."""
-    known = ("logits",) if source.task == "classification" else OUTPUTS
-    wanted, classes = wanted or known[0], source.labels.num_classes
-    if wanted not in known:
-        raise UserError(f"--output {wanted}: the weights are for {source.task}, which has {', '.join(known)}")
-    if wanted == "labels" and classes > _MOST_LABELS:
-        raise UserError(
-            f"--output labels: the weights have {classes} classes; expected at most {_MOST_LABELS}, because a class "
-            "map has one byte per pixel; use --output logits"
-        )
-    # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
-    if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
-        return "logits8", KERNEL
-    return wanted, ""
 
 
 @contextlib.contextmanager

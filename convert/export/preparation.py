@@ -80,18 +80,16 @@ def of_folder(flag: str, folder: str, most: int) -> list[np.ndarray]:
 
     Args:
         flag: Name of the flag that gave the folder, for error messages.
-        folder: Path of the folder.
+        folder: Path of the folder, which exists.
         most: Largest number of images.
 
     Returns:
         The images, uint8 [h, w, 3] each.
 
     Raises:
-        UserError: The folder does not exist or has no image, or an image cannot be decoded.
+        UserError: The folder has no image, or an image cannot be decoded.
     """
     path = pathlib.Path(folder)
-    if not path.is_dir():
-        raise UserError(f"--{flag} {folder}: no such folder")
     found = files.image_files(path)
     if not found:
         raise UserError(

@@ -45,13 +45,18 @@ def deploy(model: nn.Module, input_size: Size, normalize: Normalization | None =
     Raises:
         UserError: The input is smaller than the stride of the last stage.
     """
-    if min(input_size) < STRIDE:
-        height, width = input_size
+    check_input_size(input_size)
+    model = rewritten(model, input_size, REWRITES)
+    return model if normalize is None else include_normalization(model, *normalize)
+
+
+def check_input_size(size: Size) -> None:
+    """Raises UserError if an input of `size` is smaller than the stride of the last stage."""
+    if min(size) < STRIDE:
+        height, width = size
         raise UserError(
             f"input size {height}x{width} is below the model's stride of {STRIDE}; choose at least {STRIDE}x{STRIDE}"
         )
-    model = rewritten(model, input_size, REWRITES)
-    return model if normalize is None else include_normalization(model, *normalize)
 
 
 @torch.no_grad()

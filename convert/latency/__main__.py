@@ -20,6 +20,7 @@ from convert.bundle import Bundle
 from convert.latency import command, table
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure
+from seaformer_jax.command import define_path
 from seaformer_jax.errors import UserError
 
 _LEAST_RUNS = 50
@@ -31,7 +32,7 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as m
 _RUNS = flags.DEFINE_integer(
     "runs", _LEAST_RUNS, "Measured runs of each bundle, without warm-up runs.", lower_bound=_LEAST_RUNS
 )
-_OUT = flags.DEFINE_string("out", "latency", "Path of the results; OUT.json and OUT.md are written.")
+_OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
 
 
 def main(folders: Sequence[str]) -> int:

@@ -24,6 +24,7 @@ from convert.latency import command, part_costs, table
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure
 from convert.torch_model import VARIANTS
+from seaformer_jax.command import define_path
 from seaformer_jax.errors import UserError
 
 _MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Model size.")
@@ -34,7 +35,7 @@ _DEVICE = flags.DEFINE_string(
     "device", "host", "Device to measure on: host, qemu, adb[:SERIAL] or ssh:USER@HOST."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", "parts", "Path of the results; OUT.json and OUT.md are written.")
+_OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="parts")
 _RUNS = 50
 
 

@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(arguments)
     except flags.Error as error:
-        raise UserError(flag_errors.one_line(error)) from error
+        raise UserError(flag_errors.explain(error, arguments)) from error
 
 
 def output(path: str) -> pathlib.Path:

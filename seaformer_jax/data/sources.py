@@ -28,8 +28,13 @@ class Source(Protocol):
 
 
 def check_num_classes(source: Source, expected: int) -> None:
-    """Raises `errors.UserError` if the data set does not have the `expected` number of classes."""
+    """Raises `errors.UserError` if the data set does not have the `expected` number of classes, or only one."""
     names = source.labels.class_names
+    if len(names) < 2:
+        raise errors.UserError(
+            f"the data set has one class, {names[0]!r}, so there is nothing to learn; expected at least two; correct "
+            "config.data"
+        )
     if len(names) != expected:
         raise errors.UserError(
             f"the data set has {len(names)} classes ({names[0]!r} to {names[-1]!r}), but task.num_classes is "

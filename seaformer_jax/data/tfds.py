@@ -26,8 +26,8 @@ def open_records(
         The records, in which images are the bytes of their files, and the features by name.
 
     Raises:
-        UserError: The package or the data set is missing, or the data set does not have the split, the features or
-            random access.
+        UserError: The package or the data set is missing, the data set is damaged, or it does not have the split, the
+            features or random access.
     """
     try:
         import tensorflow_datasets as tfds
@@ -39,13 +39,30 @@ def open_records(
             raise errors.UserError(f"{name} has the features {', '.join(features)}; expected {expected}")
         # Images stay encoded: the sources decode them as they decode files.
         pictures = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-        return _open_split(
-            builder, name, split, {key: tfds.decode.SkipDecoding() for key in pictures}
-        ), features
+        records = _open_split(builder, name, split, {key: tfds.decode.SkipDecoding() for key in pictures})
+        return _Records(records, f"{name}/{split}"), features
     except ImportError as error:
         raise errors.UserError(
             f'data.source is tfds, but a package is missing ({error}): pip install "seaformer-jax[tfds]"'
         ) from error
+
+
+class _Records:
+    """The records of a split. One that cannot be read is a CorruptImageError, as an image that cannot be decoded."""
+
+    def __init__(self, records: Sequence[dict], name: str):
+        self._records, self._name = records, name
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            return self._records[index]
+        except Exception as error:  # A damaged file raises whatever the damage leads to.
+            raise errors.CorruptImageError(
+                f"{self._name}[{index}]: the record cannot be read ({_reason(error)}); prepare the data set again"
+            ) from error
 
 
 def _builder(name: str, data_dir: str | os.PathLike):
@@ -62,6 +79,11 @@ def _builder(name: str, data_dir: str | os.PathLike):
             f"data set {name!r} is not in data.root {folder} (found {found}); prepare it there with "
             f"{_how_to_prepare(name)}"
         ) from error
+    except Exception as error:  # A damaged description raises whatever the damage leads to.
+        raise errors.UserError(
+            f"the description of the data set {name!r} in data.root {folder} is damaged ({_reason(error)}); prepare "
+            f"it again with {_how_to_prepare(name)}"
+        ) from error
 
 
 def _open_split(builder, name: str, split: str, decoders: dict) -> Sequence[dict]:
@@ -76,6 +98,11 @@ def _open_split(builder, name: str, split: str, decoders: dict) -> Sequence[dict
     except ValueError as error:  # An unknown split, or a slice that cannot be parsed.
         reason = str(error).splitlines()[0]
         raise errors.UserError(f"{name}: {reason} Correct data.train_split or data.val_split.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns the kind of an error and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _how_to_prepare(name: str) -> str:

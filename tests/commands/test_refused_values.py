@@ -1,28 +1,28 @@
 """Values that the commands refuse in one line: recipes that raise, damaged cards, options that no model can take."""
 
-import pathlib
 import sys
-import types
 from unittest import mock
 
 import numpy as np
 import pytest
 from absl import flags
+from flax.traverse_util import flatten_dict
 from ml_collections import config_flags
 
+from convert import weights
 from convert.checkpoints import files, pretrained
-from convert.export import exporter
+from convert.export import request
 from convert.latency import command as latency_command
 from convert.runtimes import onnx
-from seaformer_jax import config_check, flag_errors, json_files
-from seaformer_jax.data.class_names import numbered
-from seaformer_jax.data.labels import LabelSpec
+from seaformer_jax import config as configs
+from seaformer_jax import config_check, create_model, flag_errors, json_files
 from seaformer_jax.errors import UserError
-from tests import forked
+from tests import forked, toys
 from tests.paths import REPOSITORY
 
 IMAGENET = f"--config={REPOSITORY}/configs/imagenet.py:tiny"
 CAMVID = f"--config={REPOSITORY}/configs/camvid.py:tiny"
+DISTILL = f"--config={REPOSITORY}/configs/distill_camvid.py"
 
 
 def error_of(module: str, *arguments: object) -> str:
@@ -63,6 +63,45 @@ def explained(*arguments: str) -> str:
 )  # fmt: skip
 def test_values_on_the_command_line(recipe, option, says):
     assert says in explained(recipe, f"--config.{option}")
+
+
+NO_SUCH_VALUE = ": the config has no such value"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "option", "says"),
+    [
+        # The known keys are those of the recipe.
+        (DISTILL, "distillation.cross_wait=1", f"{NO_SUCH_VALUE}. Did you mean 'distillation.cross_weight'?"),
+        (DISTILL, "distillation.foo=1", f"{NO_SUCH_VALUE}. distillation contains distillation.cross_weight, "),
+        (DISTILL, "distillation=1", f"{NO_SUCH_VALUE}. It contains distillation.cross_weight, "),
+        (DISTILL, "distillation.temperature=hot", " is 'hot'; expected a value of type float, e.g. 1.0"),
+        (IMAGENET, "teacher.source=x", f"{NO_SUCH_VALUE}; it belongs to another task's config: distilled_class"),
+        (IMAGENET, "eval.mode=slide", f"{NO_SUCH_VALUE}; it belongs to another task's config: segmentation, "),
+        (CAMVID, "augment.mixup=1", f"{NO_SUCH_VALUE}; it belongs to another task's config: classification, "),
+        (CAMVID, "optim.lr=fast", " is 'fast'; expected a value of type float, e.g. 0.0006"),
+        # Names of other trainers.
+        (IMAGENET, "learning_rate=1", f"{NO_SUCH_VALUE}. Did you mean 'optim.lr'?"),
+        (IMAGENET, "optim.learning_rate=1", f"{NO_SUCH_VALUE}. Did you mean 'optim.lr'?"),
+        (CAMVID, "max_iters=1", f"{NO_SUCH_VALUE}. Did you mean 'total_steps'?"),
+        (IMAGENET, "batch=1", f"{NO_SUCH_VALUE}. Did you mean 'batch_size'?"),
+        (IMAGENET, "weight_decay=0", f"{NO_SUCH_VALUE}. Did you mean 'optim.weight_decay'?"),
+    ],
+)  # fmt: skip
+def test_keys_on_the_command_line(recipe, option, says):
+    assert says in explained(recipe, f"--config.{option}")
+
+
+def test_other_names_lead_to_keys():
+    keys = {key for default in configs.TASKS.values() for key in flatten_dict(default().to_dict(), sep=".")}
+    assert flag_errors._OTHER_NAMES.keys() <= keys
+    assert not keys & {name for names in flag_errors._OTHER_NAMES.values() for name in names.split()}
+
+
+def test_two_recipes_are_refused(tmp_path):
+    line = error_of("seaformer_jax.train", IMAGENET, CAMVID, f"--workdir={tmp_path / 'run'}")
+    assert "--config is given 2 times, with" in line
+    assert line.endswith("expected one recipe; change single values with --config.key=value")
 
 
 def test_nothing_is_written_before_the_values_are_checked(tmp_path):
@@ -146,27 +185,54 @@ def test_cards_of_weights(field, value, tmp_path):
     files.write_state_dict(weights, {"linear.weight": np.zeros((2, 3), np.float32)})
     json_files.write(tmp_path / "weights.json", {"model": "seaformer_tiny", field: value})
     with pytest.raises(UserError, match=rf'weights\.json: "{field}" is .*; expected .*convert\.to_torch'):
-        pretrained.load(weights)
+        pretrained.read(weights)
 
 
-@pytest.mark.parametrize("path", ["", ".", "/"])
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        (
+            "linear.weight",
+            lambda array: np.where(array > 0, np.nan, array),
+            "values of .* that are not finite",
+        ),
+        ("linear.bias", lambda array: array.astype(np.float64) + 1e300, "2 values of 2 that are not finite"),
+        (
+            "smb1.layer1.conv.0.bn.running_var",
+            lambda array: array * np.inf,
+            "values of .* that are not finite",
+        ),
+        (
+            "smb1.layer1.conv.0.bn.running_var",
+            lambda array: -array,
+            "is -1 at its smallest; expected variances of at",
+        ),
+        (
+            "linear.weight",
+            lambda array: array.astype(np.int64),
+            "numbers of type int64; expected floating-point",
+        ),
+    ],
+)
+def test_weights_that_no_training_makes(name, change, says):
+    toys.register()
+    model = create_model("nano", num_classes=2)
+    before = weights.to_torch(model)
+    with pytest.raises(UserError, match=f"{name} .*{says}"):
+        weights.from_torch(model, before | {name: change(before[name])})
+    assert all(np.array_equal(array, before[key]) for key, array in weights.to_torch(model).items())
+
+
+@pytest.mark.parametrize("path", [".", "/"])
 def test_results_of_a_measurement_without_a_name(path):
     with pytest.raises(UserError, match=f"--out is '{path}'; expected a path without suffix"):
         latency_command.output(path)
 
 
 def test_more_classes_than_a_class_map_can_name():
-    def outputs(count: int, wanted: str) -> tuple[str, str]:
-        source = types.SimpleNamespace(task="segmentation", labels=LabelSpec(tuple(numbered(count))))
-        return exporter._outputs(wanted, source, onnx)
-
-    assert outputs(256, "labels") == ("labels", "")
-    assert outputs(257, "logits") == ("logits", "")
+    assert request.outputs("labels", "segmentation", 256, onnx) == ("labels", "")
+    assert request.outputs("logits", "segmentation", 257, onnx) == ("logits", "")
     with pytest.raises(
         UserError, match="--output labels: the weights have 257 classes; expected at most 256"
     ):
-        outputs(257, "labels")
-
-
-def test_a_measurement_without_a_name_ends_before_it_starts(tmp_path: pathlib.Path):
-    assert "--out is ''" in error_of("convert.latency", tmp_path, "--out=")
+        request.outputs("labels", "segmentation", 257, onnx)

@@ -154,6 +154,12 @@ CASES = {
     "other_class_count": train(
         "--config.task.num_classes=5", "has 8 classes", "num_classes is 5", "--config.task.num_classes=8"
     ),
+    "one_class": train(
+        "--config.data.train_split=uneven",
+        "the data set has one class, 'a'",
+        "expected at least two",
+        recipe=FOLDER,
+    ),
     "val_has_other_classes": train(
         "--config.data.val_split=uneven",
         "the validation data has 1 classes ('a' to 'a'), but the training data 2 classes ('a' to 'b')",

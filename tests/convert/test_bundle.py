@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from convert import bundle
+from convert import bundle, bundle_folder
 from convert.bundle import Bundle
 from seaformer_jax.errors import UserError
 
@@ -35,12 +35,32 @@ def make(folder, **changes) -> Bundle:
 
 def test_bundle_is_read_as_it_was_written(tmp_path):
     made = make(tmp_path)
-    made.write_card()
-    image, expected = np.random.default_rng(0).random((2, 1, 4, 4, 3), np.float32)
+    rng = np.random.default_rng(0)
+    image, expected = rng.random((1, 64, 96, 3), np.float32), rng.random((1, 8, 12, 2), np.float32)
     made.write_reference(image, expected)
+    made.write_card()
     found = Bundle.open(tmp_path)
     assert found == made
-    np.testing.assert_array_equal(found.reference(), [image, expected])
+    for array, written in zip(found.reference(), (image, expected), strict=True):
+        np.testing.assert_array_equal(array, written)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"input_size": (64, 64)}, r"input_size is \(64, 64\), and the image has the shape \(1, 64, 96, 3\)"),
+        ({"output": "labels"}, "output is labels, and the expected one is of type float32"),
+        ({"class_names": ("road",)}, "there are 1 class_names, and the expected output has shape"),
+    ],
+)
+def test_a_card_that_contradicts_the_model(tmp_path, changes, said):
+    made = make(tmp_path, **changes)
+    made.write_reference(np.zeros((1, 64, 96, 3), np.float32), np.zeros((1, 8, 12, 2), np.float32))
+    made.write_card()
+    with pytest.raises(
+        UserError, match=rf"model\.json contradicts reference\.npz: {said}.*; export the model again"
+    ):
+        Bundle.open(tmp_path)
 
 
 def test_bundle_knows_its_files(tmp_path):
@@ -72,7 +92,10 @@ def test_kernel_travels_as_source(tmp_path):
         (None, "is no bundle: model.json is missing or damaged"),
         ('{"task": ', "is no bundle"),
         ("[1]", "is no bundle"),
-        ('{"task": "segmentation"}', "another version of this project .fields class_names, format"),
+        (
+            '{"task": "segmentation"}',
+            "another version of this project .fields checksums, class_names, format",
+        ),
     ],
 )
 def test_what_is_no_bundle_is_said_to_be_none(tmp_path, content, said):
@@ -91,7 +114,7 @@ def test_damaged_reference_is_told(tmp_path):
 
 
 def test_writing_leaves_the_whole_bundle(tmp_path):
-    with bundle.writing(tmp_path / "deep" / "b") as folder:
+    with bundle_folder.writing(tmp_path / "deep" / "b") as folder:
         make(folder).write_card()
         assert not (tmp_path / "deep" / "b").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["b"]
@@ -101,11 +124,11 @@ def test_writing_leaves_the_whole_bundle(tmp_path):
 def test_writing_that_fails_leaves_what_was_there(tmp_path):
     out = tmp_path / "b"
     for precision in ("fp32", "fp16"):  # The second replaces the first.
-        with bundle.writing(out) as folder:
+        with bundle_folder.writing(out) as folder:
             make(folder, precision=precision).write_card()
     assert Bundle.open(out).precision == "fp16"
     for fails_into in (out, tmp_path / "new"):
-        with pytest.raises(RuntimeError), bundle.writing(fails_into) as folder:
+        with pytest.raises(RuntimeError), bundle_folder.writing(fails_into) as folder:
             make(folder).write_card()
             raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -121,7 +144,7 @@ def test_other_peoples_folders_are_not_replaced(tmp_path):
         ("file", "is a file"),
         ("file/b", "cannot write"),
     ):
-        with pytest.raises(UserError, match=said), bundle.writing(tmp_path / name):
+        with pytest.raises(UserError, match=said), bundle_folder.writing(tmp_path / name):
             pytest.fail("nothing may be written")
     assert (tmp_path / "photos" / "a.jpg").read_text() == "a"
 
@@ -129,4 +152,35 @@ def test_other_peoples_folders_are_not_replaced(tmp_path):
 def test_card_holds_every_field_but_the_folder(tmp_path):
     make(tmp_path).write_card()
     names = {field.name for field in dataclasses.fields(Bundle)}
-    assert json.loads((tmp_path / "model.json").read_text()).keys() == names - {"folder"}
+    assert json.loads((tmp_path / "model.json").read_text()).keys() == names - {"folder"} | {"checksums"}
+
+
+@pytest.mark.parametrize("name", ["model.ncnn.param", "model.ncnn.bin", "reference.npz"])
+def test_a_damaged_file_is_told(tmp_path, name):
+    made = make(tmp_path, format="ncnn")
+    for file in ("model.ncnn.param", "model.ncnn.bin"):
+        (tmp_path / file).write_bytes(b"network")
+    made.write_reference(np.zeros(3), np.zeros(2))
+    made.write_card()
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged: its checksum differs; export the model again"):
+        Bundle.open(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=rf"{name} cannot be read: No such file"):
+        Bundle.open(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["task", "format", "precision", "output"])
+def test_a_card_that_names_what_there_is_not(tmp_path, field):
+    make(tmp_path, **{field: "other"}).write_card()
+    with pytest.raises(UserError, match=rf"model\.json: {field} is 'other'; expected one of"):
+        Bundle.open(tmp_path)
+
+
+def test_a_folder_that_is_read_only_is_found_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_folder.os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(UserError, match=f"cannot write to --out .*: {tmp_path} is no folder to write into"):
+        bundle_folder.check_out(tmp_path / "deep" / "b")
+    assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -238,6 +239,30 @@ def test_tfds_errors(tfds_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(errors.UserError, match=r'pip install "seaformer-jax\[tfds\]"'):
         TFDS("tiny_photos", "train", tfds_dir)
+
+
+TFDS_DAMAGE = {
+    "dataset_info.json": ("", '{"a": ', "[1]", "{}", None),
+    "features.json": ("", '{"a": ', "[1]", "{}"),
+    "tiny_photos-train.array_record-00000-of-00001": ("", "damaged", None),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, content) for name, contents in TFDS_DAMAGE.items() for content in contents]
+)
+def test_damaged_tfds_folders(tfds_dir, tmp_path, name, content):
+    shutil.copytree(tfds_dir / "tiny_photos", tmp_path / "tiny_photos")
+    file = tmp_path / "tiny_photos/1.0.0" / name
+    file.unlink() if content is None else file.write_text(content)
+    if name.endswith(".json"):
+        says = r"^the description of the data set 'tiny_photos' in .* is damaged \(\w+: .*\); prepare it again with"
+        with pytest.raises(errors.UserError, match=says):
+            TFDS("tiny_photos", "train", tmp_path)
+        return
+    source = TFDS("tiny_photos", "train", tmp_path)
+    with pytest.raises(errors.CorruptImageError, match=r"^tiny_photos/train\[0\]: the record cannot be read"):
+        source[0]
 
 
 def test_tfds_without_random_access(tfds_dir, tmp_path):

@@ -20,11 +20,14 @@ opens its files only when they are read.
 from typing import Protocol
 
 import ml_collections
+import numpy as np
 
 from seaformer_jax import errors
 from seaformer_jax.data import labels, shapes
 from seaformer_jax.data.segmentation import label_sets, layouts
 from seaformer_jax.data.segmentation.tfds import TFDSMasks
+
+_LOOKED_AT = 16  # Images in which `check_labelled` looks for labels.
 
 
 class Source(Protocol):
@@ -58,6 +61,28 @@ def create(config: ml_collections.ConfigDict, split: str) -> Source:
             + errors.suggest(config.source, _SOURCES)
         )
     return create_source(config, split)
+
+
+def check_labelled(source: Source, split: str) -> None:
+    """Raises UserError if a few images, spread evenly over a split, have no labelled pixel at all.
+
+    Args:
+        source: A data set of `create`.
+        split: "train" or "val".
+    """
+    chosen = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(int))
+    if not any(_has_labels(source, index) for index in chosen):
+        raise errors.UserError(
+            f"none of {len(chosen)} images of data.{split}_split has a labelled pixel, all are ignored; correct the "
+            "masks, or data.id_map, data.ignore_label or data.reduce_zero_label"
+        )
+
+
+def _has_labels(source: Source, index: int) -> bool:
+    try:
+        return bool((source[index]["label"] != labels.IGNORED).any())
+    except errors.CorruptImageError:
+        return True  # `SkipCorrupt` decides what a broken file does.
 
 
 def _folders(open_layout):

@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from convert import bundle, torch_model, torch_segmentation
+from convert import bundle_folder, torch_model, torch_segmentation
 from convert.bundle import Bundle
 from convert.checkpoints import files, pretrained
 from convert.export import preparation
-from convert.export.exporter import Export, Request
+from convert.export.exporter import Export
+from convert.export.request import Request
 from convert.runtimes import base, registry
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.data.classification.augment import resize_and_center_crop
@@ -96,7 +97,7 @@ def photos(tmp_path_factory) -> pathlib.Path:
 
 def run(tmp_path, weights: pathlib.Path, **changes) -> Bundle:
     request = Request(weights, "onnx", SIZE, **changes)
-    with bundle.writing(tmp_path / "b") as folder:
+    with bundle_folder.writing(tmp_path / "b") as folder:
         Export(request).run(folder)
     return Bundle.open(tmp_path / "b")
 
@@ -191,17 +192,19 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
     ("task", "changes", "said"),
     [
         ("classification", {"output": "labels"}, "--output labels: the weights are for classification"),
-        ("segmentation", {"output": "label"}, "--output label: .*which has logits8, logits, labels"),
+        ("segmentation", {"output": "label"}, "--output label; .*logits8, logits, labels. Did you mean 'labels'"),
         ("classification", {"precision": "int4"}, "--precision int4; expected one of fp32, fp16, int8"),
         ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
         ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
+        ("classification", {"max_drop": float("nan")}, "--max-drop nan; expected percentage points"),
         ("classification", {"images": "absent"}, "--images absent: no such folder"),
         ("classification", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
         ("classification", {"mean": (0.5,)}, "1 means are given; expected 3"),
         ("segmentation", {"validation": "absent"}, "--validation absent: no such folder"),
     ],
 )  # fmt: skip
-def test_wrong_requests(weights, runtime, task, changes, said):
+def test_wrong_requests(weights, runtime, monkeypatch, task, changes, said):
+    monkeypatch.setattr(pretrained, "create_model", lambda *_, **__: pytest.fail("a model was built"))
     with pytest.raises(UserError, match=said):
         Export(Request(weights[task], **({"format": "onnx", "input_size": SIZE} | changes)))
 
@@ -262,6 +265,8 @@ def test_command_line_errors_are_one_line(tmp_path, weights):
     assert "--input-size 512; expected height x width" in said(f"--weights={hostile}", "--input-size=512")
     assert "--mean half; expected numbers" in said(f"--weights={hostile}", size, "--mean=half")
     assert "absent.pth does not exist" in said(f"--weights={tmp_path}/absent.pth", size)
+    # Before the weights are read.
+    assert "cannot write to --out" in said(f"--weights={hostile}", size, f"--out={hostile}/b")
     assert list(tmp_path.iterdir()) == [hostile]
 
 
@@ -271,25 +276,25 @@ def test_command_line_errors_are_one_line(tmp_path, weights):
 def test_hostile_or_foreign_weights(tmp_path):
     torch.save({"model": pathlib.Path}, tmp_path / "hostile.pth")
     with pytest.raises(UserError, match="could run code and was not loaded"):
-        pretrained.load(tmp_path / "hostile.pth")
+        pretrained.load(pretrained.read(tmp_path / "hostile.pth"))
     files.write_state_dict(tmp_path / "other.pth", {"fc.weight": np.zeros((3, 4), np.float32)})
     with pytest.raises(UserError, match=r"of another model than a SeaFormer: .*found fc\.weight"):
-        pretrained.load(tmp_path / "other.pth")
+        pretrained.load(pretrained.read(tmp_path / "other.pth"))
 
 
 def test_size_is_told_from_the_weights_and_held_against_the_card(tmp_path, weights):
     state_dict = torch_model.create_model("seaformer_small", 5).state_dict()
     files.write_state_dict(tmp_path / "m.pth", {name: value.numpy() for name, value in state_dict.items()})
-    found = pretrained.load(tmp_path / "m.pth")
+    found = pretrained.load(pretrained.read(tmp_path / "m.pth"))
     assert (found.name, found.task, found.mean) == ("seaformer_small", "classification", IMAGENET_MEAN)
     assert found.labels.class_names[4] == "class 4"
 
     (tmp_path / "m.json").write_text(json.dumps({"model": "seaformer_tiny"}))
     with pytest.raises(UserError, match=r"of another model than seaformer_tiny, the closest: .* names match"):
-        pretrained.load(tmp_path / "m.pth")
+        pretrained.load(pretrained.read(tmp_path / "m.pth"))
     (tmp_path / "m.json").write_text("{}")
     with pytest.raises(UserError, match=r'm\.json has no "model"'):
-        pretrained.load(tmp_path / "m.pth")
+        pretrained.load(pretrained.read(tmp_path / "m.pth"))
 
 
 def test_card_is_followed(tmp_path, weights):
@@ -303,7 +308,7 @@ def test_card_is_followed(tmp_path, weights):
     target = tmp_path / "m.pth"
     target.write_bytes(weights["segmentation"].read_bytes())
     (tmp_path / "m.json").write_text(json.dumps(content))
-    found = pretrained.load(target)
+    found = pretrained.load(pretrained.read(target))
     assert (found.mean, found.std) == ((0.1, 0.2, 0.3), IMAGENET_STD)
     assert found.labels.palette[2] == (3, 3, 3)
     assert found.labels.encode(np.array([[0, 3]], np.uint8), "m").tolist() == [[0, 255]]

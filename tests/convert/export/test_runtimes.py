@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from convert import bundle, torch_model, torch_segmentation
+from convert import bundle_folder, torch_model, torch_segmentation
 from convert.bundle import FORMATS, Bundle
-from convert.export.exporter import Export, Request
+from convert.export.exporter import Export
+from convert.export.request import Request
 from convert.labels.class_map import argmax_upsample
 from convert.runtimes import registry
 from convert.runtimes.base import Graph
@@ -31,7 +32,7 @@ def installed(request) -> str:
 def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[Bundle, dict]:
     torch.save(model.state_dict(), tmp_path / "m.pth")
     request = Request(tmp_path / "m.pth", format_, SIZE, **changes)
-    with bundle.writing(tmp_path / "b") as folder:
+    with bundle_folder.writing(tmp_path / "b") as folder:
         report = Export(request).run(folder)
     return Bundle.open(tmp_path / "b"), report
 

@@ -18,6 +18,8 @@ from seaformer_jax.errors import UserError
 from tests.convert.latency import device_standins as standins
 from tests.paths import REPOSITORY
 
+HOME = os.path.expanduser("~")
+
 
 @pytest.fixture
 def runtime(tmp_path, monkeypatch):
@@ -80,7 +82,14 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
     [
         ([], 2, "no bundle is given"),
         (["{folder}"], 2, "is no bundle"),
+        (["{folder}/damaged"], 2, "model.pte is damaged: its checksum differs; export the model again"),
         (["{folder}/bundle", "--runs=10"], 2, "--runs=10"),
+        (["{folder}/bundle", "--out="], 2, "--out is empty; expected a path"),
+        (
+            ["{folder}/bundle", "--out=~/no/such/x"],
+            2,
+            f"--out {HOME}/no/such/x: the folder {HOME}/no/such does",
+        ),
         (["{folder}/bundle", "--devise=host"], 2, "devise"),
         (["{folder}/bundle", "--out={folder}/no/x"], 2, "does not exist; create it first"),
         (["{folder}/bundle", "--device=phone"], 3, "expected one of host, qemu"),
@@ -91,6 +100,7 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
 def test_wrong_command_lines(tmp_path, monkeypatch, arguments, status, message):
     standins.Device(tmp_path / "device", monkeypatch).attached.write_text("")
     standins.write_bundle(tmp_path / "bundle")
+    standins.write_bundle(tmp_path / "damaged").model.write_bytes(b"modem")
     done = run(*(argument.format(folder=tmp_path) for argument in arguments))
     (line,) = done.stderr.splitlines()
     assert done.returncode == status and line.startswith("error: ") and message in line, line

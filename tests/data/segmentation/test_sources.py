@@ -59,6 +59,36 @@ ENCODINGS = {
 }
 
 
+class Masks:
+    """100 images: those at `labelled` have a labelled pixel, and those at `broken` cannot be read."""
+
+    def __init__(self, labelled=(), broken=()):
+        self.labelled, self.broken = labelled, broken
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, index: int) -> dict:
+        if index in self.broken:
+            raise errors.CorruptImageError(f"{index}.jpg")
+        mask = np.full((2, 3), 255, np.uint8)
+        mask[0, 0] = 0 if index in self.labelled else 255
+        return {"label": mask}
+
+
+def test_a_split_without_labels_is_refused():
+    for source in (
+        Masks(),
+        Masks(labelled=(1, 50)),
+    ):  # 16 images are looked at, among them the first and the last.
+        with pytest.raises(
+            errors.UserError, match=r"none of 16 images of data\.val_split has a labelled pixel"
+        ):
+            sources.check_labelled(source, "val")
+    sources.check_labelled(Masks(labelled=(99,)), "val")
+    sources.check_labelled(Masks(broken=(0,)), "val")  # Broken images have an error of their own.
+
+
 def save(path: pathlib.Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)

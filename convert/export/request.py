@@ -1,0 +1,114 @@
+"""The request of an export, and the checks of it that need no model."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+from convert.bundle import KERNEL, MODEL_FILES, OUTPUTS, PRECISIONS
+from convert.runtimes import registry
+from convert.runtimes.base import Runtime
+from seaformer_jax.errors import UserError, suggest
+
+_MOST_LABELS = 256  # Classes that a byte of a class map can name.
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The options of the command line.
+
+    Attributes:
+        weights: Path of the file of weights.
+        format, precision: See `Bundle`.
+        output: The wanted output, see `Bundle.output`; "" means logits for classifiers and logits8 for segmentation.
+        input_size: H and W in pixels.
+        inside: True if the exported model is to normalise its input.
+        images: Folder of images to compare on; "" for none, as in the next two.
+        calibration: Folder of images to calibrate int8 on.
+        validation: Folder of labelled images to score on.
+        max_drop: Percentage points that int8 may lose on `validation`.
+        class_names, mean, std: Replace those that come with the weights; () keeps them.
+    """
+
+    weights: pathlib.Path
+    format: str
+    input_size: tuple[int, int]
+    precision: str = "fp32"
+    output: str = ""
+    inside: bool = True
+    images: str = ""
+    calibration: str = ""
+    validation: str = ""
+    max_drop: float = 1.0
+    class_names: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def runtime_of(request: Request) -> Runtime:
+    """Returns the module of the request's format, after checking everything that the weights do not decide.
+
+    Raises:
+        UserError: The runtime is not installed or does not have the requested precision, the output is unknown, the
+            input is too small, a number is not one, or a folder is missing.
+    """
+    runtime = registry.find(request.format)
+    _check_precision(request, runtime.PRECISIONS)
+    if request.output not in ("", *OUTPUTS):
+        known = f"expected one of {', '.join(OUTPUTS)}.{suggest(request.output, OUTPUTS)}"
+        raise UserError(f"--output {request.output}; {known}")
+    if math.isnan(request.max_drop):
+        raise UserError("--max-drop nan; expected percentage points, e.g. 1.0")
+    # Imported here, because it needs PyTorch, which is known to be installed by now.
+    from convert.graph.rewrites import check_input_size
+
+    check_input_size(request.input_size)
+    for flag in ("images", "calibration", "validation"):
+        folder = getattr(request, flag)
+        if folder and not os.path.isdir(folder):
+            raise UserError(f"--{flag} {folder}: no such folder")
+    return runtime
+
+
+def _check_precision(request: Request, available: Sequence[str]) -> None:
+    if request.precision not in PRECISIONS:
+        known = f"expected one of {', '.join(PRECISIONS)}.{suggest(request.precision, PRECISIONS)}"
+        raise UserError(f"--precision {request.precision}; {known}")
+    if request.precision not in available:
+        others = ", ".join(name for name in MODEL_FILES if name != request.format)
+        raise UserError(
+            f"--precision {request.precision} is not available for {request.format}, which has "
+            f"{', '.join(available)}; choose one of these, or another format: {others}"
+        )
+    if request.precision == "int8" and not (request.calibration and request.validation):
+        raise UserError(
+            "int8 needs --calibration, a folder of images like those the model will see, and --validation, a folder "
+            "of labelled images on which its loss of accuracy is measured (see --max-drop)"
+        )
+
+
+def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str, str]:
+    """Returns the output of the model file and the tail after it, see `Bundle.output` and `Bundle.tail`.
+
+    Args:
+        wanted: `Request.output`.
+        task: "classification" or "segmentation", the task of the weights.
+        classes: Number of classes of the weights.
+        runtime: The runtime of the request.
+    Raises:
+        UserError: The weights cannot have the wanted output.
+    """
+    known = ("logits",) if task == "classification" else OUTPUTS
+    wanted = wanted or known[0]
+    if wanted not in known:
+        raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
+    if wanted == "labels" and classes > _MOST_LABELS:
+        raise UserError(
+            f"--output labels: the weights have {classes} classes; expected at most {_MOST_LABELS}, because a class "
+            "map has one byte per pixel; use --output logits"
+        )
+    # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
+    if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
+        return "logits8", KERNEL
+    return wanted, ""
