@@ -9,14 +9,14 @@ from typing import Any
 from ml_collections import ConfigDict, FieldReference
 
 from seaformer_jax.config import TASKS
-from seaformer_jax.config_ranges import RANGES, SMALLEST
+from seaformer_jax.config_ranges import NAMES, RANGES, SMALLEST
 from seaformer_jax.errors import UserError, suggest
 
 
 def check(config: ConfigDict) -> None:
     """Checks that `config` has the keys of its task, with values that are in range and do not contradict each other.
 
-    Names (of models, sources, optimisers, ...) and patterns are checked where they are used.
+    Names of models, sources and the like, and whether patterns match parameters, are checked where they are used.
 
     Raises:
         UserError: The task is unknown, a key is missing or unknown, or a value has the wrong type, is outside its
@@ -30,7 +30,7 @@ def check(config: ConfigDict) -> None:
     for key, (holds, expected) in RANGES.items():
         # A missing key belongs to another task's config.
         if key in leaves and not holds(value := _read(leaves[key])):
-            raise UserError(f"{key} is {value!r}; expected {expected}")
+            raise UserError(f"{key} is {value!r}; expected {expected}{_suggest(key, value)}")
     # 3. Values that depend on each other.
     _check_groups(config)
     _check_warm_up(config)
@@ -52,6 +52,12 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _read(leaf: Any) -> Any:
     return leaf.get() if isinstance(leaf, FieldReference) else leaf
+
+
+def _suggest(key: str, value: Any) -> str:
+    """Returns the suggestion of the name that `value` may mean, or ""."""
+    suggestion = suggest(str(value), NAMES.get(key, ()))
+    return f".{suggestion}" if suggestion else ""
 
 
 def _check_keys(leaves: Mapping[str, Any]) -> None:

@@ -1,11 +1,12 @@
 """The table of the config's keys: the type and the range of every value.
 
-`config_check.py` holds every config against it. Names (of models, sources, optimisers, ...) are only strings here;
-the module that owns the list of names refuses an unknown one.
+`config_check.py` holds every config against it. Names of models, sources and the like are only strings here; the
+module that owns the list of names refuses an unknown one.
 """
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 # A test of a value, and the description of the values that pass it. A test takes a value of any type.
@@ -59,8 +60,8 @@ def _positive(most: float = math.inf) -> Range:
     return lambda value: _is_number(value) and 0 < value <= most, expected
 
 
-def _one_of(*names: str) -> Range:
-    return lambda value: value in names, " or ".join(names)
+def _one_of(names: Sequence[str]) -> Range:
+    return lambda value: value in names, f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _rising(most: float, expected: str) -> Range:
@@ -89,10 +90,17 @@ def _values(value: Any) -> bool:
     return _is_list(_is_list(byte, 2))(value) and len({pair[0] for pair in value}) == len(value)
 
 
+def _is_pattern(value: Any) -> bool:
+    """Returns whether `value` is a regular expression."""
+    try:
+        return _is_text(value) and bool(re.compile(value))
+    except (re.error, OverflowError):  # The latter for a repetition of more than 2^32.
+        return False
+
+
 def _multiplier(value: Any) -> bool:
-    return (
-        isinstance(value, tuple | list) and len(value) == 2 and _is_text(value[0]) and _number(0)[0](value[1])
-    )
+    is_pair = isinstance(value, tuple | list) and len(value) == 2
+    return is_pair and _is_pattern(value[0]) and _number(0)[0](value[1])
 
 
 _TEXT: Range = (_is_text, "a string")
@@ -110,7 +118,6 @@ _GROUPS: dict[str, Range] = {
     "seed optim.schedule.noise_seed": _SEED,
     "total_steps log_every eval.batch_size checkpoint.keep": _whole(1),
     "eval.every checkpoint.every data.workers": _whole(0),
-    "dtype": _one_of("float32", "bfloat16"),
     "init_from compilation_cache": _TEXT,
     "distributed.enabled eval.use_ema optim.ema_warmup": _SWITCH,
     "distributed.coordinator": _TEXT,
@@ -129,7 +136,6 @@ _GROUPS: dict[str, Range] = {
     "task.name teacher.source teacher.model teacher.sha256": _TEXT,
     "task.num_classes": (_classes, "at least 2, or 0 for the number of classes of the data"),
     "task.label_smoothing": _BELOW_ONE,
-    "task.loss_divisor": _one_of("all", "valid"),
     "distillation.cross_weight distillation.feature_weight distillation.output_weight": _number(0),
     "distillation.temperature": _positive(),
     # The data.
@@ -172,18 +178,17 @@ _GROUPS: dict[str, Range] = {
     "augment.mixup augment.cutmix": _number(0, 2),
     "augment.mix_group": _whole(1),
     # The optimiser and its schedule.
-    "optim.name optim.schedule.name": _TEXT,
     "optim.lr optim.eps": _positive(),
     "optim.weight_decay": _number(0, 10),
     "optim.clip_norm": _number(0),
     "optim.momentum optim.b1 optim.b2 optim.rms_decay optim.ema_decay": _BELOW_ONE,
     "optim.no_decay": (
-        _is_list(_is_text),
-        r"patterns of parameter paths, such as ('.*(scale|bias)$',), or ()",
+        _is_list(_is_pattern),
+        r"regular expressions of parameter paths, such as ('.*(scale|bias)$',), or ()",
     ),
     "optim.lr_multipliers": (
         _is_list(_multiplier),
-        "pairs (pattern of parameter paths, factor of at least 0), such as (('head/.*', 10.0),), or ()",
+        "pairs (regular expression of parameter paths, factor of at least 0), such as (('head/.*', 10.0),), or ()",
     ),
     "optim.schedule.warmup_steps optim.schedule.noise_from": _whole(0),
     "optim.schedule.hold_steps": _whole(1),
@@ -196,7 +201,6 @@ _GROUPS: dict[str, Range] = {
     "eval.crop_fraction": _SHARE,
     "eval.interpolation": _TEXT,
     "eval.size_divisor": _whole(0),
-    "eval.mode": _one_of("whole", "slide"),
     "eval.slide_crop": _sides(SMALLEST, f"two lengths of at least {SMALLEST} pixels, such as (512, 512)"),
     "eval.slide_stride": _sides(1, "two lengths in pixels, such as (341, 341)"),
     "eval.scales": (
@@ -206,4 +210,29 @@ _GROUPS: dict[str, Range] = {
     "eval.flip": _SWITCH,
 }
 
-RANGES: dict[str, Range] = {key: range_ for keys, range_ in _GROUPS.items() for key in keys.split()}
+# Keys whose value is one of a few names -> these names.
+NAMES: dict[str, tuple[str, ...]] = {
+    "dtype": ("float32", "bfloat16"),
+    "task.loss_divisor": ("all", "valid"),
+    "optim.name": ("rmsprop_tf", "adamw", "sgd", "lamb", "lars"),
+    "optim.schedule.name": ("step", "cosine", "poly"),
+    "eval.mode": ("whole", "slide"),
+}
+
+RANGES: dict[str, Range] = {
+    **{key: range_ for keys, range_ in _GROUPS.items() for key in keys.split()},
+    **{key: _one_of(names) for key, names in NAMES.items()},
+}
+
+# Keys that a run may change when it resumes, because no training step depends on them; a star stands for any ending.
+# `training/workdir.py` locks all others, but for `total_steps`, which the schedule decides.
+RESUMABLE = (
+    "data.root",
+    "data.workers",
+    "data.on_corrupt",
+    "teacher.source",  # `teacher.sha256` says which teacher it is.
+    "log_every",
+    "compilation_cache",
+    "checkpoint.*",
+    "eval.*",
+)

@@ -11,7 +11,7 @@ from seaformer_jax import config as configs
 from seaformer_jax import config_ranges, tasks
 from seaformer_jax.config_check import check
 from seaformer_jax.errors import UserError
-from seaformer_jax.training import workdir
+from seaformer_jax.training import optim, schedules, workdir
 
 NAN, INFINITY = math.nan, math.inf
 PAIRS = (("head/.*", 10.0),)
@@ -19,8 +19,7 @@ TEXTS = (
     "init_from compilation_cache distributed.coordinator model.name model.detail_input model.detail_combine "
     "model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
     "teacher.model teacher.sha256 data.source data.root data.name data.train_split data.val_split data.images "
-    "data.annotations data.on_corrupt augment.interpolation augment.rand_augment optim.name optim.schedule.name "
-    "eval.interpolation"
+    "data.annotations data.on_corrupt augment.interpolation augment.rand_augment eval.interpolation"
 )
 SWITCHES = (
     "distributed.enabled eval.use_ema optim.ema_warmup model.position_embedding model.adaptive_shared "
@@ -80,8 +79,13 @@ REFUSED = {
     "optim.rms_decay": (1.0, -0.1, NAN),
     "optim.clip_norm": (-1.0, NAN),
     "optim.accumulate": (0,),
-    "optim.no_decay": (".*bias", (1,), ((".*bias",),)),
-    "optim.lr_multipliers": (PAIRS[0], (*PAIRS, ("x", -1.0)), (("x", NAN),), (("x", "1"),), (("x",),), 10.0),
+    "optim.name": ("adam", 3),
+    "optim.schedule.name": ("cosin", None),
+    "optim.no_decay": (".*bias", (1,), ((".*bias",),), ("(",)),
+    "optim.lr_multipliers": (
+        *(PAIRS[0], (*PAIRS, ("x", -1.0)), (("x", NAN),), (("x", "1"),), (("x",),), 10.0),
+        (("(", 1.0),),
+    ),
     "optim.ema_decay": (1.0, -0.1, NAN),
     "optim.schedule.warmup_steps": (-1,),
     "optim.schedule.warmup_init": (-1e-6, NAN),
@@ -142,6 +146,26 @@ def test_values_outside_their_range(key):
     for value in REFUSED[key]:
         with pytest.raises(UserError, match=rf"^{key} is .*; expected "):
             check(changed(task, **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("optim.name", "adam", "expected rmsprop_tf, adamw, sgd, lamb or lars. Did you mean 'adamw'?"),
+        ("optim.schedule.name", "cosin", "expected step, cosine or poly. Did you mean 'cosine'?"),
+        ("dtype", "bfloat", "expected float32 or bfloat16. Did you mean 'bfloat16'?"),
+        ("dtype", "int8", "expected float32 or bfloat16"),
+    ],
+)
+def test_names_are_suggested(key, value, says):
+    with pytest.raises(UserError) as error:
+        check(changed("classification", **{key: value}))
+    assert str(error.value) == f"{key} is {value!r}; {says}"
+
+
+def test_names_are_those_of_the_modules_that_use_them():
+    assert config_ranges.NAMES["optim.name"] == tuple(optim._OPTIMISERS)
+    assert config_ranges.NAMES["optim.schedule.name"] == tuple(schedules._DECAYS)
 
 
 def test_ends_of_ranges_are_allowed():

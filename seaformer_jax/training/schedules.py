@@ -14,8 +14,6 @@ import ml_collections
 import numpy as np
 import optax
 
-from seaformer_jax.errors import UserError, suggest
-
 
 def create(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> optax.Schedule:
     """Returns the schedule step -> learning rate (float32 scalar) of `config.optim.schedule`.
@@ -35,32 +33,46 @@ def create(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> op
     is the noise of timm's scheduler/scheduler.py, but NumPy's generator gives other draws than PyTorch's.
 
     Args:
-        config: `config.optim.schedule`.
+        config: `config.optim.schedule` of a config that `config_check` has checked.
         lr: Learning rate at the end of warm-up, > 0.
         total_steps: Steps of the whole run, >= 1. Later steps keep the last rate.
 
     Returns:
         A function of an integer step (Python or traced) that works inside `jax.jit`.
-
-    Raises:
-        UserError: The schedule name is unknown.
     """
-    _check_name(config.name)
-    # 1. The rate of every hold block, in float64.
-    hold = int(config.hold_steps)
-    starts = np.arange(0, total_steps + 1, hold)
-    rates = _DECAYS[config.name](config, lr, total_steps, starts) * _warm_up(config, lr, starts)
-    # 2. Noise, on top of decay and warm-up.
-    if config.noise_from > 0:
-        noisy = np.flatnonzero(starts >= config.noise_from)
-        rates[noisy] *= 1 + _noise(config, noisy)
-    # 3. The table becomes a constant of the compiled step.
-    table = rates.astype(np.float32)
+    # The table becomes a constant of the compiled step.
+    table, hold = _table(config, lr, total_steps), config.hold_steps
 
     def schedule(step: int | jax.Array) -> jax.Array:
         return jnp.take(table, step // hold, mode="clip")  # "clip" keeps the last rate.
 
     return schedule
+
+
+def same_before(step: int, config: ml_collections.ConfigDict, lr: float, totals: tuple[int, int]) -> bool:
+    """Returns whether two runs that differ in `total_steps` only have the same learning rates before `step`.
+
+    Args:
+        step: A step, at most the smaller one of `totals`.
+        config: `config.optim.schedule` of both runs.
+        lr: `config.optim.lr` of both runs.
+        totals: `config.total_steps` of each run.
+    """
+    blocks = -(-step // config.hold_steps)
+    first, second = (_table(config, lr, total)[:blocks] for total in totals)
+    return np.array_equal(first, second)
+
+
+def _table(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> np.ndarray:
+    """Returns the rate of every hold block, float32 [blocks]; the arguments are those of `create`."""
+    starts = np.arange(0, total_steps + 1, config.hold_steps)
+    # In float64, and rounded at the end.
+    rates = _DECAYS[config.name](config, lr, total_steps, starts) * _warm_up(config, lr, starts)
+    # Noise comes on top of decay and warm-up.
+    if config.noise_from > 0:
+        noisy = np.flatnonzero(starts >= config.noise_from)
+        rates[noisy] *= 1 + _noise(config, noisy)
+    return rates.astype(np.float32)
 
 
 def _step(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.ndarray) -> np.ndarray:
@@ -80,6 +92,7 @@ def _poly(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.
     return config.end_lr + (lr - config.end_lr) * (1 - t / total_steps) ** config.power
 
 
+# `config_ranges.NAMES` has the same names.
 _DECAYS: dict[str, Callable] = {"step": _step, "cosine": _cosine, "poly": _poly}
 
 
@@ -101,10 +114,3 @@ def _noise(config: ml_collections.ConfigDict, blocks: np.ndarray) -> np.ndarray:
         while abs(draws[i]) >= config.noise_limit:
             draws[i] = generator.standard_normal()
     return draws
-
-
-def _check_name(name: str) -> None:
-    if name not in _DECAYS:
-        raise UserError(
-            f"optim.schedule.name is {name!r}; expected one of {', '.join(_DECAYS)}." + suggest(name, _DECAYS)
-        )

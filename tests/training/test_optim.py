@@ -202,13 +202,3 @@ def test_a_pattern_without_a_match_is_an_error(changes):
 def test_patterns_match_whole_paths():
     with pytest.raises(errors.UserError, match="'bias' matches none"):
         optim.create(record("adamw", no_decay=("bias",)), STEPS, parameters())
-
-
-def test_an_invalid_pattern_is_an_error():
-    with pytest.raises(errors.UserError, match=r"no_decay: '\(' is not a regular expression"):
-        optim.create(record("adamw", no_decay=("(",)), STEPS, parameters())
-
-
-def test_unknown_name_suggests():
-    with pytest.raises(errors.UserError, match=r"'rmsprop'; expected one of .*mean 'rmsprop_tf'"):
-        optim.create(record("rmsprop"), STEPS, parameters())

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from seaformer_jax import config, errors
+from seaformer_jax import config
 from seaformer_jax.training import schedules
 
 STEPS_PER_EPOCH = 1251
@@ -129,6 +129,20 @@ def test_steps_after_the_end_keep_the_last_rate():
     assert schedule(100) == schedule(10_000) == 0.25
 
 
-def test_unknown_name_suggests():
-    with pytest.raises(errors.UserError, match=r"'cosin'; expected one of step, cosine, poly.*mean 'cosine'"):
-        schedules.create(record(name="cosin"), 0.1, 100)
+@pytest.mark.parametrize(
+    ("name", "step", "same"),
+    [
+        ("step", 1000, True),  # Its rates do not depend on the length of the run.
+        ("cosine", 100, True),  # Warm-up comes first, and the cosine starts after it.
+        ("cosine", 120, False),
+        ("poly", 1, True),
+        ("poly", 50, False),
+    ],
+)
+@pytest.mark.parametrize("hold", [1, 7])
+def test_runs_of_other_lengths_may_have_the_same_rates(name, step, same, hold):
+    c = record(name=name, warmup_steps=100, decay_steps=30.0, hold_steps=hold, noise_from=10)
+    assert schedules.same_before(step, c, 0.1, (1000, 2000)) == same
+    steps = np.arange(step)
+    shorter, longer = (rates(schedules.create(c, 0.1, total), steps) for total in (1000, 2000))
+    assert np.array_equal(shorter, longer) == same
