@@ -10,8 +10,10 @@ from typing import Any
 
 
 def write(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes `content` to the file `path` and replaces what was in it."""
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    """Writes `content` to the file `path`, which keeps its old content if the process is killed meanwhile."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.replace(path)
 
 
 def read(path: pathlib.Path) -> Any:

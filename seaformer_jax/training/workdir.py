@@ -1,25 +1,34 @@
-"""The work directory of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/."""
+"""The work directory of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/.
+
+If the run was resumed with other values, config_changes.jsonl has them with the step from which they hold.
+"""
 
 import contextlib
+import fnmatch
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
+from absl import logging
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
 from seaformer_jax import config_check, config_file, json_files
+from seaformer_jax.config_ranges import RESUMABLE
 from seaformer_jax.errors import UserError
+from seaformer_jax.training import schedules
 from seaformer_jax.training.checkpoint import had_checkpoints, saved_steps
 
 
 def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
     """Creates the work directory of a run, or checks that an existing one belongs to the same run.
 
-    A run that ended before its first checkpoint has nothing to resume, so any config may take over its folder.
-    With several processes, only the first one writes.
+    A run that ended before its first checkpoint has nothing to resume, so any config may take over its folder. One
+    that resumes may change the keys of `config_ranges.RESUMABLE`, and `total_steps` if all its steps so far had the
+    learning rates of a run with the new value. With several processes, only the first one writes.
 
     Args:
         workdir: Work directory.
@@ -27,7 +36,8 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
             find each other, which differs between them.
         class_names: Names of the classes, in the order of the logits.
     Raises:
-        UserError: The folder cannot be written, it holds checkpoints of another config, or its checkpoints are gone.
+        UserError: The folder cannot be written, it holds checkpoints of another config, or its checkpoints or its
+            config are gone.
     """
     if jax.process_index() > 0:
         return
@@ -37,13 +47,9 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "config.json"
         steps = saved_steps(workdir)
-        if had_checkpoints(workdir) and not steps:
-            raise UserError(
-                f"the checkpoints of the run in {workdir} are gone, so it cannot go on; put its folder `checkpoints` "
-                "back, or start again in a new --workdir"
-            )
-        if path.exists() and steps:
-            _check_same(path, config)
+        _check_complete(workdir, steps)
+        if steps:
+            _take_up(path, config, steps[-1])
         else:
             config_file.save(config, path)
         (workdir / "labels.json").write_text(json.dumps(list(class_names)) + "\n")
@@ -90,19 +96,84 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged: {error}; correct it, or restore a copy of it") from error
 
 
-def _check_same(path: pathlib.Path, config: ConfigDict) -> None:
-    """Raises UserError if the config in the file at `path` differs from `config`."""
-    before, now = (
-        flatten_dict(c.to_dict(), sep=".")
-        for c in (_read_config(path), config_file.complete(config.to_dict()))
-    )
-    differing = [
-        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if differing:
+def _check_complete(workdir: pathlib.Path, steps: Sequence[int]) -> None:
+    """Raises UserError if the run in `workdir` lost what it needs to resume from the checkpoints at `steps`."""
+    if had_checkpoints(workdir) and not steps:
         raise UserError(
-            f"{path.parent} belongs to a run with another config: {'; '.join(differing)}. "
+            f"the checkpoints of the run in {workdir} are gone, so it cannot go on; put its folder `checkpoints` "
+            "back, or start again in a new --workdir"
+        )
+    if steps and not (workdir / "config.json").exists():
+        raise UserError(
+            f"{workdir} has checkpoints but no config.json, so nobody knows what they were trained with; restore a "
+            "copy of config.json, or start again in a new --workdir"
+        )
+
+
+def _take_up(path: pathlib.Path, config: ConfigDict, step: int) -> None:
+    """Checks that the run with the config at `path` may resume from `step` with `config`, and records what changed.
+
+    Raises:
+        UserError: A key differs that a run may not change.
+    """
+    before, config = _read_config(path), config_file.complete(config.to_dict())
+    changes = _differences(before, config)
+    locked = [key for key in changes if key != "total_steps" and not _is_resumable(key)]
+    if locked:
+        raise UserError(
+            f"{path.parent} belongs to a run with another config: {_listing(changes, locked)}. "
             "Use its values to resume it, or a new --workdir"
         )
+    if "total_steps" in changes:
+        _check_length(before, config.total_steps, step, path.parent)
+    if changes:
+        logging.info("the run goes on with other values: %s", _listing(changes, changes))
+        _record(changes, step, path.with_name("config_changes.jsonl"))
+        config_file.save(config, path)
+
+
+def _differences(before: ConfigDict, now: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Returns key -> its values in both configs, for the keys whose values differ."""
+    before, now = (flatten_dict(c.to_dict(), sep=".") for c in (before, now))
+    keys = sorted(before.keys() | now.keys())
+    return {key: (before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)}
+
+
+def _is_resumable(key: str) -> bool:
+    return any(fnmatch.fnmatchcase(key, pattern) for pattern in RESUMABLE)
+
+
+def _listing(changes: Mapping[str, tuple[Any, Any]], keys: Iterable[str]) -> str:
+    """Returns e.g. `optim.lr was 0.001, now 0.5`."""
+    return "; ".join(f"{key} was {changes[key][0]!r}, now {changes[key][1]!r}" for key in keys)
+
+
+def _check_length(config: ConfigDict, now: int, step: int, workdir: pathlib.Path) -> None:
+    """Raises UserError unless the steps so far are those of a run with another `total_steps`.
+
+    Args:
+        config: Config of the run so far.
+        now: The new value of `total_steps`.
+        step: Step of the newest checkpoint.
+        workdir: Work directory of the run.
+    """
+    before, schedule = config.total_steps, config.optim.schedule
+    if now < step:
+        raise UserError(
+            f"total_steps was {before}, now {now}, and {workdir} has a checkpoint of step {step}; expected at least "
+            f"{step}"
+        )
+    if not schedules.same_before(step, schedule, config.optim.lr, (before, now)):
+        raise UserError(
+            f"total_steps was {before}, now {now}, which would stretch the schedule {schedule.name!r}: the {step} "
+            f"steps so far had other learning rates than in a run of {now}. Resume with total_steps={before}, or "
+            f"start from these weights in a new --workdir with --config.init_from={workdir}"
+        )
+    logging.info("the schedule %r goes on as in a run that was started with %d steps", schedule.name, now)
+
+
+def _record(changes: Mapping[str, tuple[Any, Any]], step: int, path: pathlib.Path) -> None:
+    """Appends one row per change to the file `path`: {"step", "key", "before", "now"}."""
+    with path.open("a") as file:
+        for key, (before, now) in changes.items():
+            file.write(json.dumps({"step": step, "key": key, "before": before, "now": now}) + "\n")

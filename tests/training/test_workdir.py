@@ -1,15 +1,19 @@
 """The workdir belongs to one run."""
 
+import fnmatch
 import functools
 import json
 import operator
 
 import jax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from seaformer_jax import config as configs
+from seaformer_jax import config_ranges
 from seaformer_jax.errors import UserError
-from seaformer_jax.training import workdir
+from seaformer_jax.training import checkpoint, loop, workdir
+from tests.training import small
 
 NAMES = ("left", "right")
 
@@ -54,6 +58,104 @@ def test_another_config_is_refused_with_the_differences(run):
         "Use its values to resume it, or a new --workdir"
     )
     assert workdir.read(run)[0].optim.lr == 0.001
+
+
+def test_what_no_step_depends_on_may_change(run, caplog):
+    other = changed(data__root="/new", data__workers=2, eval__every=100, checkpoint__keep=5, log_every=10)
+    with caplog.at_level("INFO", logger="absl"):
+        workdir.prepare_workdir(run, other, NAMES)
+    assert caplog.messages == [
+        "the run goes on with other values: checkpoint.keep was 2, now 5; data.root was '', now '/new'; "
+        "data.workers was 0, now 2; eval.every was 500, now 100; log_every was 50, now 10"
+    ]
+    assert workdir.read(run)[0].to_dict() == other.to_dict()
+    (run / "checkpoints/700").mkdir()
+    workdir.prepare_workdir(run, changed(data__root="/newer", data__workers=2), NAMES)
+    rows = [json.loads(row) for row in (run / "config_changes.jsonl").read_text().splitlines()]
+    assert rows[1] == {"step": 500, "key": "data.root", "before": "", "now": "/new"}
+    assert rows[6] == {"step": 700, "key": "data.root", "before": "/new", "now": "/newer"}
+
+
+def test_what_stays_the_same_is_not_recorded(run):
+    workdir.prepare_workdir(run, changed(), NAMES)
+    assert not (run / "config_changes.jsonl").exists()
+
+
+def test_resumable_keys_exist():
+    keys = set().union(*(flatten_dict(default().to_dict(), sep=".") for default in configs.TASKS.values()))
+    assert all(fnmatch.filter(keys, pattern) for pattern in config_ranges.RESUMABLE)
+    locked = {
+        "optim.lr",
+        "batch_size",
+        "seed",
+        "data.train_split",
+        "data.image_size",
+        "init_from",
+        "model.name",
+    }
+    assert not any(workdir._is_resumable(key) for key in locked)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "says"),
+    [
+        ("step", 2000, ""),
+        ("step", 500, ""),
+        (
+            "step",
+            499,
+            "total_steps was 1000, now 499, and .* has a checkpoint of step 500; expected at least 500",
+        ),
+        (
+            "cosine",
+            2000,
+            "now 2000, which would stretch the schedule 'cosine': the 500 steps so far .*init_from=",
+        ),
+        (
+            "poly",
+            1001,
+            "now 1001, which would stretch the schedule 'poly'.* Resume with total_steps=1000, or",
+        ),
+    ],
+)
+def test_a_run_may_become_longer_if_its_steps_stay_the_same(tmp_path, caplog, schedule, total, says):
+    workdir.prepare_workdir(tmp_path, changed(optim__schedule__name=schedule), NAMES)
+    (tmp_path / "checkpoints/500").mkdir(parents=True)
+    before = (tmp_path / "config.json").read_bytes()
+    longer = changed(optim__schedule__name=schedule, total_steps=total)
+    if says:
+        with pytest.raises(UserError, match=says):
+            workdir.prepare_workdir(tmp_path, longer, NAMES)
+        assert (tmp_path / "config.json").read_bytes() == before
+        return
+    with caplog.at_level("INFO", logger="absl"):
+        workdir.prepare_workdir(tmp_path, longer, NAMES)
+    assert (
+        caplog.messages[0] == f"the schedule 'step' goes on as in a run that was started with {total} steps"
+    )
+    assert workdir.read(tmp_path)[0].total_steps == total
+
+
+def test_a_longer_run_is_the_one_that_would_have_been_started(tmp_path):
+    short, long = (
+        small.config(optim__schedule__name="step", optim__schedule__decay_steps=3.0, total_steps=steps)
+        for steps in (6, 9)
+    )
+    for folder, config in (("resumed", short), ("resumed", long), ("whole", long)):
+        task = small.StandIn(config)
+        workdir.prepare_workdir(tmp_path / folder, config, task.class_names)
+        loop.train(config, task, task.create_model(), tmp_path / folder)
+    resumed, whole = (checkpoint.load_weights(tmp_path / folder) for folder in ("resumed", "whole"))
+    assert resumed[0] == 9 and small.equal(resumed, whole)
+
+
+def test_checkpoints_without_a_config_are_refused(run):
+    (run / "config.json").unlink()
+    with pytest.raises(
+        UserError, match=r"has checkpoints but no config\.json.*; restore a copy of config\.json, or"
+    ):
+        workdir.prepare_workdir(run, changed(), NAMES)
+    assert not (run / "config.json").exists()
 
 
 def test_a_run_without_checkpoints_leaves_its_folder(tmp_path):
