@@ -118,8 +118,8 @@ def _common() -> ConfigDict:
     c.model = _model()
     c.data = _data()
     c.optim = _optim()
-    # every: steps between evaluations, 0 evaluates only at the end; batch_size: images on all devices together;
-    # use_ema: evaluate the averaged weights if the run has them.
+    # every: steps between evaluations, 0 evaluates only at the end; batch_size: images on all devices together,
+    # rounded up to a multiple of the devices; use_ema: evaluate the averaged weights if the run has them.
     c.eval = ConfigDict({"every": 500, "batch_size": 1, "use_ema": True})
     # every: steps between checkpoints, 0 saves only at the end; keep: how many of the newest checkpoints are kept.
     c.checkpoint = ConfigDict({"every": 500, "keep": 2})

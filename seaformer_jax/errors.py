@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class DivergedError(UserError):
+    """Raised when a loss, a gradient or a parameter is not finite; the run cannot go on with its config."""
+
+
 class CorruptImageError(UserError):
     """Raised for an image file that cannot be decoded; the message contains its path and the reason."""
 

@@ -50,7 +50,6 @@ def main() -> int:
     # 2. JAX and the model. The hosts have to connect before JAX uses a device.
     mesh.initialize_distributed(config.distributed)
     command.setup_jax(config)
-    mesh.check_batch_size("eval.batch_size", config.eval.batch_size)
     _, _, task, model, step = _load(config)
 
     # 3. The evaluation and its results.

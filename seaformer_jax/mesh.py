@@ -52,12 +52,11 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def check_batch_size(key: str, batch_size: int, microbatches: int = 1) -> None:
-    """Checks that the batch divides evenly among the devices and microbatches.
+def check_batch_size(batch_size: int, microbatches: int) -> None:
+    """Checks that the training batch divides evenly among the devices and microbatches.
 
     Args:
-        key: Config key of the batch size, for the message.
-        batch_size: Its value.
+        batch_size: Number of images of the global batch.
         microbatches: Number of microbatches per step.
     Raises:
         UserError: The batch does not divide; the message names the nearest sizes that do.
@@ -69,7 +68,12 @@ def check_batch_size(key: str, batch_size: int, microbatches: int = 1) -> None:
         )
         lower = batch_size // parts * parts
         near = f"{lower} or {lower + parts}" if lower else f"{parts}"
-        raise UserError(f"{key} = {batch_size} does not divide among {made_of}; use {near}")
+        raise UserError(f"batch_size = {batch_size} does not divide among {made_of}; use {near}")
+
+
+def padded_batch_size(batch_size: int) -> int:
+    """Returns the smallest number of at least `batch_size` images that divides evenly among the devices."""
+    return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def of_first_process(numbers: Sequence[int]) -> list[int]:

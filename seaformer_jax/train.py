@@ -4,10 +4,12 @@ python -m seaformer_jax.train --config configs/imagenet.py:tiny --workdir runs/t
 """
 
 import pathlib
+import shlex
 
 from absl import logging
 
 from seaformer_jax import command, mesh, tasks
+from seaformer_jax.errors import DivergedError, UserError
 from seaformer_jax.training import checkpoint, lock, loop, reporting, stop, workdir
 
 _CONFIG = command.define_config()
@@ -49,11 +51,25 @@ def main() -> int:
     except stop.Stopped as stopped:
         logging.info("%s; run the same command to resume", stopped)
         return stopped.exit_status
+    except DivergedError as error:
+        raise UserError(f"{error}. {_way_on(config.optim.lr / 2, folder)}") from error
     if results:
         logging.info("done: %s", reporting.results_line(config.total_steps, results))
     else:
         logging.info("%s is complete: %d steps; nothing to do", folder, config.total_steps)
     return 0
+
+
+def _way_on(lr: float, folder: pathlib.Path) -> str:
+    """Returns what to do with a run in `folder` that diverged: train again with the lower learning rate `lr`."""
+    lower = (
+        f"--config.optim.lr={lr:.2g}; or lengthen optim.schedule.warmup_steps, or set optim.clip_norm to 1"
+    )
+    if not checkpoint.saved_steps(folder):
+        return f"Run the same command with {lower}"
+    # Its config is locked, so that the checkpoints in a folder are all of one config.
+    path = shlex.quote(str(folder))
+    return f"Start from its last checkpoint in a new folder: --workdir={path}_2 --config.init_from={path} {lower}"
 
 
 if __name__ == "__main__":

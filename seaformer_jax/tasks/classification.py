@@ -49,7 +49,7 @@ class Classification(ImageTask):
         return pipeline.eval_batches(
             SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             self._eval_transform(),
-            batch_size=config.eval.batch_size,
+            batch_size=self.eval_batch_size(),
             **self.reading(),
         )
 

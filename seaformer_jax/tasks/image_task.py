@@ -14,6 +14,7 @@ from seaformer_jax.data import pipeline
 from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.on_device.normalize import normalize
 from seaformer_jax.data.sources import SkipCorrupt, check_num_classes
+from seaformer_jax.mesh import padded_batch_size
 from seaformer_jax.models.registry import create_model
 from seaformer_jax.types import Batch
 
@@ -101,6 +102,14 @@ class ImageTask:
             "process_index": jax.process_index(),
             "process_count": jax.process_count(),
         }
+
+    def eval_batch_size(self) -> int:
+        """Returns the number of images of an evaluation batch.
+
+        It is `eval.batch_size`, rounded up so that all devices get equally many. Results do not depend on it, because
+        padding is masked.
+        """
+        return padded_batch_size(self.config.eval.batch_size)
 
     def normalize(self, images: jax.Array) -> jax.Array:
         """Returns images [B, H, W, 3] in 0..255 normalised by `data.mean` and `data.std`, in `config.dtype`."""

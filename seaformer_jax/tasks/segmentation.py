@@ -57,12 +57,17 @@ class Segmentation(ImageTask):
             "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
         }
 
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        sources.check_labelled(self.train_source, "train")
+        return super().train_batches(start_step)
+
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
+        sources.check_labelled(self.val_source, "val")
         return batches.eval_batches(
             SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             SegmentationEvalTransform(config.eval),
-            batch_size=config.eval.batch_size,
+            batch_size=self.eval_batch_size(),
             **self.reading(),
         )
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import DivergedError, UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
@@ -25,8 +25,6 @@ from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.step import make_train_step
 from seaformer_jax.training.stop import Stopped, StopRequest
 from seaformer_jax.types import Batch
-
-_ADVICE = "Lower optim.lr, lengthen optim.schedule.warmup_steps or set optim.clip_norm"
 
 
 def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
@@ -49,13 +47,13 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     Returns:
         The last validation metrics; {} if the run was already complete.
     Raises:
-        UserError: The loss is not finite, the disk is full, or an image is corrupt.
+        DivergedError: The loss, a gradient or a parameter is not finite.
+        UserError: The disk is full, or an image is corrupt.
         Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
-    # 1. Mesh and batch sizes: all devices of all hosts form one axis, and each must get the same number of images.
+    # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
     mesh = meshes.create_mesh()
-    meshes.check_batch_size("batch_size", config.batch_size, config.optim.accumulate)
-    meshes.check_batch_size("eval.batch_size", config.eval.batch_size)
+    meshes.check_batch_size(config.batch_size, config.optim.accumulate)
 
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
@@ -165,20 +163,20 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
 
 
 def _check_results(results: dict[str, float], best_metric: str, step: int) -> None:
-    """Raises UserError if the validation loss or the metric that chooses the best checkpoint is not finite."""
+    """Raises DivergedError if the validation loss or the metric that chooses the best checkpoint is not finite."""
     for name in {"loss", best_metric} & results.keys():
         if not math.isfinite(results[name]):
-            raise UserError(
-                f"the validation {name} is {results[name]} at step {step}; no checkpoint of that step was saved. "
-                f"{_ADVICE}; and check the validation split"
+            raise DivergedError(
+                f"the validation {name} is {results[name]} at step {step}; no checkpoint of that step was saved; "
+                "check the validation split"
             )
 
 
 def _check_state(state: TrainState, step: int) -> None:
-    """Raises UserError if the state is not finite: it must not become the newest checkpoint."""
+    """Raises DivergedError if the state is not finite: it must not become the newest checkpoint."""
     if not states.is_finite(state):
-        raise UserError(
-            f"the parameters are not finite after step {step}; no checkpoint of that step was saved. {_ADVICE}"
+        raise DivergedError(
+            f"the parameters are not finite after step {step}; no checkpoint of that step was saved"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import DivergedError, UserError
 from seaformer_jax.types import Tree
 
 _WORDS = {"loss": "loss", "grad_norm": "gradient"}  # Metric -> its name in error messages.
@@ -150,7 +150,7 @@ class Window:
             The means of the metrics by name, `images_per_second`, `data_share` (share of the time for data and
             training that was spent on data), `skipped` (number of broken images) and `eta_seconds` (remaining time).
         Raises:
-            UserError: A loss or a gradient is not finite.
+            DivergedError: A loss or a gradient is not finite.
         """
         # One transfer for the whole window; it waits for the steps, and that time belongs to training.
         rows = jax.device_get(self._metrics)
@@ -168,17 +168,16 @@ class Window:
         return means
 
     def _check_finite(self, rows: list[dict[str, np.ndarray]], step: int) -> None:
-        """Raises UserError if a loss or a gradient is not finite.
+        """Raises DivergedError if a loss or a gradient is not finite.
 
         The gradient is checked too, because it spoils the parameters one step before the loss shows it.
         """
         for number, row in enumerate(rows, self.first + 1):
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(row[name]):
-                    raise UserError(
+                    raise DivergedError(
                         f"the {_WORDS[name]} is not finite: first at step {number}, in the window of steps "
-                        f"{self.first + 1}-{step}. Lower optim.lr, lengthen optim.schedule.warmup_steps or set "
-                        "optim.clip_norm; the last checkpoint was saved before this window"
+                        f"{self.first + 1}-{step}. No checkpoint has a state of this window"
                     )
 
 
