@@ -115,7 +115,7 @@ CASES = {
     "key_of_another_task": train(
         "--config.eval.mode=slide", "--config.eval.mode: the config has no such value", "another task's"
     ),
-    "wrong_type": train("--config.optim.lr=fast", "--config.optim.lr is 'fast'", "type float", "0.001"),
+    "wrong_type": train("--config.optim.lr=fast", "--config.optim.lr is 'fast'", "type float", "0.004"),
     # Values.
     "image_too_small": train("--config.data.image_size=16", "data.image_size is 16", "at least 32"),
     "computed_from_batch_size": train(

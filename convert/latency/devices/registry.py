@@ -1,6 +1,7 @@
 """Finds the device of `--device`: this machine, an emulated ARM processor, a phone over adb or a board over ssh."""
 
 from convert.latency.devices.base import Device, DeviceError
+from seaformer_jax.errors import UserError
 
 __all__ = ["Device", "DeviceError", "find"]
 
@@ -15,11 +16,12 @@ def find(spec: str, threads: int) -> Device:
         threads: Number of threads of the runtimes.
 
     Raises:
-        DeviceError: There is no such device, or it cannot be used.
+        UserError: `spec` names no device.
+        DeviceError: The device is missing or cannot be used.
     """
     kind, _, address = spec.partition(":")
     if (kind in ("host", "qemu") and address) or (kind == "ssh" and not address):
-        raise DeviceError(f"--device {spec}: expected one of {_KINDS}")
+        raise UserError(f"--device {spec}: expected one of {_KINDS}")
     # Imported when needed, because no device needs the tools of another.
     match kind:
         case "host":
@@ -38,4 +40,4 @@ def find(spec: str, threads: int) -> Device:
             from convert.latency.devices import remote, ssh
 
             return remote.Remote(ssh.Ssh(address), threads)
-    raise DeviceError(f"--device {spec}: expected one of {_KINDS}")
+    raise UserError(f"--device {spec}: expected one of {_KINDS}")

@@ -9,6 +9,7 @@ import pytest
 from convert.latency.devices import adb, probe, registry, toolchain
 from convert.latency.devices.base import STEPS, choose_cores
 from convert.latency.devices.registry import DeviceError
+from seaformer_jax.errors import UserError
 from tests.convert.latency import device_standins as standins
 
 
@@ -132,8 +133,11 @@ def test_no_runner_and_no_emulator(tmp_path, device, monkeypatch):
 
 @pytest.mark.parametrize("spec", ["phone", "host:x", "ssh", "qemu:a76", ""])
 def test_unknown_devices(spec):
-    with pytest.raises(DeviceError, match=r"expected one of host, qemu, adb\[:SERIAL\], ssh:USER@HOST"):
+    with pytest.raises(
+        UserError, match=r"expected one of host, qemu, adb\[:SERIAL\], ssh:USER@HOST"
+    ) as error:
         registry.find(spec, threads=1)
+    assert not isinstance(error.value, DeviceError)  # The command line is wrong, and not the device.
 
 
 def test_an_address_is_no_option(device):

@@ -92,7 +92,7 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
         ),
         (["{folder}/bundle", "--devise=host"], 2, "devise"),
         (["{folder}/bundle", "--out={folder}/no/x"], 2, "does not exist; create it first"),
-        (["{folder}/bundle", "--device=phone"], 3, "expected one of host, qemu"),
+        (["{folder}/bundle", "--device=phone"], 2, "expected one of host, qemu"),
         (["{folder}/bundle", "--threads=999"], 3, "--threads 999, but only"),
         (["{folder}/bundle", "--device=adb"], 3, "adb sees no device"),
     ],
