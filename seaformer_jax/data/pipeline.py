@@ -4,17 +4,15 @@ Batch number t depends on the seed and t alone. It does not depend on the number
 where a run was resumed. So the step count is the whole state of the input, and checkpoints store no input state.
 """
 
+import contextlib
 import gc
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
+from seaformer_jax.data import workers as data_workers
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Batch
 
@@ -135,18 +133,28 @@ def iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch
     """Yields the batches from number `start` on; `workers` processes make them, or threads of this one if it is 0.
 
     Raises:
-        UserError: A batch could not be made.
+        UserError: A batch could not be made, or a worker was killed.
     """
     iterator = iter(_dataset(batches, start, workers))
     # Worker batches live in shared memory. JAX may use an array without copying it, and grain cannot free memory
     # that is still in use, so they are copied.
     to_array = np.array if workers else np.asarray
     try:
-        for batch in iterator:
+        with data_workers.starting() if workers else contextlib.nullcontext():
+            batch = next(iterator, None)  # This starts the workers.
+        while batch is not None:
             # `ProcessBatches` returns errors as values; this is the process where they are raised.
             if isinstance(batch, UserError):
                 raise batch
             yield {name: to_array(value) for name, value in batch.items()}
+            batch = next(iterator, None)
+    except RuntimeError as error:
+        if "terminated unexpectedly" not in str(error):  # In grain's words.
+            raise
+        raise UserError(
+            "a data worker was killed, perhaps because memory was short; lower data.workers, then run the same "
+            "command again"
+        ) from error
     finally:
         iterator.close()
         if workers:
@@ -156,25 +164,10 @@ def iterate(batches: ProcessBatches, start: int, workers: int) -> Iterator[Batch
 def _dataset(batches: ProcessBatches, start: int, workers: int) -> grain.IterDataset:
     dataset = grain.MapDataset.source(batches)[start:]
     # A unit of work is a whole batch, so the order of the batches does not depend on the workers.
-    threads = 1 if workers else min(len(os.sched_getaffinity(0)), 16)
+    threads = 1 if workers else min(data_workers.cores(), 16)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + _BUFFERED_BATCHES)
     iterable = dataset.to_iter_dataset(options)
     if not workers:
         return iterable
     processes = grain.MultiprocessingOptions(workers, per_worker_buffer_size=_BUFFERED_BATCHES)
-    return iterable.mp_prefetch(processes, worker_init_fn=_begin_worker)
-
-
-def _begin_worker(worker_index: int, worker_count: int) -> None:
-    """Prepares a worker process: it ignores Ctrl-C and SIGTERM, and it exits when the main process is killed."""
-    # Both reach the whole process group (a terminal's Ctrl-C, Slurm's SIGTERM), but the main process decides when its
-    # workers end: it needs them until it has saved a checkpoint.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Waits for the main process to end, then exits without any cleaning up."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    return iterable.mp_prefetch(processes, worker_init_fn=data_workers.begin)

@@ -5,6 +5,7 @@ Every process reads by itself, without waiting for others, so that `Checkpoints.
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import zlib
@@ -120,10 +121,10 @@ def _attempt(read: Callable[[], Result]) -> Result:
         raise Unavailable("out of memory") from error
     except OSError as error:
         kind = Damaged if isinstance(error, _GONE) else Unavailable
-        raise kind(f"{error.strerror or error}") from error
+        raise kind(reason_of(error)) from error
     except Exception as error:  # Orbax and tensorstore raise whatever the damage leads to.
         kind = Unavailable if _NOT_NOW.search(str(error)) else Damaged
-        raise kind(_first_line(error)) from error
+        raise kind(reason_of(error)) from error
 
 
 def _check_same(folder: pathlib.Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -152,6 +153,17 @@ def _flat(tree: Tree) -> dict[str, Any]:
     return ocp.tree.to_flat_dict(tree, sep="/")
 
 
-def _first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Returns what the system said, e.g. `No space left on device`, or the type and first line of another error."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # In tensorstore's words.
+    if code or (isinstance(error, OSError) and error.strerror):
+        return os.strerror(int(code[1])) if code else error.strerror
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def not_now(folder: pathlib.Path, reason: object) -> UserError:
+    """Returns the error for a checkpoint that may be whole, but cannot be read."""
+    return UserError(
+        f"{folder} cannot be read now ({reason}); nothing was changed, run the same command again"
+    )

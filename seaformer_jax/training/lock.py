@@ -35,13 +35,15 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        file = (workdir / _NAME).open("a+")
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir {workdir}: {error.strerror}; choose another") from error
-    with file:
-        _take(file, workdir)
+    with contextlib.ExitStack() as stack:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((workdir / _NAME).open("a+"))
+            _take(file, workdir)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to --workdir {workdir}: {error.strerror}; choose another"
+            ) from error
         yield
 
 

@@ -1,10 +1,12 @@
 """The training loop. It is the same for every task."""
 
+import contextlib
 import itertools
 import math
 import pathlib
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import jax
 import optax
@@ -14,13 +16,14 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
-from seaformer_jax.errors import DivergedError, UserError
+from seaformer_jax.errors import DivergedError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
 from seaformer_jax.training.checkpoint import Checkpoints
+from seaformer_jax.training.scalars import Reporter
 from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.step import make_train_step
 from seaformer_jax.training.stop import Stopped, StopRequest
@@ -48,7 +51,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         The last validation metrics; {} if the run was already complete.
     Raises:
         DivergedError: The loss, a gradient or a parameter is not finite.
-        UserError: The disk is full, or an image is corrupt.
+        UserError: The disk is full, an image is corrupt, or a data worker was killed.
         Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
@@ -58,39 +61,42 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
 
-    # 3. Checkpoint: a full disk is an error now, not when the first checkpoint is due. `saved` is the step of the
-    #    newest checkpoint of this run, -1 for none.
-    checkpoints = Checkpoints(workdir, config.checkpoint, task.best_metric)
-    checkpoints.check_space(state)
-    state, saved_clock = checkpoints.restore(state) or (state, None)
-    start = int(state.step)
-    saved = start if saved_clock is not None else -1
-    if start >= config.total_steps:
-        checkpoints.close()
-        return {}
-    if saved >= 0:
-        logging.info("resuming at step %d of %d", start, config.total_steps)
-    # A damaged metrics.jsonl is an error before anything is compiled.
-    reporter = reporting.Reporter(workdir, start)
+    # What is opened from here on is closed in reverse order, after an error too. The signals come first, because
+    # another SIGTERM must not end the process while the last checkpoint is written.
+    with contextlib.ExitStack() as opened:
+        stop = opened.enter_context(StopRequest())
 
-    # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
-    #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole position.
-    batches = task.train_batches(start)
-    upcoming = itertools.chain([next(batches)], batches)
+        # 3. Checkpoint: a full disk is an error now, not when the first checkpoint is due. `saved` is the step of the
+        #    newest checkpoint of this run, -1 for none.
+        checkpoints = opened.enter_context(closing(Checkpoints(workdir, config.checkpoint, task.best_metric)))
+        checkpoints.check_space(state)
+        state, saved_clock = checkpoints.restore(state) or (state, None)
+        start = int(state.step)
+        saved = start if saved_clock is not None else -1
+        if start >= config.total_steps:
+            return {}
+        if saved >= 0:
+            logging.info("resuming at step %d of %d", start, config.total_steps)
+        # A damaged metrics.jsonl is an error before anything is compiled.
+        reporter = opened.enter_context(closing(Reporter(workdir, start)))
 
-    # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
-    update = _compile(config, task, model, optimizer, state, mesh)
+        # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
+        #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole
+        #    position.
+        batches = opened.enter_context(closing(task.train_batches(start)))
+        upcoming = itertools.chain([next(batches)], batches)
 
-    # 6. Clock, evaluation and stop signals. The clock goes on from the checkpoint, so that its sums are those of the
-    #    whole run.
-    clock = reporting.Clock(saved_clock)
-    window = reporting.Window(config.total_steps, config.batch_size, start, clock)
-    evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh)
-    results, stop = {}, StopRequest()
+        # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
+        update = _compile(config, task, model, optimizer, state, mesh)
 
-    # 7. The loop. At its head, `step` updates are done. It therefore turns once more after the last update, to log,
-    #    evaluate and save.
-    try:
+        # 6. Clock and evaluation. The clock goes on from the checkpoint, so that its sums are those of the whole run.
+        clock = reporting.Clock(saved_clock)
+        window = reporting.Window(config.total_steps, config.batch_size, start, clock)
+        evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, mesh)
+        results = {}
+
+        # 7. The loop. At its head, `step` updates are done. It therefore turns once more after the last update, to
+        #    log, evaluate and save.
         for step in range(start, config.total_steps + 1):
             # Nothing is due at `start`: a fresh run has nothing to report, a resumed one did it before it saved.
             evaluate, save = (
@@ -123,8 +129,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             # 7.3 Save, after everything that belongs to this step and before the next batch is taken. A run that
             #     leaves saves too, unless its newest checkpoint is already of this step.
             if save or (leave and step > saved):
-                _check_state(state, step)
-                checkpoints.save(state, step, dict(clock.seconds), results if evaluate else None)
+                _save(checkpoints, state, step, clock, results if evaluate else None)
                 saved = step
                 clock.charge("checkpoint")
             if leave:
@@ -134,12 +139,13 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             #     The counts of skipped images stay on the host.
             try:
                 batch = next(upcoming)
-            except Exception as error:
-                # The state is good, only the data failed: a run that is started again goes on from here.
-                if step > max(saved, 0):
-                    _check_state(state, step)
-                    checkpoints.save(state, step, dict(clock.seconds), None)
-                raise _data_error(error, step) from error
+            except Exception:
+                # The state is good, only the data failed: a run that is started again goes on from here. Several
+                # processes can only save together, and the others have begun the step.
+                if step > max(saved, 0) and jax.process_count() == 1:
+                    _save(checkpoints, state, step, clock, None)
+                    logging.info("step %d is saved before the error below ends the run", step)
+                raise
             window.add_skipped(batch.pop("skipped"))
             clock.charge("data")
 
@@ -149,13 +155,6 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             state, metrics = update(state, meshes.put_batch(mesh, batch))
             window.add(metrics)
             clock.charge("train")
-    finally:
-        # 8. Close, after an error too: ends the data's workers, waits until the last checkpoint is on disk, and puts
-        #    the signal handlers back.
-        batches.close()
-        checkpoints.close()
-        reporter.close()
-        stop.restore()
     # A signal during the last step changes nothing: the run is complete.
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
@@ -172,22 +171,19 @@ def _check_results(results: dict[str, float], best_metric: str, step: int) -> No
             )
 
 
-def _check_state(state: TrainState, step: int) -> None:
-    """Raises DivergedError if the state is not finite: it must not become the newest checkpoint."""
+def _save(
+    checkpoints: Checkpoints,
+    state: TrainState,
+    step: int,
+    clock: reporting.Clock,
+    results: dict[str, float] | None,
+) -> None:
+    """Saves a checkpoint; raises DivergedError if the state is not finite: it must not become the newest one."""
     if not states.is_finite(state):
         raise DivergedError(
             f"the parameters are not finite after step {step}; no checkpoint of that step was saved"
         )
-
-
-def _data_error(error: Exception, step: int) -> Exception:
-    """Returns a UserError for a data worker that was killed; any other error is returned as it is."""
-    if "terminated unexpectedly" not in str(error):
-        return error
-    return UserError(
-        f"a data worker was killed before step {step + 1}, perhaps because memory was short; a checkpoint of step "
-        f"{step} is saved. Lower data.workers, then run the same command to resume"
-    )
+    checkpoints.save(state, step, dict(clock.seconds), results)
 
 
 def _due(step: int, every: int, config: ConfigDict) -> bool:

@@ -1,97 +1,18 @@
-"""Reports on a run: model overview, progress lines, metrics.jsonl and TensorBoard events."""
+"""Reports on a run: model overview, clock and progress lines."""
 
 import collections
-import json
 import math
-import pathlib
 import time
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from flax.traverse_util import flatten_dict
 
-from seaformer_jax.errors import DivergedError, UserError
+from seaformer_jax.errors import DivergedError
 from seaformer_jax.types import Tree
 
 _WORDS = {"loss": "loss", "grad_norm": "gradient"}  # Metric -> its name in error messages.
-
-_MOVE = "correct it or move it away, then run the same command again"
-
-
-class Reporter:
-    """Writes the scalars of a run into its workdir; only the first process writes.
-
-    Args:
-        workdir: Work directory of the run.
-        start_step: Step at which the run starts or resumes. Rows of later steps, which a killed run left behind, are
-            dropped, and so is an incomplete last row.
-    Raises:
-        UserError: metrics.jsonl is damaged; it is not changed.
-    """
-
-    def __init__(self, workdir: pathlib.Path, start_step: int):
-        self.active = jax.process_index() == 0
-        if not self.active:
-            return
-        import tensorboardX  # Here, because it imports PyTorch if installed: a second for every command.
-
-        path = workdir / "metrics.jsonl"
-        rows = _rows_until(start_step, path) if path.exists() else []
-        path.write_text("".join(f"{row}\n" for row in rows))
-        self._file = path.open("a", buffering=1)  # Line by line, so that a killed run leaves all its rows.
-        # TensorBoard hides the events from `purge_step` on that are already in the files.
-        self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Appends the row `{"step": ..., name: value, ...}` to metrics.jsonl, and TensorBoard events."""
-        if not self.active:
-            return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
-
-    def results(self, step: int, scores: dict[str, dict[str, float]]) -> None:
-        """Logs a line for each entry of `scores` ("val" -> metrics, ...) and appends one row with all of them."""
-        for name, metrics in scores.items():
-            logging.info("%s", results_line(step, metrics, name))
-        self.scalars(step, flatten_dict(scores, sep="/"))
-
-    def close(self) -> None:
-        """Closes the files."""
-        if self.active:
-            self._file.close()
-            self._events.close()
-
-
-def _rows_until(step: int, path: pathlib.Path) -> list[str]:
-    """Returns the rows of metrics.jsonl up to `step`, without a last row that is incomplete."""
-    try:
-        rows = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); {_MOVE}") from error
-    kept = []
-    for number, row in enumerate(rows, 1):
-        found = _step(row)
-        if found is None and number < len(rows):
-            raise UserError(
-                f"{path} is damaged: line {number} is {row[:40]!r}, expected a step with metrics; {_MOVE}"
-            )
-        # A last row that is no row was cut off when the machine went down or the disk was full.
-        if found is not None and found <= step:
-            kept.append(row)
-    return kept
-
-
-def _step(row: str) -> int | None:
-    """Returns the step of a row of metrics.jsonl; None if it is not a row."""
-    try:
-        content = json.loads(row)
-    except json.JSONDecodeError:
-        return None
-    step = content.get("step") if isinstance(content, dict) else None
-    return step if isinstance(step, int) else None
 
 
 class Clock:

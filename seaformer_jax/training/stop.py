@@ -15,7 +15,7 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """Records SIGTERM and the first Ctrl-C; a second Ctrl-C interrupts at once.
+    """Records SIGTERM and the first Ctrl-C inside its `with` block; a second Ctrl-C interrupts at once.
 
     Several processes must agree on the step to stop at. JAX's coordination service does that for the SIGTERM that
     clusters send before they take a machine back. With several processes, this class therefore leaves SIGTERM to
@@ -25,8 +25,17 @@ class StopRequest:
     def __init__(self):
         self.signal, self._interrupted = None, False
         self._together = jax.process_count() > 1
+        self._previous = {}
+
+    def __enter__(self) -> "StopRequest":
         watched = (signal.SIGINT,) if self._together else (signal.SIGINT, signal.SIGTERM)
         self._previous = {number: signal.signal(number, self._note) for number in watched}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Puts the previous signal handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame) -> None:
         if self._interrupted:
@@ -43,8 +52,3 @@ class StopRequest:
         if self._together and multihost_utils.reached_preemption_sync_point(step):
             self.signal = signal.SIGTERM
         return self.signal is not None
-
-    def restore(self) -> None:
-        """Puts the previous signal handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)

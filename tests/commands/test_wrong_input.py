@@ -410,7 +410,7 @@ def test_full_disk(tmp_path, monkeypatch):
     usage = checkpoint.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage._replace(free=3_000_000))
     with pytest.raises(
-        UserError, match=r"3 MB free and a checkpoint takes 4 MB; make room or choose another"
+        UserError, match=r"3\.0 MB free and a checkpoint takes 4\.7 MB; make room or choose another"
     ):
         checkpoints.save(state, 1, {}, None)
     assert checkpoints.steps() == []

@@ -1,6 +1,10 @@
 """The input pipeline: a batch depends on the seed and its number alone."""
 
 import collections
+import multiprocessing
+import os
+import pathlib
+import signal
 
 import grain
 import numpy as np
@@ -197,3 +201,38 @@ def test_a_corrupt_image_is_skipped_in_a_worker(folder):
     batches = pipeline.train_batches(guard, Noise(), batch_size=12, seed=0, workers=2)
     assert [next(batches)["skipped"].sum() for _ in range(3)] == [1, 1, 1]
     batches.close()
+
+
+def test_a_killed_worker_is_a_user_error():
+    batches = pipeline.train_batches(Numbers(), Noise(), batch_size=BATCH, seed=3, workers=1)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(errors.UserError, match=r"a data worker was killed.*lower data\.workers"):
+        for _ in range(10):  # Some batches are ready.
+            next(batches)
+
+
+def blocked_signals(process: str) -> set[int]:
+    """The signals that a process blocks, from the hexadecimal mask of Linux."""
+    status = pathlib.Path(f"/proc/{process}/status").read_text().splitlines()
+    (mask,) = (int(line.split()[1], 16) for line in status if line.startswith("SigBlk:"))
+    return {number for number in range(1, 64) if mask >> (number - 1) & 1}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_leave_ctrl_c_and_sigterm_to_the_main_process(workers):
+    """From their birth on: while they import, they have no handlers of their own."""
+    before = blocked_signals("thread-self")
+    batches = pipeline.train_batches(Numbers(), Noise(), batch_size=BATCH, seed=3, workers=workers)
+    next(batches)
+    found = [blocked_signals(worker.pid) for worker in multiprocessing.active_children()]
+    batches.close()
+    assert len(found) == workers
+    assert all({signal.SIGINT, signal.SIGTERM} <= blocked for blocked in found)
+    assert blocked_signals("thread-self") == before
+
+
+def test_systems_without_affinities_use_all_cores(monkeypatch, eleven):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert same(train(1), eleven[:1])

@@ -42,10 +42,6 @@ def whole(tmp_path_factory):
     [
         (CorruptImageError("photos/7.jpg: truncated"), "photos/7.jpg: truncated"),
         (UserError("photos: No such file"), "photos: No such file"),
-        (
-            RuntimeError("Grain worker process 3 was terminated unexpectedly with exit code -9"),
-            "a data worker was killed before step 7.*a checkpoint of step 6 is saved. Lower data.workers",
-        ),
     ],
 )
 def test_data_that_fails_costs_no_step(tmp_path, whole, error, says):

@@ -1,6 +1,5 @@
-"""Progress lines and metrics.jsonl."""
+"""Progress lines and the window of steps that each is about."""
 
-import json
 import types
 
 import jax.numpy as jnp
@@ -46,60 +45,6 @@ def test_duration(seconds, text):
 def test_results_line():
     results = {"loss": 1.02149, "top1": 71.234, "top5": 100.0, "images": 50000}
     assert reporting.results_line(500, results) == "step 500 val loss 1.021 top1 71.23 top5 100 images 50000"
-
-
-def write_rows(workdir, *steps: int) -> None:
-    reporter = reporting.Reporter(workdir, 0)
-    for step in steps:
-        reporter.scalars(step, {"train/loss": float(step)})
-    reporter.close()
-
-
-def read_steps(workdir) -> list[int]:
-    return [json.loads(row)["step"] for row in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def test_rows_beyond_the_resumed_step_are_dropped(tmp_path):
-    write_rows(tmp_path, 10, 20, 30, 40)
-    reporter = reporting.Reporter(tmp_path, 20)
-    assert read_steps(tmp_path) == [10, 20]
-    reporter.scalars(30, {"val/top1": 5.0})
-    assert read_steps(tmp_path) == [10, 20, 30]  # On disk at once.
-    reporter.close()
-    assert any((tmp_path / "tensorboard").iterdir())
-
-
-def test_a_torn_row_is_dropped(tmp_path):
-    write_rows(tmp_path, 10, 20)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 20, "val/to')
-    reporting.Reporter(tmp_path, 20).close()
-    assert read_steps(tmp_path) == [10, 20]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'{"step": 10}\n{"step": \n{"step": 20}\n',
-        b'[1, 2]\n{"step": 20}\n',
-        b'{"loss": 1}\n{"step": 20}\n',
-        b'{"step": "10"}\n{"step": 20}\n',
-        b"\xff\xfe\n",
-    ],
-)
-def test_damaged_metrics_are_an_error_and_stay(tmp_path, content):
-    (tmp_path / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"metrics\.jsonl (is damaged: line [12] is|cannot be read) .*move it away"
-    ):
-        reporting.Reporter(tmp_path, 20)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == content
-
-
-def test_metrics_that_are_a_folder_are_an_error(tmp_path):
-    (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be read .*Is a directory"):
-        reporting.Reporter(tmp_path, 20)
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from seaformer_jax.training import stop
 @pytest.fixture
 def request_():
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    made = stop.StopRequest()
-    yield made
-    made.restore()
+    with stop.StopRequest() as made:
+        yield made
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
@@ -43,15 +42,16 @@ def test_several_processes_leave_the_step_to_their_coordinator(monkeypatch):
     monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", lambda step: step >= 5)
     terminated = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
-    request = stop.StopRequest()
     try:
-        signal.raise_signal(signal.SIGINT)  # Told to the coordinator, as SIGTERM; the others come to know.
-        assert terminated == [signal.SIGTERM]
-        assert not request.requested(4)
-        assert request.requested(5)
+        with stop.StopRequest() as request:
+            signal.raise_signal(
+                signal.SIGINT
+            )  # Told to the coordinator, as SIGTERM; the others come to know.
+            assert terminated == [signal.SIGTERM]
+            assert not request.requested(4)
+            assert request.requested(5)
         assert request.signal == signal.SIGTERM
     finally:
-        request.restore()
         signal.signal(signal.SIGTERM, before)
 
 
