@@ -1,10 +1,13 @@
 """Runs a command: parses the flags, checks the config and reports errors as one line with exit status 2."""
 
+import errno
 import logging as python_logging
 import os
 import pathlib
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,17 +15,17 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from seaformer_jax import flag_errors
+from seaformer_jax import flag_errors, processes
 from seaformer_jax.config_check import check
 from seaformer_jax.errors import UserError
 
-_EXIT_USER_ERROR = 2
-_INSTALLED = pathlib.Path(__file__).parents[
-    1
-]  # The folder that holds the packages seaformer_jax and configs.
+_USER_ERROR, _INTERRUPTED = 2, 130  # Exit statuses; shells report the latter for Ctrl-C.
+# What the disk may refuse at any write; in every command that is an error of its surroundings, not of its code.
+_REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+# The folder that holds the packages seaformer_jax and configs.
+_INSTALLED = pathlib.Path(__file__).parent.parent
 # `configs/NAME.py`, alone or behind `--config=`; a variant may follow.
 _RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
-
 # `--no-NAME`; absl itself only knows `--noNAME`.
 _NEGATION = re.compile(r"^(--?)no-(?=\w)")
 
@@ -30,7 +33,8 @@ _NEGATION = re.compile(r"^(--?)no-(?=\w)")
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs `main` and ends the process with its exit status.
 
-    A `UserError` is printed as one line on stderr, without a traceback, and ends the process with status 2.
+    A `UserError` is printed as one line on stderr, without a traceback, and ends the process with status 2; Ctrl-C
+    does so with status 130.
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
@@ -40,9 +44,26 @@ def run(main: Callable[[], int | None]) -> None:
         return main()
 
     try:
-        app.run(lambda arguments: _reporting_errors(lambda: guarded(arguments)), flags_parser=_parse)
-    except UserError as error:  # Raised by the parser; errors of `main` are reported inside.
-        sys.exit(_fail(error))
+        app.run(guarded, flags_parser=_parse)
+    except (Exception, KeyboardInterrupt) as error:
+        lines, status = _ending(error)
+        print(lines, file=sys.stderr)
+        processes.end_all(lines.splitlines()[-1], status)
+        sys.exit(status)
+
+
+def _ending(error: BaseException) -> tuple[str, int]:
+    """Returns what to print about an error that ends the command, and the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C would interrupt Python's own clean-up.
+        return "interrupted; the same command starts again, and resumes a training run", _INTERRUPTED
+    if isinstance(error, UserError):
+        return f"error: {flag_errors.one_line(error)}", _USER_ERROR
+    if isinstance(error, OSError) and error.errno in _REFUSED_WRITES:
+        place = error.filename or "a file could not be written"
+        advice = "free space or make it writable, then run the same command again"
+        return f"error: {place}: {error.strerror}; {advice}", _USER_ERROR
+    return processes.lost_connection(error) or ("".join(traceback.format_exception(error)).rstrip(), 1)
 
 
 def define_config(required: bool = True) -> flags.FlagHolder:
@@ -171,30 +192,18 @@ def _installed_recipe(match: re.Match) -> str:
     return f"{flag}{installed if installed.exists() and not pathlib.Path(path).exists() else path}"
 
 
-def _reporting_errors(main: Callable[[], int | None]) -> int | None:
-    try:
-        return main()
-    except UserError as error:
-        return _fail(error)
-
-
-def _fail(error: UserError) -> int:
-    print(f"error: {flag_errors.one_line(error)}", file=sys.stderr)
-    return _EXIT_USER_ERROR
-
-
 def _log_plainly() -> None:
     """Logs the bare messages to stderr, without absl's prefix, because people read them."""
     logging.set_verbosity(logging.INFO)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(message)s"))
     # JAX and Orbax also log through absl, about missing backends and about every file written. So the filter passes
     # all messages of this project, but only warnings and errors of other packages.
-    root = pathlib.Path(__file__).parent.parent
-    ours = tuple(f"{root / package}{os.sep}" for package in ("seaformer_jax", "convert"))
+    ours = tuple(f"{_INSTALLED / package}{os.sep}" for package in ("seaformer_jax", "convert"))
 
     def worth_reading(record: python_logging.LogRecord) -> bool:
-        # Orbax warns about every checkpoint without validation metrics, so only its errors pass.
-        threshold = python_logging.ERROR if "orbax" in record.pathname else python_logging.WARNING
-        return record.levelno >= threshold or record.pathname.startswith(ours)
+        # Orbax warns about every checkpoint without validation metrics, and logs the traceback of each error that it
+        # raises afterwards.
+        quiet = f"{os.sep}orbax{os.sep}" in record.pathname
+        return record.pathname.startswith(ours) or (record.levelno >= python_logging.WARNING and not quiet)
 
     logging.get_absl_handler().addFilter(worth_reading)

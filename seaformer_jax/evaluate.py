@@ -11,7 +11,7 @@ from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seaformer_jax import command, json_files, mesh
+from seaformer_jax import command, json_files, mesh, processes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.models import pretrained
@@ -43,13 +43,13 @@ def main() -> int:
     if _WEIGHTS.value:
         _CHOICE.refuse()
     config = _CONFIG.value or workdir.read(command.existing("workdir", _WORKDIR.value))[0]
-    folder = command.output_folder(
-        "out", _OUT.value or _WORKDIR.value or str(pathlib.Path(_WEIGHTS.value).parent)
-    )
 
-    # 2. JAX and the model. The hosts have to connect before JAX uses a device.
-    mesh.initialize_distributed(config.distributed)
+    # 2. JAX, the output folder and the model. The hosts have to connect before JAX uses a device. All of them get the
+    #    same results; only the first one writes them.
+    processes.connect(config.distributed)
     command.setup_jax(config)
+    out = _OUT.value or _WORKDIR.value or str(pathlib.Path(_WEIGHTS.value).parent)
+    folder = command.output_folder("out", out) if jax.process_index() == 0 else None
     _, _, task, model, step = _load(config)
 
     # 3. The evaluation and its results.
@@ -57,17 +57,14 @@ def main() -> int:
     metrics = evaluator(*split_model(model))
     results = task.summarize(metrics)
     logging.info("%s", reporting.results_line(step, results))
-    record = {
-        "step": step,
-        "model": config.model.name,
-        "weights": _WEIGHTS.value or _WORKDIR.value,
-        **results,
-    }
-    json_files.write(folder / "results.json", record)
-    task.write_report(metrics, folder)
-    if _SHOW_DIR.value and jax.process_index() == 0:  # One process is enough to draw all pictures.
-        task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
-    logging.info("written to %s", folder)
+    if folder:
+        weights = _WEIGHTS.value or _WORKDIR.value
+        record = {"step": step, "model": config.model.name, "weights": weights, **results}
+        json_files.write(folder / "results.json", record)
+        task.write_report(metrics, folder)
+        if _SHOW_DIR.value:
+            task.show(model, command.output_folder("show-dir", _SHOW_DIR.value))
+        logging.info("written to %s", folder)
     return 0
 
 

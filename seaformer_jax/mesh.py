@@ -6,28 +6,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
 from seaformer_jax.errors import UserError
-
-
-def initialize_distributed(config: ConfigDict) -> None:
-    """Connects this process to the other hosts of the run; call it before JAX uses a device.
-
-    Args:
-        config: The section `distributed` of the config. Empty fields leave the choice to
-            `jax.distributed.initialize`, which detects TPU pods, Slurm and Open MPI.
-    """
-    if not config.enabled:
-        return
-    jax.distributed.initialize(
-        coordinator_address=config.coordinator or None,
-        num_processes=config.num_processes or None,
-        process_id=config.process_id if config.process_id >= 0 else None,
-    )
-    # The first collective connects the hosts, and Gloo (on CPUs) waits only 30 s for the last of them. It therefore
-    # runs here, while the hosts are in step, and not after each has opened its data and created its model.
-    multihost_utils.sync_global_devices("start")
 
 
 def create_mesh() -> Mesh:

@@ -8,7 +8,7 @@ import shlex
 
 from absl import logging
 
-from seaformer_jax import command, mesh, tasks
+from seaformer_jax import command, processes, tasks
 from seaformer_jax.errors import DivergedError, UserError
 from seaformer_jax.training import checkpoint, lock, loop, reporting, stop, workdir
 
@@ -22,7 +22,7 @@ def main() -> int:
     """Trains as the flags say; returns the exit status."""
     # 1. JAX. The hosts have to connect before JAX uses a device.
     config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
-    mesh.initialize_distributed(config.distributed)
+    processes.connect(config.distributed)
     command.setup_jax(config)
 
     # 2. The data. Opening it here reports wrong data now and not after minutes of compilation.

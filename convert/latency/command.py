@@ -1,4 +1,7 @@
-"""Runs a command that uses a device. Errors are one line; the exit status is 3 for device errors, else 2."""
+"""Runs a command that uses a device. Errors are one line; the exit status is 3 for device errors, else 2.
+
+Ctrl-C is one line, too, with status 130.
+"""
 
 import pathlib
 import sys
@@ -17,6 +20,9 @@ def run(main: Callable[[Sequence[str]], int]) -> None:
         app.run(lambda arguments: guarded(main, arguments[1:]), flags_parser=parse)
     except UserError as wrong_flag:
         sys.exit(_fail(wrong_flag))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)  # The status that shells report for Ctrl-C.
 
 
 def guarded(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:

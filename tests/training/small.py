@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import socket
 import time
 from collections.abc import Iterator
 
@@ -129,13 +130,35 @@ def distance(a, b) -> float:
     return float(max(jax.tree.leaves(differences)))
 
 
-def start(workdir: pathlib.Path, cache: str, devices: int = 1, **changes) -> forked.Command:
+def start(
+    workdir: pathlib.Path,
+    cache: str,
+    devices: int = 1,
+    command: str = "seaformer_jax.train",
+    **changes,
+) -> forked.Command:
     """Starts `python -m seaformer_jax.train` on the nano recipe; `changes` as for `config`."""
     changes |= {"compilation_cache": cache}
     options = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
     recipe = REPOSITORY / "tests/training/nano.py"
     arguments = ["--config", recipe, "--workdir", workdir, *options]
-    return forked.Command("seaformer_jax.train", arguments, devices, merged=True)
+    return forked.Command(command, arguments, devices, merged=True)
+
+
+def start_two(
+    workdir: pathlib.Path, cache: str, own: dict[int, dict] | None = None, **changes
+) -> list[forked.Command]:
+    """Starts two processes of one device each, in one workdir; `own` has the changes of only one of them."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    changes |= {"distributed__enabled": True, "distributed__coordinator": f"localhost:{port}"}
+    changes |= {"distributed__num_processes": 2}
+    own = own or {}
+    return [
+        start(workdir, cache, **changes, distributed__process_id=index, **own.get(index, {}))
+        for index in range(2)
+    ]
 
 
 def finish(command: forked.Command, status: int = 0) -> str:

@@ -4,7 +4,6 @@ import functools
 import json
 import pathlib
 import signal
-import socket
 
 import jax
 import numpy as np
@@ -80,16 +79,6 @@ def test_a_checkpoint_of_eight_devices_is_read_on_one(eight):
     )
 
 
-def start_two(workdir, cache, **changes) -> list[forked.Command]:
-    """Starts two processes of one device each, in one workdir."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    changes |= {"distributed__enabled": True, "distributed__coordinator": f"localhost:{port}"}
-    changes |= {"distributed__num_processes": 2}
-    return [small.start(workdir, cache, distributed__process_id=index, **changes) for index in range(2)]
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path, compile_cache):
     """A run of two processes, stopped by a signal to one of them and resumed, against a run of one process."""
@@ -98,7 +87,7 @@ def test_two_processes_equal_one(tmp_path, compile_cache):
     small.finish(small.start(one, compile_cache, devices=2, **changes))
 
     changes["data__source"] = "slow_shapes"
-    processes = start_two(two, compile_cache, **changes)
+    processes = small.start_two(two, compile_cache, **changes)
     small.wait_for_step(processes[0], two, 1)
     processes[1].send_signal(signal.SIGTERM)
     outputs = [small.finish(process, 143) for process in processes]
@@ -106,7 +95,7 @@ def test_two_processes_equal_one(tmp_path, compile_cache):
     assert 0 < step < STEPS
     assert all(f"stopped by SIGTERM with a checkpoint at step {step};" in output for output in outputs)
 
-    outputs = [small.finish(process) for process in start_two(two, compile_cache, **changes)]
+    outputs = [small.finish(process) for process in small.start_two(two, compile_cache, **changes)]
     assert f"step {step + 1}/{STEPS} " in outputs[0]
     assert f"step {step}/{STEPS} " not in outputs[0]
     assert checkpoint.saved_steps(two) == [step, STEPS]

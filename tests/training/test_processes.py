@@ -1,0 +1,96 @@
+"""Several processes: what ends one of them with an error ends all of them, with one line."""
+
+import signal
+
+import jax
+import pytest
+from jax._src import xla_bridge
+from ml_collections import ConfigDict
+
+from seaformer_jax import processes
+from seaformer_jax.errors import UserError
+from seaformer_jax.training import checkpoint
+from tests import forked
+from tests.training import small
+
+SLOW_DATA = {"data__source": "slow_shapes", "eval__every": 0, "checkpoint__every": 6}
+HERE = "localhost:12345"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"coordinator": "localhost"}, "distributed.coordinator is 'localhost'; expected HOST:PORT"),
+        (
+            {"coordinator": "localhost:http"},
+            "distributed.coordinator is 'localhost:http'; expected HOST:PORT",
+        ),
+        ({"coordinator": ":12345"}, "distributed.coordinator is ':12345'; expected HOST:PORT"),
+        (
+            {"coordinator": "localhost:70000"},
+            "distributed.coordinator is 'localhost:70000'; expected HOST:PORT",
+        ),
+        ({"coordinator": "nowhere.invalid:12345"}, "nowhere.invalid:12345': no such host"),
+        (
+            {"num_processes": 2, "process_id": 0},
+            "coordinator_address should be defined. No cluster was recog",
+        ),
+        (
+            {"coordinator": HERE, "process_id": 0},
+            "Number of processes must be defined. .*distributed.num_processes",
+        ),
+        ({"coordinator": HERE, "num_processes": 2}, "process id .*must be defined. .*distributed.process_id"),
+        ({}, "should be defined. No cluster was recognised: set distributed.coordinator"),
+    ],
+)
+def test_wrong_fields_are_one_line(monkeypatch, fields, says):
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    config = ConfigDict({"enabled": True, "coordinator": "", "num_processes": 0, "process_id": -1} | fields)
+    with pytest.raises(UserError, match=says):
+        processes.connect(config)
+    assert not jax.distributed.is_initialized()
+
+
+def test_one_process_ends_by_itself():
+    processes.end_all("error: nothing", 2)
+
+
+def finish_with_one_line(process: forked.Command) -> str:
+    """Waits for a process that ends with status 2; returns the last line of its output, the only one about errors."""
+    output = small.finish(process, 2)
+    assert "Traceback" not in output and "Fatal" not in output and "Check failure" not in output, output
+    assert "waiting for 2 of 2 processes at localhost:" in output
+    assert output.count("error: ") == 1, output
+    return output.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_a_user_error_in_one_process_ends_all(tmp_path, compile_cache, wrong):
+    gone = tmp_path / "gone"
+    two = small.start_two(tmp_path / "run", compile_cache, own={wrong: {"init_from": gone}}, **SLOW_DATA)
+    lines = [finish_with_one_line(process) for process in two]
+    assert all(f"error: init_from: {gone} does not exist" in line for line in lines), lines
+    assert lines[1 - wrong].startswith(f"process {wrong}: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_process_ends_all(tmp_path, compile_cache, killed):
+    two = small.start_two(tmp_path, compile_cache, **SLOW_DATA)
+    small.wait_for_step(two[0], tmp_path, 8)
+    two[killed].send_signal(signal.SIGKILL)
+    assert "is lost" in finish_with_one_line(two[1 - killed])
+    assert checkpoint.saved_steps(tmp_path) == [6]
+    for process in small.start_two(tmp_path, compile_cache, **SLOW_DATA):
+        small.finish(process)
+
+
+@pytest.mark.slow
+def test_a_process_that_never_starts(tmp_path, compile_cache):
+    changes = {"enabled": True, "coordinator": HERE, "num_processes": 2, "process_id": 0}
+    changes = {f"distributed__{key}": value for key, value in changes.items()}
+    process = small.start(tmp_path, compile_cache, command="tests.training.impatient", **changes)
+    assert "waited in vain for 2 of 2 processes at localhost:12345 (5 s are over)" in finish_with_one_line(
+        process
+    )
