@@ -117,10 +117,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
             #     averaged weights lag behind the last ones, so the score of these is logged too.
             if evaluate:
-                scores = {"val": states.weights(state, config.eval.use_ema)}
-                if config.eval.use_ema and state.ema:
-                    scores["val_last"] = states.weights(state, use_ema=False)
-                scores = {name: task.summarize(evaluator(*weights)) for name, weights in scores.items()}
+                scores = _evaluate(evaluator, task, state, config.eval.use_ema)
                 reporter.results(step, scores)
                 results = scores["val"]
                 clock.charge("evaluate")
@@ -159,6 +156,16 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
     return results
+
+
+def _evaluate(
+    evaluator: Evaluator, task: Task, state: TrainState, use_ema: bool
+) -> dict[str, dict[str, float]]:
+    """Returns {"val": metrics}; if these are the averaged weights', those of the last weights, too, as "val_last"."""
+    evaluated = {"val": states.weights(state, use_ema)}
+    if use_ema and state.ema:
+        evaluated["val_last"] = states.weights(state, use_ema=False)
+    return {name: task.summarize(evaluator(*weights)) for name, weights in evaluated.items()}
 
 
 def _check_results(results: dict[str, float], best_metric: str, step: int) -> None:
