@@ -122,6 +122,10 @@ class Checkpoints:
         self._damaged = {damaged for damaged in steps if damaged > step}
         return state, clock
 
+    def was_evaluated(self, step: int) -> bool:
+        """Returns whether the checkpoint of `step` was saved with validation metrics; all processes agree."""
+        return bool(meshes.of_first_process([(self.folder / str(step) / "metrics").exists()])[0])
+
     def check_space(self, state: TrainState) -> None:
         """Raises UserError if the disk has no room for a checkpoint of `state`."""
         arrays = jax.tree.leaves(state)

@@ -5,7 +5,7 @@ import itertools
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import jax
@@ -73,7 +73,9 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         state, saved_clock = checkpoints.restore(state) or (state, None)
         start = int(state.step)
         saved = start if saved_clock is not None else -1
-        if start >= config.total_steps:
+        # An evaluation that failed, e.g. because of a corrupt image, is repeated.
+        missed = start > 0 and _due(start, config.eval.every, config) and not checkpoints.was_evaluated(start)
+        if start >= config.total_steps and not missed:
             return {}
         if saved >= 0:
             logging.info("resuming at step %d of %d", start, config.total_steps)
@@ -98,10 +100,9 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         # 7. The loop. At its head, `step` updates are done. It therefore turns once more after the last update, to
         #    log, evaluate and save.
         for step in range(start, config.total_steps + 1):
-            # Nothing is due at `start`: a fresh run has nothing to report, a resumed one did it before it saved.
-            evaluate, save = (
-                step > start and _due(step, key.every, config) for key in (config.eval, config.checkpoint)
-            )
+            # Nothing else is due at `start`: a fresh run has nothing to report, a resumed one did it before it saved.
+            evaluate = (step > start or missed) and _due(step, config.eval.every, config)
+            save = step > start and _due(step, config.checkpoint.every, config)
             # Asked at every step by every process, because several processes must agree on the step to stop at.
             leave = stop.requested(step) or step == config.total_steps
 
@@ -117,7 +118,8 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
             #     averaged weights lag behind the last ones, so the score of these is logged too.
             if evaluate:
-                scores = _evaluate(evaluator, task, state, config.eval.use_ema)
+                with _saving_first(checkpoints, state, step, saved, clock, None):
+                    scores = _evaluate(evaluator, task, state, config.eval.use_ema)
                 reporter.results(step, scores)
                 results = scores["val"]
                 clock.charge("evaluate")
@@ -134,15 +136,8 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
 
             # 7.4 Next batch: number `step`, which is also the first one of a run that resumes from step `step`.
             #     The counts of skipped images stay on the host.
-            try:
+            with _saving_first(checkpoints, state, step, saved, clock, results if evaluate else None):
                 batch = next(upcoming)
-            except Exception:
-                # The state is good, only the data failed: a run that is started again goes on from here. Several
-                # processes can only save together, and the others have begun the step.
-                if step > max(saved, 0) and jax.process_count() == 1:
-                    _save(checkpoints, state, step, clock, None)
-                    logging.info("step %d is saved before the error below ends the run", step)
-                raise
             window.add_skipped(batch.pop("skipped"))
             clock.charge("data")
 
@@ -191,6 +186,29 @@ def _save(
             f"the parameters are not finite after step {step}; no checkpoint of that step was saved"
         )
     checkpoints.save(state, step, dict(clock.seconds), results)
+
+
+@contextlib.contextmanager
+def _saving_first(
+    checkpoints: Checkpoints,
+    state: TrainState,
+    step: int,
+    saved: int,
+    clock: reporting.Clock,
+    results: dict[str, float] | None,
+) -> Iterator[None]:
+    """Saves a checkpoint if the data of a step or of the evaluation fails, and then raises the error.
+
+    The state is good, only the data failed: a run that is started again goes on from here. Several processes can only
+    save together, and the others do not know of the error.
+    """
+    try:
+        yield
+    except Exception:
+        if step > max(saved, 0) and jax.process_count() == 1:
+            _save(checkpoints, state, step, clock, results)
+            logging.info("step %d is saved before the error below ends the run", step)
+        raise
 
 
 def _due(step: int, every: int, config: ConfigDict) -> bool:

@@ -53,6 +53,28 @@ def test_data_that_fails_costs_no_step(tmp_path, whole, error, says):
     assert small.equal(checkpoint.load_weights(tmp_path), checkpoint.load_weights(whole))
 
 
+@pytest.mark.parametrize("failing_at", [1, 3])
+def test_an_evaluation_that_fails_costs_no_step_and_is_repeated(tmp_path, whole, failing_at):
+    """Evaluations are at steps 4, 8 and 12; each opens the data twice, for the averaged and the last weights."""
+    config = small.config(checkpoint__every=0)
+    task, opened = small.StandIn(config), itertools.count()
+    intact = task.eval_batches
+
+    def eval_batches():
+        if next(opened) // 2 + 1 == failing_at:
+            raise CorruptImageError("photos/7.jpg: truncated")
+        return intact()
+
+    task.eval_batches = eval_batches
+    with pytest.raises(UserError, match=r"photos/7\.jpg: truncated"):
+        train(tmp_path, config, task)
+    assert checkpoint.saved_steps(tmp_path) == [4 * failing_at]
+    train(tmp_path, config)
+    assert small.equal(checkpoint.load_weights(tmp_path), checkpoint.load_weights(whole))
+    for name in ("val/loss", "val_last/loss"):
+        assert small.curve(tmp_path, name) == small.curve(whole, name)
+
+
 def test_a_programming_error_in_the_data_keeps_its_traceback(tmp_path):
     config = small.config()
     with pytest.raises(ZeroDivisionError):
