@@ -106,6 +106,9 @@ def test_pixels_without_a_label_have_no_gradient():
     assert not np.asarray(gradient).any()
     sums = losses.pixel_cross_entropy(jnp.asarray(logits), np.full_like(labels, 255))
     assert [float(value) for value in sums] == [0, 0, 0]
+    negative = np.where(labels < 255, labels.astype(np.int32), -1)
+    found, expected = (losses.pixel_cross_entropy(jnp.asarray(logits), each) for each in (negative, labels))
+    assert [float(value) for value in found] == [float(value) for value in expected]
 
 
 def test_full_size_logits_never_exist():
@@ -120,3 +123,6 @@ def test_labels_between_the_logits_are_refused():
     logits, labels = pixels()
     with pytest.raises(ValueError, match="labels are 20x40; expected an even multiple of the logits' 3x5"):
         losses.pixel_cross_entropy(logits, labels[:, :20])
+    logits, labels = pixels(factor=3)
+    with pytest.raises(ValueError, match="labels are 9x15; expected an even multiple"):
+        losses.pixel_cross_entropy(logits, labels)

@@ -128,6 +128,10 @@ def test_randaugment_is_refused_before_anything_is_written(tmp_path):
             "def get_config():\n    try:\n        {}['lr']\n    except KeyError:\n        raise OSError('no lr')\n",
             "line 5: OSError: no lr",
         ),
+        (
+            "def get_config():\n    return rate()\n\ndef rate():\n    return 1 // 0\n",
+            "line 5: ZeroDivisionError: integer division",
+        ),
         ("import no_such_module\n", "line 1: ModuleNotFoundError: No module named 'no_such_module'"),
     ],
 )

@@ -70,6 +70,11 @@ def test_image_folder(folder):
     assert read_in_new_process(source, 0) == ("(4, 5, 3) 3.0 0", False)
 
 
+def test_the_root_may_be_below_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(sources.ImageFolder(f"~/{folder.name}", "train")) == 4
+
+
 def test_image_folder_order(tmp_path):
     """Images are sorted by path, in whatever order the file system lists them."""
     values = np.random.default_rng(0).permutation(40)
@@ -118,6 +123,7 @@ def test_patterns_of_images(tmp_path, pattern, expected):
         path = tmp_path / "photos [1]" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
+    (tmp_path / "photos [1]/deep/folder.png").mkdir()
     for name in ("one", "two"):
         (tmp_path / "photos [1]" / name).symlink_to(tmp_path / "photos [1]")
     found = files.matching_images(str(tmp_path / pattern))

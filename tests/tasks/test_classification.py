@@ -129,6 +129,33 @@ def test_summary():
     assert task.best_metric in summary and isinstance(summary["images"], int)
 
 
+def test_erasing_draws_standard_normal_noise_on_normalised_images():
+    task = make_task(augment__erasing=1.0, data__mean=(0.5,) * 3, data__std=(0.25,) * 3)
+    batch = {"image": np.full((64, 16, 16, 3), 255, np.uint8), "label": np.zeros(64, np.int32)}
+    images = np.asarray(jax.jit(task.training_images)(batch, jax.random.key(0))[0])
+    noise = images[images != 2]  # (255 / 255 - 0.5) / 0.25
+    assert 0.05 < noise.size / images.size < 0.3  # A box takes 2 to 33 % of an image.
+    assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
+
+
+def test_the_data_follow_the_seed_of_the_config():
+    def first(seed: int) -> np.ndarray:
+        batches = make_task(task__num_classes=8, data__image_size=40, batch_size=4, seed=seed).train_batches(
+            0
+        )
+        images = next(batches)["image"]
+        batches.close()
+        return images
+
+    assert np.array_equal(first(1), first(1))
+    assert not np.array_equal(first(1), first(2))
+
+
+def test_warps_fill_with_the_mean_of_the_config():
+    policy = make_task(data__mean=(0.1, 0.2, 0.3)).train_transform()._policy
+    assert policy.fill == (26, 51, 76)  # round(255 * mean)
+
+
 @pytest.mark.parametrize("batch_size", [4, 6])
 def test_the_example_is_like_the_batches(batch_size):
     task = make_task(task__num_classes=8, data__image_size=40, batch_size=batch_size)

@@ -112,6 +112,28 @@ def test_the_loss_is_the_sum_of_its_terms(batch, divisor):
     assert float(found) == pytest.approx(total, rel=1e-5)
 
 
+class DropsFeatures(Small):
+    def features(self, images, train=False, rngs=None):
+        return dropped(super().features(images), train, rngs)
+
+
+class DropsLogits(Small):
+    def classify(self, features, train=False, rngs=None):
+        return dropped(super().classify(features), train, rngs)
+
+
+def dropped(x, train, rngs):
+    """Returns `x` with dropout as in the models: in training, if there are random numbers for it."""
+    return nnx.Dropout(0.5)(x, deterministic=not train or rngs is None, rngs=rngs)
+
+
+@pytest.mark.parametrize("student", [DropsFeatures, DropsLogits])
+def test_the_student_has_dropout_in_training(batch, student):
+    task, model = make_task(), student(seed=6)
+    values = [float(loss(task, model, batch, jax.random.key(number))[0]) for number in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+
+
 NOTHING = {f"distillation__{name}_weight": 0.0 for name in ("cross", "feature", "output")}
 
 

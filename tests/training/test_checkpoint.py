@@ -175,6 +175,12 @@ def test_weights_are_read_without_a_template(opened, tmp_path):
     assert checkpoint.saved_steps(tmp_path) == [1, 4]
 
 
+def test_an_unfinished_checkpoint_is_none(opened, tmp_path):
+    save(opened(), 2)
+    (tmp_path / "checkpoints/4.orbax-checkpoint-tmp").mkdir()  # As a killed run leaves it.
+    assert checkpoint.saved_steps(tmp_path) == opened().steps() == [2]
+
+
 def test_without_averages_the_weights_are_read(opened, tmp_path):
     save(opened(), 2, use_ema=False)
     assert small.equal(checkpoint.load_weights(tmp_path), (2, at(2).params, at(2).batch_stats))

@@ -1,6 +1,8 @@
 """Runs that fail: the state is saved first where it is good, and never where it is not."""
 
+import errno
 import itertools
+import os
 import subprocess
 import sys
 
@@ -157,16 +159,24 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path, holder):
         pass
     with lock.held(tmp_path):  # And again after a run that ended by itself.
         pass
+    (line,) = (tmp_path / "lock").read_text().splitlines()
+    assert line.startswith(f"process {os.getpid()} on ")
 
 
 def test_file_systems_without_locks_are_warned_about(tmp_path, monkeypatch, caplog):
-    def unsupported(*_):
-        raise OSError(lock.errno.ENOLCK, "No locks available")
+    def fail(number: int):
+        def flock(*_):
+            raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+        monkeypatch.setattr(lock.fcntl, "flock", flock)
+
+    fail(errno.ENOLCK)
     with caplog.at_level("WARNING", logger="absl"), lock.held(tmp_path):
         pass
     assert any("has no file locks" in message for message in caplog.messages)
+    fail(errno.EIO)  # A disk that fails is something else.
+    with pytest.raises(OSError, match="Input/output error"):
+        lock.held(tmp_path).__enter__()
 
 
 def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):

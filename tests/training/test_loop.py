@@ -11,6 +11,7 @@ from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.training import checkpoint, loop
+from seaformer_jax.training.checkpoint_files import read_metrics
 from seaformer_jax.training.stop import Stopped
 from tests.training import small
 
@@ -65,6 +66,15 @@ def test_training_rows_are_means_over_their_window(tmp_path, whole):
     assert small.curve(whole[0], "train/loss")[10] == pytest.approx(np.mean([each[i] for i in (9, 10)]))
 
 
+def test_a_checkpoint_has_the_metrics_of_its_own_step_or_none(tmp_path):
+    config = small.config(total_steps=8, checkpoint__every=3, checkpoint__keep=3)  # Evaluated at 4 and 8.
+    results = train(tmp_path, config)
+    found = {
+        step: read_metrics(tmp_path / f"checkpoints/{step}") for step in checkpoint.saved_steps(tmp_path)
+    }
+    assert found == {3: {}, 6: {}, 8: results}
+
+
 @pytest.mark.parametrize("use_ema", [True, False])
 def test_evaluation_sees_the_state_that_is_saved(tmp_path, use_ema):
     config = small.config(total_steps=4, eval__use_ema=use_ema)
@@ -113,6 +123,11 @@ def test_a_stopped_run_resumes_exactly(tmp_path, whole, number, status):
     assert results == whole[1]
     expected = small.curve(whole[0], "val/loss")
     assert small.curve(tmp_path, "val/loss") == expected
+
+
+def test_a_signal_during_the_last_step_changes_nothing(tmp_path, whole):
+    assert train(tmp_path, small.config(), before_batch=Interruption(11, signal.SIGTERM)) == whole[1]
+    assert checkpoint.saved_steps(tmp_path)[-1] == 12
 
 
 def test_a_run_stopped_before_its_first_step_has_a_checkpoint(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
+from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, checkpoint_files
 from seaformer_jax.training import state as states
@@ -24,7 +26,7 @@ def state(step: int, optimizer=None, width: int = SIDE) -> states.TrainState:
     """A state with one large matrix of random numbers, which do not compress."""
     matrix = np.random.default_rng(step).standard_normal((width, SIDE)).astype(np.float32)
     params = {"layer": {"kernel": jnp.asarray(matrix)}}
-    statistics = {"layer": {"mean": jnp.full(3, float(step))}}
+    statistics = {"layers": {0: {"mean": jnp.full(3, float(step))}}}
     return states.TrainState(
         jnp.int32(step), params, statistics, {}, (optimizer or optax.sgd(0.1)).init(params)
     )
@@ -59,8 +61,7 @@ def test_one_flipped_bit_is_noticed(workdir, caplog, position):
         restored, clock = open_checkpoints(workdir).restore(state(0))
     assert small.equal(restored, state(1)) and clock == {"train": 1.0}
     assert any("checkpoint 2 is damaged" in message for message in caplog.messages)
-    step, params, _ = checkpoint.load_weights(workdir)
-    assert step == 1 and small.equal(params, state(1).params)
+    assert small.equal(checkpoint.load_weights(workdir), (1, state(1).params, state(1).batch_stats))
 
 
 def test_a_changed_checksum_is_noticed(workdir, caplog):
@@ -71,6 +72,19 @@ def test_a_changed_checksum_is_noticed(workdir, caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         assert int(open_checkpoints(workdir).restore(state(0))[0].step) == 1
     assert any("the checksum of" in message for message in caplog.messages)
+
+
+def test_a_checkpoint_without_checksums_is_read(workdir):
+    """Those of version 0.1 have none."""
+    shutil.rmtree(workdir / "checkpoints/2/checksums")
+    assert int(open_checkpoints(workdir).restore(state(0))[0].step) == 2
+    assert checkpoint.load_weights(workdir)[0] == 2
+
+
+def test_damage_that_another_process_sees_counts_here(workdir, monkeypatch):
+    seen = iter([1, 0])  # Another process cannot read the newest checkpoint, and can read the one before it.
+    monkeypatch.setattr(meshes, "largest", lambda number: max(number, next(seen)))
+    assert int(open_checkpoints(workdir).restore(state(0))[0].step) == 1
 
 
 @pytest.mark.parametrize(

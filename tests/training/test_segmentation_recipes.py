@@ -41,6 +41,7 @@ def test_published_settings(recipe, variant, steps, batch, lr, base_scale, crop_
     # What all have in common.
     assert (c.optim.name, c.optim.b1, c.optim.b2, c.optim.weight_decay) == ("adamw", 0.9, 0.999, 0.01)
     assert (c.optim.ema_decay, c.optim.clip_norm, c.model.bn_groups) == (0, 0, 1)
+    assert c.optim.lr_multipliers == ((r"(head|upsample)/.*", 10.0),)  # `head` lr x 10.
     schedule = c.optim.schedule
     assert (schedule.name, schedule.power, schedule.end_lr, schedule.warmup_steps) == ("poly", 1, 0, 1500)
     assert schedule.warmup_init == pytest.approx(1e-6 * lr)
@@ -48,6 +49,19 @@ def test_published_settings(recipe, variant, steps, batch, lr, base_scale, crop_
     augment = c.augment
     assert (augment.scale_range, augment.cat_max_ratio, augment.flip) == ((0.5, 2), 0.75, 0.5)
     assert augment.photometric
+
+
+@pytest.mark.parametrize(
+    ("recipe", "variant", "crop", "stride"),
+    [
+        ("ade20k", "tiny", (512, 512), (341, 341)),
+        ("cityscapes", "tiny_1024x512", (512, 1024), (341, 682)),
+        ("cityscapes", "tiny_1024x1024", (1024, 1024), (682, 682)),
+    ],
+)
+def test_windows_overlap_by_a_third(recipe, variant, crop, stride):
+    config = RECIPES[recipe].get_config(variant).eval
+    assert (config.slide_crop, config.slide_stride) == (crop, stride)
 
 
 def test_classes_of_pascal_context():

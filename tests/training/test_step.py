@@ -127,6 +127,16 @@ def test_the_state_holds_numbers_only():
     assert [leaf.shape for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.int32] == [()]
 
 
+@pytest.mark.parametrize("part", ["params", "batch_stats", "ema", "opt_state"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_one_value_that_is_not_finite_is_found(part, value):
+    state = states.create(small.Net(), OPTIMIZER, use_ema=True)
+    assert states.is_finite(state)
+    leaves, structure = jax.tree.flatten(getattr(state, part))
+    leaves[-1] = leaves[-1].at[(-1,) * leaves[-1].ndim].set(value)
+    assert not states.is_finite(state._replace(**{part: jax.tree.unflatten(structure, leaves)}))
+
+
 def test_a_model_takes_back_what_was_split():
     model, other = small.Net(), small.Net()
     step, state = make(model)

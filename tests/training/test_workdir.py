@@ -206,6 +206,12 @@ def test_a_key_that_is_missing_has_its_default(run, name):
     workdir.prepare_workdir(run, changed(), NAMES)  # The run can go on.
 
 
+def test_a_whole_number_is_a_number(run):
+    """Other programs write 1.0 as 1."""
+    (run / "config.json").write_text(with_value("optim__clip_norm", 1.0).replace(": 1.0", ": 1"))
+    assert workdir.read(run)[0].optim.clip_norm == 1
+
+
 def with_value(name: str, value) -> str:
     return json.dumps(changed(**{name: value}).to_dict())
 

@@ -40,19 +40,30 @@ def comparison(**changes) -> parity.Comparison:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("precision", "changes", "said"),
     [
-        ({"largest": 1e-4}, "largest difference is 1.0e-04 of the largest logit, limit 5e-05"),
-        ({"largest": float("nan")}, "largest difference is nan"),
-        ({"relative_rms": float("nan")}, "relative RMS is nan"),
-        ({"relative_rms": 2e-5}, "relative RMS is 2.0e-05, limit 1e-05"),
-        ({"agreement": 0.9998}, "0.999800 of the classes agree, at least 0.9999 must"),
-        ({"agreement": 0.5, "classes": 4, "largest": None}, "0.500000 of the classes agree"),
+        ("fp32", {"largest": 1e-4}, "largest difference is 1.0e-04 of the largest logit, limit 5e-05"),
+        ("fp32", {"largest": float("nan")}, "largest difference is nan"),
+        ("fp32", {"relative_rms": float("nan")}, "relative RMS is nan"),
+        ("fp32", {"relative_rms": 2e-5}, "relative RMS is 2.0e-05, limit 1e-05"),
+        ("fp32", {"agreement": 0.9998}, "0.999800 of the classes agree, at least 0.9999 must"),
+        ("fp32", {"agreement": 0.5, "classes": 4, "largest": None}, "0.500000 of the classes agree"),
+        ("fp16", {"largest": 6e-2}, "largest difference is 6.0e-02 of the largest logit, limit 5e-02"),
+        ("fp16", {"relative_rms": 3e-2}, "relative RMS is 3.0e-02, limit 2e-02"),
+        ("fp16", {"agreement": 0.98}, "0.980000 of the classes agree, at least 0.99 must"),
     ],
 )
-def test_beyond_the_tolerance(changes, said):
+def test_beyond_the_tolerance(precision, changes, said):
     with pytest.raises(UserError, match=said):
-        parity.check(comparison(**changes), "fp32")
+        parity.check(comparison(**changes), precision)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-4), ("fp16", 5e-2), ("int8", 1e-1)])
+def test_limits_on_a_device(precision, limit):
+    expected = np.array([[4.0, -2.0, 1.0]])
+    for share, ok in ((0.9, True), (1.1, False)):
+        found = expected + np.array([0, share * limit * 4, 0])
+        assert parity.on_device(found, expected, "logits", precision)["ok"] == ok
 
 
 def test_within_the_tolerance():

@@ -54,6 +54,19 @@ def test_lowest_of_equals(form, cells, size):
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_near_ties(form):
+    """Rounding lifts some pixels of a class above its corners, so that it wins or ties with the class above it."""
+    size, lifted = (50, 83), 0
+    for value in np.random.default_rng(0).uniform(1, 2, 20).astype(np.float32):
+        logits = np.empty((7, 11, 2), np.float32)
+        logits[:] = np.nextafter(value, np.float32(0)), value
+        labels = expected(logits, size)
+        lifted += (labels == 0).sum()
+        np.testing.assert_array_equal(FORMS[form](logits, size), labels)
+    assert lifted > 100
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_large_map(form):
     logits = smooth(np.random.default_rng(3), 25, 33, 150)
     np.testing.assert_array_equal(FORMS[form](logits, (200, 264)), expected(logits, (200, 264)))

@@ -1,6 +1,7 @@
 """Augmentation of a batch, against slow plain versions with the same draws and against its distributions."""
 
 import functools
+import json
 import math
 
 import jax
@@ -13,6 +14,7 @@ from seaformer_jax.data.on_device import erase as erasing
 from seaformer_jax.data.on_device import mix as mixing
 from seaformer_jax.data.on_device.normalize import normalize, smooth_one_hot
 from seaformer_jax.errors import UserError
+from tests import forked
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -223,24 +225,11 @@ def test_erasing_draws_ten_boxes(monkeypatch):
     assert drawn == [(10, 2)]
 
 
-def _augment(images, labels, key):
-    first, second = jax.random.split(key)
-    targets = smooth_one_hot(labels, 10, 0.1)
-    x, targets = mixing.mix(images, targets, first, mixup=0.2, cutmix=1.0, group=4)
-    return erasing.random_erasing(normalize(x, MEAN, STD), second, 0.5), targets
-
-
 def test_the_key_alone_decides_on_any_sharding():
-    devices = jax.devices()
-    images, labels = _images(8 * len(devices)), np.arange(8 * len(devices)) % 10
-    alone = jax.jit(_augment)
-    expected = alone(images, labels, jax.random.key(3))
-    np.testing.assert_array_equal(alone(images, labels, jax.random.key(3))[0], expected[0])
-    assert np.any(alone(images, labels, jax.random.key(4))[0] != expected[0])
-    if len(devices) == 1:
-        pytest.skip("the comparison of shardings needs two devices")
-    mesh = jax.make_mesh((len(devices),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    sharded = jax.jit(_augment, in_shardings=(sharding, sharding, None), out_shardings=sharding)
-    for found, one_device in zip(sharded(images, labels, jax.random.key(3)), expected, strict=True):
-        np.testing.assert_allclose(found, one_device, atol=1e-6)
+    done = forked.run("tests.data.on_device.sharded", devices=4)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["devices"] == [1, 4]
+    assert found["again"] == 0
+    assert found["another_key"] > 0.1
+    assert found["sharded"] < 1e-6
