@@ -154,6 +154,8 @@ def test_image_folder_errors(folder):
 
 
 def test_long_listings_are_cut(tmp_path):
+    assert files.some(list("abcdefgh")) == "a, b, c, d, e, f, g, h"
+    assert files.some(list("abcdefghi")) == "a, b, c, d, e, f, g, h and 1 more"
     for i in range(12):
         (tmp_path / f"{i:02d}.png").touch()
     (tmp_path / "none").mkdir()

@@ -228,6 +228,10 @@ CONFIG_DAMAGE = DAMAGE | {
     "unknown_task": (with_value("task__name", "sorting"), "task.name is 'sorting'; expected one of"),
     "no_section": (without("optim")[:-1] + ', "optim": 3}', "optim is 3; expected a section"),
     "wrong_type": (without("seed")[:-1] + ', "seed": "x"}', "seed is 'x'; expected a value of type int"),
+    "wrong_type_below": (
+        with_value("optim__lr", 0.5).replace('"lr": 0.5', '"lr": "x"'),
+        "optim.lr is 'x'; expected a value of type float",
+    ),
     "none": (without("seed")[:-1] + ', "seed": null}', "seed is None; expected a value of type int"),
     "out_of_range": (with_value("batch_size", -1), "batch_size is -1; expected a whole number of at least 1"),
     "wrong_numbers": (with_value("data__std", ("a", "b", "c")), "expected three positive numbers"),
