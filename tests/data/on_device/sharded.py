@@ -38,6 +38,7 @@ def main() -> dict:
     sharded = jax.jit(augment, in_shardings=(rows, rows, None), out_shardings=rows)(*batch, key)
     return {
         "devices": [len(each[0].sharding.device_set) for each in (expected, sharded)],
+        "rows": len(sharded[0].addressable_shards[0].data),
         "again": distance(alone(*batch, key), expected),
         "another_key": distance(alone(*batch, jax.random.key(4)), expected),
         "sharded": distance(sharded, expected),

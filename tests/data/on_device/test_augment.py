@@ -229,7 +229,7 @@ def test_the_key_alone_decides_on_any_sharding():
     done = forked.run("tests.data.on_device.sharded", devices=4)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["devices"] == [1, 4]
+    assert found["devices"] == [1, 4] and found["rows"] == 8
     assert found["again"] == 0
     assert found["another_key"] > 0.1
     assert found["sharded"] < 1e-6
