@@ -122,6 +122,8 @@ ALLOWED = {
     "optim.lr_multipliers": (("head/.*", 0), *PAIRS),
     "optim.schedule.warmup_steps": 1000,
     "data.image_size": 32,
+    "data.train_size": 1,
+    "data.val_size": 1,
     "eval.slide_stride": (128, 128),
 }
 

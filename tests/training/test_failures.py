@@ -163,6 +163,11 @@ def test_the_lock_of_a_killed_run_is_free(tmp_path, holder):
     assert line.startswith(f"process {os.getpid()} on ")
 
 
+def test_a_new_workdir_is_made_with_its_parents(tmp_path):
+    with lock.held(tmp_path / "runs/new"):
+        assert (tmp_path / "runs/new/lock").exists()
+
+
 def test_file_systems_without_locks_are_warned_about(tmp_path, monkeypatch, caplog):
     def fail(number: int):
         def flock(*_):
