@@ -1,0 +1,75 @@
+"""The campaign's runs: the smallest SeaFormer that has every part, trained on `shapes` for some seconds.
+
+    python -m seaformer_jax.train --config experiments/campaign/recipe.py:TASK --workdir DIR
+
+TASK is one of `seaformer_jax.config.TASKS`.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from convert import torch_model
+from seaformer_jax import config as configs
+from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFormerConfig
+
+RECIPE = "experiments/campaign/recipe.py"
+MODEL = "campaign"
+STEPS = 60
+_SIZES = SeaFormerConfig(
+    stem=8,
+    stages=(
+        (InvertedResidualSpec(3, 1, 8, 2),),
+        (InvertedResidualSpec(3, 1, 8, 2),),
+        (InvertedResidualSpec(3, 1, 12, 2),),
+    ),
+    depths=(1,),
+    key_dims=(4,),
+    ffn_ratios=(2,),
+    heads=2,
+    fusion_widths=(8,),
+)
+_RUN = {
+    "total_steps": STEPS,
+    "batch_size": 16,
+    "log_every": 1,  # The campaign reads from metrics.jsonl how far a run is.
+    "model.name": MODEL,
+    "data.image_size": 32,
+    "data.train_size": 72,  # Four and a half batches: epochs end within batches.
+    "data.val_size": 37,
+    "optim.lr": 1e-3,
+    "optim.eps": 1e-3,
+    "optim.ema_decay": 0.9,
+    "optim.schedule.warmup_steps": 4,
+    "eval.every": 20,
+    "eval.batch_size": 16,
+    "checkpoint.every": 3,  # Saves are short, so there have to be many to be hit.
+}
+# The tasks start from one of two defaults: those with a `crop_size` segment.
+_CLASSIFICATION = {"model.drop_path_rate": 0.5, "optim.name": "rmsprop_tf"}
+_SEGMENTATION = {"data.base_scale": (32, 32), "data.crop_size": (32, 32), "eval.scale": (32, 32)}
+_STUDENT_OF_64_PIXELS = {
+    False: {"data.image_size": 64},
+    True: {"data.base_scale": (64, 64), "data.crop_size": (64, 64), "eval.scale": (64, 64)},
+}
+
+
+def register() -> None:
+    """Makes the model known to `seaformer_jax` and to the PyTorch mirror."""
+    VARIANTS[MODEL] = _SIZES
+    sizes = {field: getattr(_SIZES, field) for field in torch_model.Variant._fields}
+    torch_model.VARIANTS[MODEL] = torch_model.Variant(**sizes)
+
+
+def get_config(task: str = "classification") -> ConfigDict:
+    """Returns the config of a short run of `task`."""
+    register()
+    config = configs.for_task(configs.choose(RECIPE, task, configs.TASKS))
+    config.update_from_flattened_dict(_RUN | _of_task(config))
+    return config
+
+
+def _of_task(config: ConfigDict) -> dict[str, Any]:
+    segments = "crop_size" in config.data
+    values = dict(_SEGMENTATION if segments else _CLASSIFICATION)
+    return values | (_STUDENT_OF_64_PIXELS[segments] if "teacher" in config else {})
