@@ -185,6 +185,9 @@ _LINES = {
     "latency, no threads": f"{_LATENCY} {{made}}/bundle --threads=0 --out={{here}}/x",
     "latency, threads are no number": f"{_LATENCY} {{made}}/bundle --threads=all --out={{here}}/x",
     "latency, too few runs": f"{_LATENCY} {{made}}/bundle --runs=1 --out={{here}}/x",
+    "latency, unknown device": f"{_LATENCY} {{made}}/bundle --device=phone --out={{here}}/x",
+    "latency, a host with an address": f"{_LATENCY} {{made}}/bundle --device=host:1 --out={{here}}/x",
+    "latency, ssh without a host": f"{_LATENCY} {{made}}/bundle --device=ssh: --out={{here}}/x",
     "latency, empty out": f"{_LATENCY} {{made}}/bundle --out=",
     "latency, out in a lost folder": f"{_LATENCY} {{made}}/bundle --out={{here}}/lost/x",
 }
@@ -192,9 +195,6 @@ _LINES = {
 _IN_A_NEW_WORKDIR = ("microbatches that do not divide the batch",)
 # The documented status of a device that is missing is 3.
 _DEVICES = {
-    "latency, unknown device": "--device=phone",
-    "latency, a host with an address": "--device=host:1",
-    "latency, ssh without a host": "--device=ssh:",
     "latency, a host that is not there": "--device=ssh:nobody@host.invalid",
     "latency, a phone that is not there": "--device=adb:0000",
     "latency, more threads than cores": "--threads=4096",
