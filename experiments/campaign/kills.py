@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import signal
 import time
 from signal import SIGINT, SIGKILL, SIGTERM
@@ -61,6 +62,8 @@ KINDS = (
 )
 # A signal that comes before the loop listens ends the process at once.
 _STATUSES = {SIGKILL: (-SIGKILL,), SIGTERM: (128 + SIGTERM, -SIGTERM), SIGINT: (128 + SIGINT, -SIGINT)}
+# What a run says that was stopped.
+_CHECKPOINT = re.compile(r"with a checkpoint at step (\d+)")
 
 
 class Kill(NamedTuple):
@@ -120,17 +123,27 @@ def _killed(run: Run, kill: Kill, number: int, starting: float) -> Outcome:
     _wait_for_moment(run, command, kill, number, starting)
     sent = command.poll() is None and _send(command, kill.kind)
     ended = command.end(LIMIT)
-    case = f"{kill.kind}"
     if not sent:
-        late = ended.status == 0
-        return Outcome(PART, case, Verdict.LATE if late else Verdict.LOST, describe(ended))
-    verdict = verdict_of(ended, (2,) if kill.kind.target == WORKER else (*_STATUSES[kill.kind.signal], 0))
-    detail = "" if verdict is Verdict.GOOD else describe(ended)
-    if not _group_ends(command.pid):
+        verdict, detail = Verdict.LATE if ended.status == 0 else Verdict.LOST, describe(ended)
+    elif not _group_ends(command.pid):
         verdict, detail = Verdict.NO_END, "processes of its group live on"
-    if run.newest() < before:
-        verdict, detail = Verdict.LOST, f"its checkpoint {before} is gone\n{describe(ended)}"
-    return Outcome(PART, case, verdict, detail)
+    else:
+        verdict, detail = judge(run, kill.kind, ended, before)
+    return Outcome(PART, str(kill.kind), verdict, detail)
+
+
+def judge(run: Run, kind: Kind, ended: Ended, before: int) -> tuple[Verdict, str]:
+    """Judges the end of a killed run whose newest checkpoint was `before` when it started."""
+    verdict = verdict_of(ended, (2,) if kind.target == WORKER else (*_STATUSES[kind.signal], 0))
+    newest, said = run.newest(), _CHECKPOINT.search(ended.stderr)
+    if newest < before:
+        return Verdict.LOST, f"its checkpoint {before} is gone\n{describe(ended)}"
+    if said and not newest == int(said[1]) >= run.step():
+        return (
+            Verdict.LOST,
+            f"its newest checkpoint is {newest}, its last step {run.step()}\n{describe(ended)}",
+        )
+    return verdict, "" if verdict is Verdict.GOOD else describe(ended)
 
 
 def _wait_for_moment(run: Run, command: Command, kill: Kill, number: int, starting: float) -> None:

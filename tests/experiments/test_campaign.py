@@ -69,6 +69,23 @@ def test_how_a_command_has_to_end(status, stderr, expected, verdict):
     assert outcome.verdict_of(Ended(status, "", stderr), expected) is verdict
 
 
+@pytest.mark.parametrize(
+    ("before", "newest", "last_row", "verdict"),
+    [
+        (3, 6, 6, Verdict.GOOD),
+        (9, 6, 6, Verdict.LOST),  # A checkpoint is gone.
+        (3, 6, 7, Verdict.LOST),  # It says that it saved its last step, and has not.
+        (3, 9, 9, Verdict.LOST),  # It has another checkpoint than it says.
+    ],
+)
+def test_a_stopped_run_has_the_checkpoint_that_it_names(tmp_path, before, newest, last_row, verdict):
+    run, kind = runs.Run(tmp_path, tmp_path), kills.Kind(0, kills.STEP, signal.SIGTERM, kills.PROCESS)
+    (tmp_path / f"checkpoints/{newest}").mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{{"step": {last_row}}}\n{{"step": 99')
+    said = "stopped by SIGTERM with a checkpoint at step 6; run the same command to resume"
+    assert kills.judge(run, kind, Ended(143, "", said), before)[0] is verdict
+
+
 def test_files_that_a_refused_command_changes(tmp_path, monkeypatch):
     class Command:
         """Writes the files that its arguments name, and refuses them."""
