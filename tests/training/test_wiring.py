@@ -32,3 +32,8 @@ def averaged(tmp_path_factory):
 )
 def test_a_value_reaches_the_step(averaged, changes):
     assert not small.equal(averaged(**changes), averaged())
+
+
+def test_the_warm_up_of_the_averages_reaches_the_step(averaged):
+    changes = {"optim__ema_decay": 0.9}
+    assert not small.equal(averaged(**changes, optim__ema_warmup=False), averaged(**changes))
