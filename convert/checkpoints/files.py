@@ -51,7 +51,11 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; expected a file of weights") from error
     content = load(path)
-    tensors = {name: value for name, value in _weights(content).items() if hasattr(value, "__array__")}
+    tensors = {
+        name: value
+        for name, value in _weights(content).items()
+        if isinstance(name, str) and hasattr(value, "__array__")
+    }
     if not tensors:
         raise UserError(
             f"no tensors in {path}: found {_describe(content)}; expected a state dict (name -> tensor), "

@@ -243,6 +243,7 @@ def test_damaged_file_of_old_pytorch(tmp_path):
         ({"epoch": 3, "net": weights()}, "found the keys epoch, net;"),
         ({"state_dict": {}}, "found the keys state_dict;"),
         ({"model": 5}, "found the keys model;"),
+        ({0: torch.zeros(2), 1: torch.zeros(3)}, "found the keys 0, 1;"),
         ([torch.zeros(2)], "found a list;"),
         (torch.zeros(2), "found a Tensor;"),
     ],
