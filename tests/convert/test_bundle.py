@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -46,20 +47,17 @@ def test_bundle_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"input_size": (64, 64)}, r"input_size is \(64, 64\), and the image has the shape \(1, 64, 96, 3\)"),
-        ({"output": "labels"}, "output is labels, and the expected one is of type float32"),
-        ({"class_names": ("road",)}, "there are 1 class_names, and the expected output has shape"),
-    ],
+    "changes",
+    [{"task": "classification"}, {"input_size": [32, 32]}, {"class_names": 3}, {"mean": [math.nan] * 3}],
+    ids=lambda changes: next(iter(changes)),
 )
-def test_a_card_that_contradicts_the_model(tmp_path, changes, said):
-    made = make(tmp_path, **changes)
-    made.write_reference(np.zeros((1, 64, 96, 3), np.float32), np.zeros((1, 8, 12, 2), np.float32))
-    made.write_card()
-    with pytest.raises(
-        UserError, match=rf"model\.json contradicts reference\.npz: {said}.*; export the model again"
-    ):
+def test_a_card_that_was_edited_is_refused(tmp_path, changes):
+    make(tmp_path).write_card()
+    card = tmp_path / "model.json"
+    card.write_text(json.dumps(json.loads(card.read_text())))  # Another layout of the file is no other card.
+    assert Bundle.open(tmp_path) == make(tmp_path)
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+    with pytest.raises(UserError, match=r"model\.json was damaged or edited: its checksum differs; export"):
         Bundle.open(tmp_path)
 
 
@@ -94,7 +92,7 @@ def test_kernel_travels_as_source(tmp_path):
         ("[1]", "is no bundle"),
         (
             '{"task": "segmentation"}',
-            "another version of this project .fields checksums, class_names, format",
+            "another version of this project .fields class_names, format",
         ),
     ],
 )
@@ -142,7 +140,10 @@ def test_other_peoples_folders_are_not_replaced(tmp_path):
     for name, said in (
         ("photos", "holds files other than a bundle"),
         ("file", "is a file"),
-        ("file/b", "cannot write to --out .*/file/b: Not a directory; choose another folder"),
+        (
+            "file/b",
+            "cannot write to --out .*/file/b: .*/file is no folder to write into; choose another folder",
+        ),
     ):
         with pytest.raises(UserError, match=said), bundle_folder.writing(tmp_path / name):
             pytest.fail("nothing may be written")
@@ -165,17 +166,12 @@ def test_a_damaged_file_is_told(tmp_path, name):
     content = bytearray((tmp_path / name).read_bytes())
     content[-1] ^= 1
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged: its checksum differs; export the model again"):
+    with pytest.raises(
+        UserError, match=rf"{name} was damaged or edited: its checksum differs; export the model again"
+    ):
         Bundle.open(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=rf"{name} cannot be read: No such file"):
-        Bundle.open(tmp_path)
-
-
-@pytest.mark.parametrize("field", ["task", "format", "precision", "output"])
-def test_a_card_that_names_what_there_is_not(tmp_path, field):
-    make(tmp_path, **{field: "other"}).write_card()
-    with pytest.raises(UserError, match=rf"model\.json: {field} is 'other'; expected one of"):
         Bundle.open(tmp_path)
 
 

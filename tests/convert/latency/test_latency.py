@@ -82,7 +82,11 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
     [
         ([], 2, "no bundle is given"),
         (["{folder}"], 2, "is no bundle"),
-        (["{folder}/damaged"], 2, "model.pte is damaged: its checksum differs; export the model again"),
+        (
+            ["{folder}/damaged"],
+            2,
+            "model.pte was damaged or edited: its checksum differs; export the model again",
+        ),
         (["{folder}/bundle", "--runs=10"], 2, "--runs=10"),
         (["{folder}/bundle", "--out="], 2, "--out is empty; expected a path"),
         (
