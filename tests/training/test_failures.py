@@ -180,7 +180,7 @@ def test_file_systems_without_locks_are_warned_about(tmp_path, monkeypatch, capl
         pass
     assert any("has no file locks" in message for message in caplog.messages)
     fail(errno.EIO)  # A disk that fails is something else.
-    with pytest.raises(OSError, match="Input/output error"):
+    with pytest.raises(UserError, match="Input/output error"):
         lock.held(tmp_path).__enter__()
 
 
