@@ -123,7 +123,8 @@ def run(copy: pathlib.Path, tests: Sequence[str], seconds: float | None) -> int:
     """Runs tests in the folder `copy` up to the first that fails; returns pytest's exit status."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=short", *tests]
     # Compiled Python is only told apart by size and second, so that a mutation could go unnoticed.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    # The options of a pytest that runs this script are not for its tests.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTEST_ADDOPTS": ""}
     # A file and no pipe: a process that a test has started may keep a pipe open.
     with (copy / _OUTPUT).open("w") as output:
         return subprocess.run(

@@ -10,6 +10,8 @@ from seaformer_jax.training import checkpoint
 from tests import forked
 from tests.training import small
 
+# `tests/training/test_failures.py` has the error itself.
+pytestmark = pytest.mark.slow
 RECIPE = "--config=tests/training/nano.py"
 # The learning rate is 1e-6 at step 0, and at step 1 so high that the parameters are infinite after it.
 DIVERGE = {
@@ -22,7 +24,6 @@ DIVERGE = {
 }
 
 
-@pytest.mark.slow
 def test_the_named_command_starts_from_the_last_checkpoint(tmp_path, compile_cache):
     folder = tmp_path / "my run"
     output = small.finish(small.start(folder, compile_cache, **DIVERGE), 2)

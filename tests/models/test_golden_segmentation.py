@@ -84,7 +84,7 @@ def split_names(state_dict: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray
 # Against the official model.
 
 
-@pytest.mark.parametrize("size", ["tiny", "large"])
+@pytest.mark.parametrize("size", ["tiny", pytest.param("large", marks=pytest.mark.slow)])
 def test_eval_logits_equal_official(size):
     expected = golden.load(f"seg_{size}_eval_200x264")
     model = jax_model(f"seaformer_{size}", golden.fill(golden.state_dict_shapes(f"seg_{size}")))
@@ -170,18 +170,17 @@ def test_ablations_equal_pytorch(mini, options):
     assert weights.to_torch(model).keys() == state_dict.keys()
 
 
+ABLATED = {
+    "detail_input": "conv",
+    "detail_combine": "add",
+    "position_embedding": False,
+    "fusion": "sigmoid_add",
+}
+
+
 @pytest.mark.parametrize(
     "options",
-    [
-        {},
-        {
-            "detail_input": "conv",
-            "detail_combine": "add",
-            "position_embedding": False,
-            "fusion": "sigmoid_add",
-        },
-    ],
-    ids=["published", "ablated"],
+    [pytest.param({}, id="published"), pytest.param(ABLATED, id="ablated", marks=pytest.mark.slow)],
 )
 def test_train_step_equals_pytorch(mini, options):
     reference, state_dict = filled(mini, num_classes=5, **options)

@@ -190,6 +190,7 @@ def test_one_term_alone_reaches_the_features(batch):
         assert (np.abs(gradient["last"]["kernel"]).max() > 1e-6) == (name == "output"), name
 
 
+@pytest.mark.slow  # tests/models/test_blocks.py compares the types for the model alone.
 def test_bfloat16_is_near_float32(batch):
     """Teacher and student compute in it; the terms stay float32."""
     found = {}
