@@ -95,18 +95,25 @@ def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
         "val_images": runs.results(run)["images"],
         "jax_top1": jax_top1,
         "torch_top1": torch_top1(run),
-        "curve": [{"step": row["step"], "top1": row["val/top1"]} for row in rows if "val/top1" in row],
+        "curve": [
+            {"step": row["step"], "top1": row["val/top1"], "top1_last": row["val_last/top1"]}
+            for row in rows
+            if "val/top1" in row
+        ],
     }
     measure.write("trashnet", figures)
     draw(rows, killed_at, measure.RESULTS / "trashnet.png")
-    table = "\n".join(f"| {point['step']} | {point['top1']:.1f} |" for point in figures["curve"])
+    table = "\n".join(
+        f"| {point['step']} | {point['top1']:.1f} | {point['top1_last']:.1f} |" for point in figures["curve"]
+    )
     per_class = (run / "per_class.md").read_text()
     (measure.RESULTS / "trashnet.md").write_text(
         f"# SeaFormer-Tiny on TrashNet, from scratch\n\n`python -m experiments.trashnet` with `{CONFIG}`, seed "
         f"{config.seed}: {config.total_steps} steps in {minutes:.1f} minutes on {measure.cores()} cores, killed with "
         f"SIGKILL after step {killed_at} and resumed.\n\nTop-1 on the {figures['val_images']} validation photos: "
         f"**{jax_top1:.2f} %** in JAX, **{figures['torch_top1']:.2f} %** in PyTorch with the converted `.pth`.\n\n"
-        f"![curve](trashnet.png)\n\n| step | val top-1 % |\n|---:|---:|\n{table}\n\n{per_class}"
+        "![curve](trashnet.png)\n\n| step | val top-1 %, averaged weights | last weights |\n|---:|---:|---:|\n"
+        f"{table}\n\n{per_class}"
     )
     print(f"top-1 {jax_top1:.2f} % in JAX, {figures['torch_top1']:.2f} % in PyTorch, {minutes:.1f} minutes")
 
@@ -117,7 +124,8 @@ def draw(rows: list[dict], killed_at: int, path: pathlib.Path) -> None:
     axes = figure.subplots()
     for key, factor, label in (
         ("train/accuracy", 100, "training batches"),
-        ("val/top1", 1, "validation (EMA)"),
+        ("val_last/top1", 1, "validation, last weights"),
+        ("val/top1", 1, "validation, averaged weights"),
     ):
         points = [(row["step"], factor * row[key]) for row in rows if key in row]
         axes.plot(*zip(*points, strict=True), label=label)
