@@ -109,8 +109,8 @@ def write_results(run: pathlib.Path, killed_at: int, minutes: float) -> None:
     per_class = (run / "per_class.md").read_text()
     (measure.RESULTS / "trashnet.md").write_text(
         f"# SeaFormer-Tiny on TrashNet, from scratch\n\n`python -m experiments.trashnet` with `{CONFIG}`, seed "
-        f"{config.seed}: {config.total_steps} steps in {minutes:.1f} minutes on {measure.cores()} cores that may have "
-        f"had other work, killed with SIGKILL after step {killed_at} and resumed.\n\nTop-1 on the "
+        f"{config.seed}: {config.total_steps} steps in {minutes:.1f} minutes on {measure.cores()} cores that may "
+        f"have had other work, killed with SIGKILL after step {killed_at} and resumed.\n\nTop-1 on the "
         f"{figures['val_images']} validation photos: **{jax_top1:.2f} %** in JAX, **{figures['torch_top1']:.2f} %** "
         "in PyTorch with the converted `.pth`.\n\n![curve](trashnet.png)\n\n| step | val top-1 %, averaged weights | "
         f"last weights |\n|---:|---:|---:|\n{table}\n\n{per_class}"
