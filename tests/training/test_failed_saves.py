@@ -53,7 +53,7 @@ def busy_threads() -> set[threading.Thread]:
 def all_end(threads: set[threading.Thread]) -> bool:
     """Whether the threads end soon: far sooner than the five minutes for which orbax's may wait."""
     for thread in threads:
-        thread.join(30)
+        threading.Thread.join(thread, 30)  # The method of orbax's own threads raises their error once more.
     return not any(thread.is_alive() for thread in threads)
 
 
