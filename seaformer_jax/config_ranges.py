@@ -171,7 +171,7 @@ _GROUPS: dict[str, Range] = {
     "augment.crop_ratio": _rising(math.inf, "two ratios width / height, such as (0.75, 1.33)"),
     "augment.scale_range": _rising(math.inf, "two factors, such as (0.5, 2.0)"),
     "augment.cat_max_ratio": _SHARE,
-    "augment.interpolation augment.rand_augment": _TEXT,
+    "augment.rand_augment": _TEXT,
     "augment.flip augment.erasing": _PROBABILITY,
     "augment.photometric": _SWITCH,
     # Larger alphas give half of each image almost always, which nobody means.
@@ -199,7 +199,6 @@ _GROUPS: dict[str, Range] = {
     "optim.schedule.noise_limit": _SHARE,
     # Evaluation.
     "eval.crop_fraction": _SHARE,
-    "eval.interpolation": _TEXT,
     "eval.size_divisor": _whole(0),
     "eval.slide_crop": _sides(SMALLEST, f"two lengths of at least {SMALLEST} pixels, such as (512, 512)"),
     "eval.slide_stride": _sides(1, "two lengths in pixels, such as (341, 341)"),
@@ -216,6 +215,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "task.loss_divisor": ("all", "valid"),
     "optim.name": ("rmsprop_tf", "adamw", "sgd", "lamb", "lars"),
     "optim.schedule.name": ("step", "cosine", "poly"),
+    "augment.interpolation": ("random", "bilinear", "bicubic"),
+    "eval.interpolation": ("bilinear", "bicubic"),
     "eval.mode": ("whole", "slide"),
 }
 

@@ -1,7 +1,6 @@
 """The request of an export, and the checks of it that need no model."""
 
 import dataclasses
-import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -58,8 +57,8 @@ def runtime_of(request: Request) -> Runtime:
     if request.output not in ("", *OUTPUTS):
         known = f"expected one of {', '.join(OUTPUTS)}.{suggest(request.output, OUTPUTS)}"
         raise UserError(f"--output {request.output}; {known}")
-    if math.isnan(request.max_drop):
-        raise UserError("--max-drop nan; expected percentage points, e.g. 1.0")
+    if not request.max_drop >= 0:  # Not a number is not, either.
+        raise UserError(f"--max-drop {request.max_drop}; expected percentage points of at least 0, e.g. 1.0")
     # Imported here, because it needs PyTorch, which is known to be installed by now.
     from convert.graph.rewrites import check_input_size
 

@@ -158,7 +158,8 @@ def reason_of(error: Exception) -> str:
     code = re.search(r"os_error_code='(\d+)'", str(error))  # In tensorstore's words.
     if code or (isinstance(error, OSError) and error.strerror):
         return os.strerror(int(code[1])) if code else error.strerror
-    lines = str(error).splitlines()
+    # Tensorstore appends its whole configuration.
+    lines = str(error).partition(" [tensorstore_spec=")[0].splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 

@@ -211,6 +211,7 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
         ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
         ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
         ("classification", {"max_drop": float("nan")}, "--max-drop nan; expected percentage points"),
+        ("classification", {"max_drop": -1.0}, "--max-drop -1.0; expected percentage points of at least 0"),
         ("classification", {"images": "absent"}, "--images absent: no such folder"),
         ("classification", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
         ("classification", {"mean": (0.5,)}, "1 means are given; expected 3"),
