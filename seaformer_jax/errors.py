@@ -19,6 +19,11 @@ class CorruptImageError(UserError):
     """Raised for an image file that cannot be decoded; the message contains its path and the reason."""
 
 
+def summary(error: Exception) -> str:
+    """Returns the kind of an error and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" with the known name `x` closest to `name`, or "" if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1)

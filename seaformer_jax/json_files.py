@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 
-def write(path: pathlib.Path, content: dict[str, Any]) -> None:
+def write(path: pathlib.Path, content: dict[str, Any] | list[Any]) -> None:
     """Writes `content` to the file `path`, which keeps its old content if the process is killed meanwhile."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(content, indent=2) + "\n")

@@ -29,10 +29,8 @@ from seaformer_jax.errors import UserError
 _CONNECT_SECONDS = 300  # JAX's own default.
 _POLL_SECONDS = 1.0
 _FAREWELL_SECONDS = 5.0  # The first process stays this long, so that the others can read the message.
-_ENDED, _LEAVING = (
-    "seaformer_jax/ended",
-    "seaformer_jax/leaving/",
-)  # Keys: the message, and who is about to end.
+# Keys of the store: the message, and who is about to end.
+_ENDED, _LEAVING = "seaformer_jax/ended", "seaformer_jax/leaving/"
 _LOST = "error: the connection to another process of the run is lost; start all of them again to resume", 2
 _LOST_WORDS = re.compile("Gloo|Connection (closed|reset)|Socket closed|UNAVAILABLE|heartbeat")
 

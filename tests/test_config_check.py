@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from seaformer_jax import config as configs
 from seaformer_jax import config_ranges, tasks
 from seaformer_jax.config_check import check
+from seaformer_jax.data.classification import augment
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import optim, schedules, workdir
 
@@ -172,6 +173,8 @@ def test_names_are_suggested(key, value, says):
 def test_names_are_those_of_the_modules_that_use_them():
     assert config_ranges.NAMES["optim.name"] == tuple(optim._OPTIMISERS)
     assert config_ranges.NAMES["optim.schedule.name"] == tuple(schedules._DECAYS)
+    assert config_ranges.NAMES["eval.interpolation"] == tuple(augment.RESAMPLING)
+    assert config_ranges.NAMES["augment.interpolation"] == ("random", *augment.RESAMPLING)
 
 
 def test_ends_of_ranges_are_allowed():

@@ -61,7 +61,8 @@ class _Records:
             return self._records[index]
         except Exception as error:  # A damaged file raises whatever the damage leads to.
             raise errors.CorruptImageError(
-                f"{self._name}[{index}]: the record cannot be read ({_reason(error)}); prepare the data set again"
+                f"{self._name}[{index}]: the record cannot be read ({errors.summary(error)}); prepare the data set "
+                "again"
             ) from error
 
 
@@ -81,8 +82,8 @@ def _builder(name: str, data_dir: str | os.PathLike):
         ) from error
     except Exception as error:  # A damaged description raises whatever the damage leads to.
         raise errors.UserError(
-            f"the description of the data set {name!r} in data.root {folder} is damaged ({_reason(error)}); prepare "
-            f"it again with {_how_to_prepare(name)}"
+            f"the description of the data set {name!r} in data.root {folder} is damaged ({errors.summary(error)}); "
+            f"prepare it again with {_how_to_prepare(name)}"
         ) from error
 
 
@@ -98,11 +99,6 @@ def _open_split(builder, name: str, split: str, decoders: dict) -> Sequence[dict
     except ValueError as error:  # An unknown split, or a slice that cannot be parsed.
         reason = str(error).splitlines()[0]
         raise errors.UserError(f"{name}: {reason} Correct data.train_split or data.val_split.") from error
-
-
-def _reason(error: Exception) -> str:
-    """Returns the kind of an error and the first line of its message."""
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _how_to_prepare(name: str) -> str:

@@ -31,7 +31,9 @@ class Segmentation(ImageTask):
     task_type = "segmentation"
 
     def open_source(self, split: str) -> sources.Source:
-        return sources.create(self.config.data, split)
+        source = sources.create(self.config.data, split)
+        sources.check_labelled(source, split)
+        return source
 
     def train_transform(self) -> SegmentationTrainTransform:
         return SegmentationTrainTransform(self.config.data, self.config.augment)
@@ -57,13 +59,8 @@ class Segmentation(ImageTask):
             "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
         }
 
-    def train_batches(self, start_step: int) -> Iterator[Batch]:
-        sources.check_labelled(self.train_source, "train")
-        return super().train_batches(start_step)
-
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
-        sources.check_labelled(self.val_source, "val")
         return batches.eval_batches(
             SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             SegmentationEvalTransform(config.eval),

@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, summary
 from seaformer_jax.types import Tree
 
 Result = TypeVar("Result")
@@ -158,9 +158,7 @@ def reason_of(error: Exception) -> str:
     code = re.search(r"os_error_code='(\d+)'", str(error))  # In tensorstore's words.
     if code or (isinstance(error, OSError) and error.strerror):
         return os.strerror(int(code[1])) if code else error.strerror
-    # Tensorstore appends its whole configuration.
-    lines = str(error).partition(" [tensorstore_spec=")[0].splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return summary(error).partition(" [tensorstore_spec=")[0]  # Tensorstore appends its whole configuration.
 
 
 def not_now(folder: pathlib.Path, reason: object) -> UserError:

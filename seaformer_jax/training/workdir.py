@@ -52,7 +52,7 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
             _take_up(path, config, steps[-1])
         else:
             config_file.save(config, path)
-        (workdir / "labels.json").write_text(json.dumps(list(class_names)) + "\n")
+        json_files.write(workdir / "labels.json", list(class_names))
     except OSError as error:
         raise UserError(f"cannot write to --workdir {workdir}: {error.strerror}; choose another") from error
 
