@@ -29,6 +29,13 @@ _REPOSITORY = pathlib.Path(__file__).parents[1]
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
+def free_port() -> int:
+    """Returns a port of this machine that no process listens on."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 class Server:
     """A server process; it starts with the first command and ends with this process.
 

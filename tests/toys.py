@@ -5,8 +5,8 @@ They have names of their own, so recipes and commands find them like any other m
 
 import dataclasses
 
-from convert import torch_model
-from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFormerConfig
+from experiments.campaign import recipe
+from seaformer_jax.models.variants import InvertedResidualSpec, SeaFormerConfig
 
 NANO = SeaFormerConfig(
     stem=8,
@@ -18,19 +18,7 @@ NANO = SeaFormerConfig(
 )
 NANO_WIDE = dataclasses.replace(NANO, stages=((InvertedResidualSpec(3, 2, 16, 2),),))
 # Segmentation needs the map at 1/8 and fusion blocks.
-NANO_SEGMENTATION = SeaFormerConfig(
-    stem=8,
-    stages=(
-        (InvertedResidualSpec(3, 1, 8, 2),),
-        (InvertedResidualSpec(3, 1, 8, 2),),
-        (InvertedResidualSpec(3, 1, 12, 2),),
-    ),
-    depths=(1,),
-    key_dims=(4,),
-    ffn_ratios=(2,),
-    heads=2,
-    fusion_widths=(8,),
-)
+NANO_SEGMENTATION = recipe.SMALLEST
 # Two stages of attention, two kernel sizes, two fusion blocks.
 MINI = SeaFormerConfig(
     stem=8,
@@ -57,7 +45,4 @@ MODELS = {
 
 def register() -> None:
     """Makes the models known to `seaformer_jax` and to the PyTorch mirror."""
-    VARIANTS.update(MODELS)
-    for name, model in MODELS.items():
-        sizes = {field: getattr(model, field) for field in torch_model.Variant._fields}
-        torch_model.VARIANTS[name] = torch_model.Variant(**sizes)
+    recipe.make_known(MODELS)

@@ -3,7 +3,6 @@
 import pathlib
 import random
 import signal
-import socket
 from signal import SIGKILL, SIGTERM
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ from experiments.campaign import recipe
 from experiments.campaign.outcome import Outcome, Verdict, describe, verdict_of
 from experiments.campaign.run import LIMIT, Run, closed, compared, wait
 from experiments.campaign.server import Command, Ended
+from experiments.forked import free_port
 
 PART = "two processes"
 
@@ -74,10 +74,7 @@ def lose_one(folder: pathlib.Path, loss: Loss, cache: pathlib.Path, expected: di
 
 def start_two(run: Run) -> list[Command]:
     """Starts two processes of one device each."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    values = {"enabled": True, "coordinator": f"localhost:{port}", "num_processes": 2}
+    values = {"enabled": True, "coordinator": f"localhost:{free_port()}", "num_processes": 2}
     options = [f"--config.distributed.{key}={value}" for key, value in values.items()]
     return [run.start(*options, f"--config.distributed.process_id={index}") for index in range(2)]
 

@@ -5,6 +5,7 @@
 TASK is one of `seaformer_jax.config.TASKS`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from seaformer_jax.models.variants import VARIANTS, InvertedResidualSpec, SeaFor
 RECIPE = "experiments/campaign/recipe.py"
 MODEL = "campaign"
 STEPS = 60
-_SIZES = SeaFormerConfig(
+SMALLEST = SeaFormerConfig(
     stem=8,
     stages=(
         (InvertedResidualSpec(3, 1, 8, 2),),
@@ -54,11 +55,17 @@ _STUDENT_OF_64_PIXELS = {
 }
 
 
+def make_known(models: Mapping[str, SeaFormerConfig]) -> None:
+    """Makes models, by name, known to `seaformer_jax` and to the PyTorch mirror."""
+    VARIANTS.update(models)
+    for name, model in models.items():
+        sizes = {field: getattr(model, field) for field in torch_model.Variant._fields}
+        torch_model.VARIANTS[name] = torch_model.Variant(**sizes)
+
+
 def register() -> None:
-    """Makes the model known to `seaformer_jax` and to the PyTorch mirror."""
-    VARIANTS[MODEL] = _SIZES
-    sizes = {field: getattr(_SIZES, field) for field in torch_model.Variant._fields}
-    torch_model.VARIANTS[MODEL] = torch_model.Variant(**sizes)
+    """Makes the model of the runs known."""
+    make_known({MODEL: SMALLEST})
 
 
 def get_config(task: str = "classification") -> ConfigDict:

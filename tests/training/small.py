@@ -3,7 +3,6 @@
 import itertools
 import json
 import pathlib
-import socket
 import time
 from collections.abc import Iterator
 
@@ -13,6 +12,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from experiments.forked import free_port
 from seaformer_jax import config as configs
 from seaformer_jax import losses
 from seaformer_jax.metrics import Mean
@@ -149,10 +149,7 @@ def start_two(
     workdir: pathlib.Path, cache: str, own: dict[int, dict] | None = None, **changes
 ) -> list[forked.Command]:
     """Starts two processes of one device each, in one workdir; `own` has the changes of only one of them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    changes |= {"distributed__enabled": True, "distributed__coordinator": f"localhost:{port}"}
+    changes |= {"distributed__enabled": True, "distributed__coordinator": f"localhost:{free_port()}"}
     changes |= {"distributed__num_processes": 2}
     own = own or {}
     return [

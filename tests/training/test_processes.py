@@ -7,6 +7,7 @@ import pytest
 from jax._src import xla_bridge
 from ml_collections import ConfigDict
 
+from experiments.forked import free_port
 from seaformer_jax import processes
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint
@@ -88,9 +89,8 @@ def test_a_killed_process_ends_all(tmp_path, compile_cache, killed):
 
 @pytest.mark.slow
 def test_a_process_that_never_starts(tmp_path, compile_cache):
-    changes = {"enabled": True, "coordinator": HERE, "num_processes": 2, "process_id": 0}
+    here = f"localhost:{free_port()}"
+    changes = {"enabled": True, "coordinator": here, "num_processes": 2, "process_id": 0}
     changes = {f"distributed__{key}": value for key, value in changes.items()}
     process = small.start(tmp_path, compile_cache, command="tests.training.impatient", **changes)
-    assert "waited in vain for 2 of 2 processes at localhost:12345 (5 s are over)" in finish_with_one_line(
-        process
-    )
+    assert f"waited in vain for 2 of 2 processes at {here} (5 s are over)" in finish_with_one_line(process)
