@@ -63,6 +63,10 @@ def connect(config: ConfigDict) -> None:
     # The first collective connects the hosts, and Gloo (on CPUs) waits only 30 s for the last of them. It therefore
     # runs here, while the hosts are in step, and not after each has opened its data and created its model.
     multihost_utils.sync_global_devices("start")
+    # What JAX's own threads log from here on is a lost process, in several lines of C++ before our one. The devices
+    # exist by now, so what their drivers had to say has been seen.
+    if jax.config.jax_logging_level == "NOTSET":
+        jax.config.update("jax_logging_level", "CRITICAL")
 
 
 def _initialize(config: ConfigDict, awaited: str) -> None:

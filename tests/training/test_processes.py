@@ -1,5 +1,6 @@
 """Several processes: what ends one of them with an error ends all of them, with one line."""
 
+import re
 import signal
 
 import jax
@@ -62,6 +63,7 @@ def finish_with_one_line(process: forked.Command) -> str:
     assert "Traceback" not in output and "Fatal" not in output and "Check failure" not in output, output
     assert "waiting for 2 of 2 processes at localhost:" in output
     assert output.count("error: ") == 1, output
+    assert not re.search(r"^[WEF]\d{4} \d\d:", output, re.MULTILINE), output  # Lines of JAX's C++ threads.
     return output.splitlines()[-1]
 
 
