@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import traceback
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ def run(main: Callable[[], int | None]) -> None:
         _log_plainly()
         return main()
 
+    sys.excepthook = _print_uncaught
     try:
         app.run(guarded, flags_parser=_parse)
     except (Exception, KeyboardInterrupt) as error:
@@ -50,6 +52,18 @@ def run(main: Callable[[], int | None]) -> None:
         print(lines, file=sys.stderr)
         processes.end_all(lines.splitlines()[-1], status)
         sys.exit(status)
+
+
+def _print_uncaught(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    """Prints an exception that no code can catch, as Python does, except for reads that nobody waits for.
+
+    When one array of a checkpoint cannot be read, orbax raises that error and closes its event loop. Each of
+    tensorstore's threads that reads another array then fails to hand over its result, which is of no use any more.
+    """
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _ending(error: BaseException) -> tuple[str, int]:

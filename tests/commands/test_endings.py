@@ -1,9 +1,11 @@
 """How commands end when something outside of them goes wrong: one line and an exit status, and no traceback."""
 
+import asyncio
 import errno
 import os
 import pathlib
 import signal
+import sys
 import time
 
 import pytest
@@ -54,6 +56,21 @@ def test_one_line(monkeypatch, capsys, error, status, line):
         signal.signal(signal.SIGINT, before)
     assert end.value.code == status
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_reads_that_nobody_waits_for_any_more_print_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", None)  # Undone after the test.
+    with pytest.raises(SystemExit):
+        run_raising(monkeypatch, UserError("an array cannot be read"))
+    capsys.readouterr()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.raises(RuntimeError) as late:  # What tensorstore's threads get from the loop.
+        loop.call_soon_threadsafe(print)
+    sys.excepthook(late.type, late.value, late.tb)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ValueError, ValueError("another error"), None)
+    assert "ValueError: another error" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file")])
