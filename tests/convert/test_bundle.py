@@ -1,8 +1,10 @@
 """Bundles: they read back as written, and a bundle is written completely or not at all."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -173,6 +175,13 @@ def test_a_damaged_file_is_told(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=rf"{name} cannot be read: No such file"):
         Bundle.open(tmp_path)
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_nothing(tmp_path):
+    said = f"^cannot write to --out {tmp_path}/b: No space left on device; choose another folder$"
+    with pytest.raises(UserError, match=said), bundle_folder.writing(tmp_path / "b"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_is_read_only_is_found_before_anything_is_made(tmp_path, monkeypatch):
