@@ -2,8 +2,8 @@
 
     python -m experiments.depthwise_speed [--batch 8]
 
-Measures the forward pass and the gradients on shapes of SeaFormer-Tiny and -Base at 224 pixels. `models/depthwise.py`
-chooses the form of each backend by this table. Prints it and writes
+Measures the forward pass and the gradients on shapes of SeaFormer-Tiny and -Base at 224 pixels. `models/forms.py`
+chooses the form of each platform by this table. Prints it and writes
 experiments/results/depthwise_speed_<backend>.json.
 """
 
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import measure
-from seaformer_jax.models.depthwise import grouped_depthwise_conv, shifted_depthwise_conv
+from seaformer_jax.models.convolution import grouped_depthwise_conv
+from seaformer_jax.models.depthwise import shifted_depthwise_conv
 
 FORMS = {"grouped": grouped_depthwise_conv, "shifted": shifted_depthwise_conv}
 # Side of the feature map, channels, kernel, stride.

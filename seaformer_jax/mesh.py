@@ -17,6 +17,17 @@ def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def batch_devices() -> int:
+    """Returns the number of devices that share a batch in the program that is being traced.
+
+    They are those of `jax.set_mesh`, 1 without it: `jax.device_count()` is about the machine, and a program may be
+    compiled for another one.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    # Inside `jax.shard_map` the axis is not automatic: each device has a program and a batch of its own.
+    return mesh.shape["data"] if "data" in mesh.auto_axes else 1
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that splits the first axis of an array, the batch, over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))

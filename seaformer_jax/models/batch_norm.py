@@ -4,12 +4,14 @@
 - Momentum: PyTorch's is the share of the new statistics, Flax's the share of the old ones. PyTorch's default of 0.1
   is therefore 0.9 in Flax, where the default is 0.99.
 - Precision: Flax computes the variance as E[x^2] - E[x]^2 by default (`use_fast_variance=True`). That loses precision
-  when the mean is large: at mean 300 and standard deviation 1 it is wrong by 0.8 %. Here the mean is computed first
-  and the variance in a second pass.
+  when the mean is large: at mean 300 and standard deviation 1 it is wrong by 0.8 %. Here both moments are taken about
+  the running mean, see `_moments`.
 - Groups: the batch can be split into groups that are normalised by their own statistics, as on separate GPUs.
 - Gradient: the backward pass is written by hand. Of the activations it saves only `x`, and it compiles faster than
   the derivative that JAX would take.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -53,13 +55,12 @@ class BatchNorm(nnx.Module):
             raise ValueError(
                 f"batch of {x.shape[0]} images does not divide into {self.groups} BatchNorm groups"
             )
-        grouped = x.reshape(self.groups, -1, *x.shape[1:])
-        y, mean, var = _batch_norm(grouped, self.scale[...], self.bias[...])
-        count = grouped.size // mean.size  # Values per group and channel.
+        y, mean, var = _batch_norm(x, self.scale[...], self.bias[...], self.mean[...], self.groups)
+        count = x.size // mean.size  # Values per group and channel.
         self._update(self.mean, mean.mean(0))
         # The unbiased variance. `max` avoids a division by 0 when a channel has a single value.
         self._update(self.var, var.mean(0) * (count / max(count - 1, 1)))
-        return y.reshape(x.shape)
+        return y
 
     def _update(self, running: nnx.BatchStat, batch: jax.Array) -> None:
         """Moves running statistics [C] towards those of the batch."""
@@ -70,54 +71,76 @@ def _normalize(x: jax.Array, mean: jax.Array, factor: jax.Array, bias: jax.Array
     return ((x.astype(jnp.float32) - mean) * factor + bias).astype(x.dtype)
 
 
-@jax.custom_vjp
-def _batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array, groups: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises each group by its own statistics; no gradient flows through the returned statistics.
 
     The gradient is written by hand (Ioffe & Szegedy 2015, section 3). Besides values per channel, the backward pass
     saves only `x`. The derivative that JAX would take needs half as long again to compile.
 
     Args:
-        x: [groups, B / groups, ..., C].
+        x: [B, ..., C].
         scale, bias: [C].
+        near: [C], a guess of the mean, see `_moments`.
+        groups: Number of runs of consecutive images.
     Returns:
         y of the shape and dtype of `x`; mean and biased variance, float32 [groups, C].
     """
-    return _batch_norm_forward(x, scale, bias)[0]
+    return _batch_norm_forward(x, scale, bias, near, groups)[0]
 
 
-def _batch_norm_forward(x, scale, bias):
-    mean, var = _moments(x)
+def _batch_norm_forward(x, scale, bias, near, groups):
+    mean, var = _moments(x, near, groups)
     rstd = jax.lax.rsqrt(var + BN_EPSILON)
     y = _normalize(x, _spread(mean, x), _spread(rstd * scale, x), bias)
     # The outputs, and what the backward pass needs. It recomputes the normalised values from `x`.
     return (y, mean, var), (x, mean, rstd, scale)
 
 
-def _batch_norm_backward(residuals, cotangents):
+def _batch_norm_backward(groups, residuals, cotangents):
     x, mean, rstd, scale = residuals
     g = cotangents[0].astype(jnp.float32)  # Of y; the cotangents of mean and variance are ignored.
-    count, axes = x.size // mean.size, tuple(range(1, x.ndim - 1))
+    count = x.size // mean.size
     normalized = (x.astype(jnp.float32) - _spread(mean, x)) * _spread(rstd, x)
-    bias_grad, scale_grad = g.sum(axes), (g * normalized).sum(axes)  # [groups, C]
+    bias_grad, scale_grad = _group_sums(g, groups), _group_sums(g * normalized, groups)
     # Mean and variance depend on x, too: their part of the gradient is subtracted.
     centred = g - _spread(bias_grad / count, x) - normalized * _spread(scale_grad / count, x)
-    return (_spread(rstd * scale, x) * centred).astype(x.dtype), scale_grad.sum(0), bias_grad.sum(0)
+    x_grad = (_spread(rstd * scale, x) * centred).astype(x.dtype)
+    return x_grad, scale_grad.sum(0), bias_grad.sum(0), jnp.zeros_like(scale)
 
 
 _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns mean and biased variance of each group, float32 [groups, C].
+def _moments(x: jax.Array, near: jax.Array, groups: int) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and biased variance of each group, float32 [groups, C], from one pass over `x`.
 
-    Two passes: the one-pass form E[x^2] - E[x]^2 loses the variance when the mean is large.
+    Both are taken about the constants `near` [C]: var = E[(x - near)^2] - (mean - near)^2. The mean itself would need
+    a pass of its own before that of the variance. The difference loses precision only if the mean is many standard
+    deviations away from `near`. With the running mean that is so in the first twenty steps at most: at a mean of 300
+    standard deviations the variance is wrong by 2 to 4 % in the first steps, by 0.04 % after twenty, and by 5e-6 after
+    forty; at a mean of 30 by less than 2e-4 from the start. Rounding must not make it negative.
     """
-    x, axes = x.astype(jnp.float32), tuple(range(1, x.ndim - 1))
-    mean = x.mean(axes)
-    return mean, jnp.square(x - _spread(mean, x)).mean(axes)
+    centred = x.astype(jnp.float32) - near
+    count = x.size // x.shape[-1] // groups
+    mean, square = _group_sums(centred, groups) / count, _group_sums(jnp.square(centred), groups) / count
+    return near + mean, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _group_sums(x: jax.Array, groups: int) -> jax.Array:
+    """Returns the sums over each group, [groups, C].
+
+    Each image is summed by itself before the groups are. An axis of groups in `x` itself would change the layout of
+    the activations on TPUs, where the batch is the fastest axis.
+    """
+    images = x.sum(tuple(range(1, x.ndim - 1)))  # [B, C]
+    return images.reshape(groups, -1, images.shape[-1]).sum(1)
 
 
 def _spread(statistic: jax.Array, x: jax.Array) -> jax.Array:
-    """Reshapes [groups, C] to [groups, 1, ..., 1, C], which broadcasts against x."""
+    """Gives every image the values of its group: [groups, C] -> [B or 1, 1, ..., 1, C], to broadcast against x."""
+    if len(statistic) > 1:
+        statistic = jnp.repeat(statistic, len(x) // len(statistic), axis=0)
     return statistic.reshape(len(statistic), *([1] * (x.ndim - 2)), -1)

@@ -15,30 +15,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seaformer_jax.models import forms
 from seaformer_jax.models.batch_norm import BatchNorm
-from seaformer_jax.models.depthwise import depthwise_conv
+from seaformer_jax.models.convolution import convolution
 from seaformer_jax.models.variants import InvertedResidualSpec
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolution or linear layer: [..., inputs] -> [..., outputs] as one matrix product."""
+    """1x1 convolution or linear layer: [..., inputs] -> [..., outputs] as a matrix product."""
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, *, use_bias: bool = False):
         self.kernel = _torch_uniform(rng, (inputs, outputs), fan_in=inputs)
         self.bias = _torch_uniform(rng, (outputs,), fan_in=inputs) if use_bias else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(x.dtype)
-        # A product of two axes: the gradient of an einsum of four axes would transpose its operands.
-        y = (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        y = forms.pointwise(x, self.kernel[...])
+        return y if self.bias is None else add_parameter(y, self.bias[...])
 
 
 class Conv(nnx.Module):
     """k x k convolution without bias: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
 
-    The input is padded by k // 2 on every side, as in PyTorch. JAX's "SAME" padding differs: with stride 2 it pads
-    even sizes on one side only.
+    The input is padded by k // 2 on every side.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, rng: np.random.Generator):
@@ -47,14 +45,7 @@ class Conv(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        pad = self.kernel.shape[0] // 2
-        return jax.lax.conv_general_dilated(
-            x,
-            self.kernel[...].astype(x.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        return convolution(x, self.kernel[...], self.stride, groups=1)
 
 
 class Depthwise(nnx.Module):
@@ -78,8 +69,13 @@ class Depthwise(nnx.Module):
         self.stride = stride
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = depthwise_conv(x, self.kernel[...].astype(x.dtype), self.stride)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        y = forms.depthwise_conv(x, self.kernel[...], self.stride)
+        return y if self.bias is None else add_parameter(y, self.bias[...])
+
+
+def add_parameter(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """Adds a float32 parameter in float32, so that its gradient is summed in float32; returns the dtype of `x`."""
+    return (x.astype(jnp.float32) + parameter).astype(x.dtype)
 
 
 def _torch_uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> nnx.Param:

@@ -1,7 +1,4 @@
-"""Depthwise convolution in two forms: a sum of shifted products for CPUs, XLA's grouped convolution elsewhere.
-
-`depthwise_conv` chooses the form. Both give the same result, and both can be called by name.
-"""
+"""Depthwise convolution as a sum of shifted products, the form for CPUs (see `forms`)."""
 
 import functools
 from collections.abc import Callable
@@ -9,26 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-
-@functools.partial(jax.jit, static_argnames=("stride",))
-def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Computes a depthwise convolution in the form that is fastest on the backend in use.
-
-    On CPUs XLA's grouped convolution takes 6 to 40 times as long as a sum of k*k shifted products
-    (`experiments/depthwise_speed.py`). The function is jitted so that `seaformer_jax.models.macs` finds it in a
-    traced program by its name.
-
-    Args:
-        x: [B, H, W, C].
-        kernel: [k, k, C], k odd.
-        stride: Stride along both axes.
-    Returns:
-        [B, ceil(H/stride), ceil(W/stride), C].
-    """
-    if kernel.shape[0] == stride == 1:
-        return x * kernel[0, 0]
-    form = shifted_depthwise_conv if jax.default_backend() == "cpu" else grouped_depthwise_conv
-    return form(x, kernel, stride)
+from seaformer_jax import mesh
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -38,8 +16,9 @@ def shifted_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.
     The images are processed one after the other in a loop, because XLA writes the inputs of a loop to memory first.
     Without the loop XLA would recompute what produced `x`, a whole BatchNorm, for each of the k*k taps.
 
-    The arguments and the result are those of `depthwise_conv`.
+    The arguments and the result are those of `forms.depthwise_conv`; the gradient of the kernel is float32.
     """
+    kernel = kernel.astype(x.dtype)
     return _scan_images(lambda _, image: (None, _sum_of_taps(image, kernel, stride)), None, x)[1]
 
 
@@ -67,8 +46,9 @@ def _scan_images(body: Callable, carry, *arrays: jax.Array):
 
 
 def _devices(x: jax.Array) -> int:
-    """Returns the number of devices, or 1 if it does not divide the batch `x` [B, ...]."""
-    return jax.device_count() if len(x) % jax.device_count() == 0 else 1
+    """Returns the number of devices that the batch `x` [B, ...] is sharded over; 1 if that does not divide it."""
+    devices = mesh.batch_devices()
+    return devices if len(x) % devices == 0 else 1
 
 
 def _sum_of_taps(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -89,7 +69,7 @@ def _shifted_backward(stride, residuals, g):
     therefore summed element by element over the images, and each sum is reduced to [C] once, at the end.
     """
     x, kernel = residuals
-    k, mirrored = kernel.shape[0], kernel[::-1, ::-1]
+    k, mirrored = kernel.shape[0], kernel[::-1, ::-1].astype(x.dtype)
     # Padding that puts `g` back on the grid of the input: stride - 1 zeros between the values, the rest at the end.
     gaps = [
         (0, size - 1 - stride * (n - 1), stride - 1)
@@ -107,7 +87,7 @@ def _shifted_backward(stride, residuals, g):
     zeros = [jnp.zeros((_devices(g), *g.shape[1:]), jnp.float32)] * k**2
     sums, x_grad = _scan_images(one_image, zeros, x, g)
     kernel_grad = jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(kernel.shape)
-    return x_grad, kernel_grad.astype(kernel.dtype)
+    return x_grad, kernel_grad
 
 
 shifted_depthwise_conv.defvjp(_shifted_forward, _shifted_backward)
@@ -122,16 +102,3 @@ def _tap(padded: jax.Array, i: int, j: int, stride: int, shape: tuple[int, int])
     rows = slice(i, i + stride * (shape[0] - 1) + 1, stride)
     columns = slice(j, j + stride * (shape[1] - 1) + 1, stride)
     return padded[:, rows, columns]
-
-
-def grouped_depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Calls XLA's grouped convolution with one group per channel; arguments and result as in `depthwise_conv`."""
-    k, channels = kernel.shape[0], kernel.shape[2]
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        window_strides=(stride, stride),
-        padding=((k // 2, k // 2), (k // 2, k // 2)),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=channels,
-    )

@@ -56,13 +56,11 @@ def _count_equation(equation) -> Macs:
         return Macs(conv=_conv(operation, equation))
     if operation == "dot_general":
         return _dot(equation)
-    # Any other equation counts as much as the programs inside it, such as the body of a jitted function.
-    inner = [
-        value.jaxpr for value in equation.params.values() if isinstance(value, jax.extend.core.ClosedJaxpr)
-    ]
-    return (
-        Macs(*(sum(column) for column in zip(*(_count(j) for j in inner), strict=True))) if inner else Macs()
-    )
+    # Any other equation counts as much as the programs inside it, such as the body of a jitted function. Of branches
+    # the first counts: they are the forms of one function for different platforms.
+    values = [*equation.params.values(), *equation.params.get("branches", ())[:1]]
+    inner = [_count(value.jaxpr) for value in values if isinstance(value, jax.extend.core.ClosedJaxpr)]
+    return Macs(*(sum(column) for column in zip(*inner, strict=True))) if inner else Macs()
 
 
 def _conv(operation: str, equation) -> int:

@@ -72,5 +72,6 @@ def lower_step(
     # the sums over the devices, so the step itself is written for the global batch.
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
-    # From shapes alone, so that no batch is needed.
-    return jitted.lower(state, task.example_batch(config.batch_size), constants)
+    with jax.set_mesh(mesh):  # For layers that have to know how many devices share the batch.
+        # From shapes alone, so that no batch is needed.
+        return jitted.lower(state, task.example_batch(config.batch_size), constants)

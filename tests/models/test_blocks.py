@@ -9,26 +9,16 @@ from flax import nnx
 from torch.nn import functional as F
 
 from seaformer_jax import create_model
-from seaformer_jax.models import blocks, depthwise
-from tests.models.arrays import nchw, nhwc, normal
+from seaformer_jax.models import blocks, forms
+from tests.models.arrays import normal
 
 RNG = np.random.default_rng(0)  # For layers whose values do not matter in the test.
-
-
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (6, 11)])
-@pytest.mark.parametrize(("k", "stride"), [(3, 2), (3, 1), (5, 2)])
-def test_conv_pads_as_pytorch(k, stride, size):
-    conv = blocks.Conv(3, 4, k, stride, RNG)
-    reference = torch.nn.Conv2d(3, 4, k, stride, padding=k // 2, bias=False)
-    reference.weight.data = torch.from_numpy(np.asarray(conv.kernel[...]).transpose(3, 2, 0, 1).copy())
-    x = normal(1, 2, *size, 3)
-    np.testing.assert_allclose(conv(jnp.asarray(x)), nhwc(reference(nchw(x))), rtol=0, atol=1e-5)
 
 
 def test_depthwise_layer_adds_its_bias():
     layer = blocks.Depthwise(4, 3, RNG, stride=2, use_bias=True)
     x = jnp.asarray(normal(1, 1, 5, 5, 4))
-    expected = depthwise.shifted_depthwise_conv(x, layer.kernel[...], 2) + layer.bias[...]
+    expected = forms.depthwise_conv(x, layer.kernel[...], 2) + layer.bias[...]
     np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-6)
 
 
@@ -37,6 +27,18 @@ def test_pointwise_equals_linear():
     x, kernel, bias = normal(1, 2, 4, 6, 5), np.array(layer.kernel[...]), np.array(layer.bias[...])
     expected = F.linear(*(torch.from_numpy(array) for array in (x, kernel.T, bias)))
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer", [blocks.Pointwise(4, 3, RNG, use_bias=True), blocks.Depthwise(4, 3, RNG, use_bias=True)]
+)
+def test_bias_gradients_are_summed_in_float32(layer):
+    x = jnp.asarray(normal(1, 4, 64, 64, 4), jnp.bfloat16)
+
+    def loss(layer):
+        return layer(x).astype(jnp.float32).sum()  # Bfloat16 cannot count to 16384 = 4 * 64 * 64 one by one.
+
+    np.testing.assert_array_equal(nnx.grad(loss)(layer)["bias"][...], 4 * 64 * 64)
 
 
 @pytest.mark.parametrize(

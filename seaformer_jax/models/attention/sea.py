@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.models.attention import adaptive_squeeze
-from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise
+from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise, add_parameter
 from seaformer_jax.resize import resize_linear
 
 POSITIONS = 16  # Entries of a position table, which is interpolated to the length of the axis.
@@ -21,7 +21,7 @@ class SqueezeAxialPositionEmbedding(nnx.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Adds the table, interpolated to N entries, to tokens [B, N, features]."""
         table = resize_linear(self.table[...], tokens.shape[1:])
-        return tokens + table.astype(tokens.dtype)
+        return add_parameter(tokens, table)
 
 
 class AxialAttention(nnx.Module):
