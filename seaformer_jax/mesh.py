@@ -28,6 +28,12 @@ def batch_devices() -> int:
     return mesh.shape["data"] if "data" in mesh.auto_axes else 1
 
 
+def platform() -> str:
+    """Returns the platform of the mesh of `jax.set_mesh`, such as "tpu"; "" without one."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else ""
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding that splits the first axis of an array, the batch, over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))

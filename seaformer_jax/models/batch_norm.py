@@ -120,8 +120,8 @@ def _moments(x: jax.Array, near: jax.Array, groups: int) -> tuple[jax.Array, jax
     Both are taken about the constants `near` [C]: var = E[(x - near)^2] - (mean - near)^2. The mean itself would need
     a pass of its own before that of the variance. The difference loses precision only if the mean is many standard
     deviations away from `near`. With the running mean that is so in the first twenty steps at most: at a mean of 300
-    standard deviations the variance is wrong by 2 to 4 % in the first steps, by 0.04 % after twenty, and by 5e-6 after
-    forty; at a mean of 30 by less than 2e-4 from the start. Rounding must not make it negative.
+    standard deviations the variance is wrong by 2 to 4 % in the first steps, by 0.04 % after twenty, and by 5e-6
+    after forty; at a mean of 30 by less than 2e-4 from the start. Rounding must not make it negative.
     """
     centred = x.astype(jnp.float32) - near
     count = x.size // x.shape[-1] // groups

@@ -8,6 +8,7 @@ program for TPUs that is compiled on a machine without one has the forms of TPUs
   with height and width moves the whole activation: half of all bytes of the first blocks (`experiments.tpu_program`).
 - Depthwise convolution: a sum of shifted products on CPUs, XLA's grouped convolution elsewhere. On a CPU the grouped
   convolution takes 6 to 40 times as long (`experiments.depthwise_speed`), on a TPU the sum moves 2.8 times the bytes.
+- Bands of rows instead of whole images in the first stages: only for few images on TPUs, see `bands`.
 
 Kernels are given in float32 and convolve in the dtype of the activations. Their gradients are float32: XLA sums them
 over the devices in the dtype that they have, and bfloat16 would round every partial sum. PyTorch's
@@ -41,21 +42,24 @@ def _flat_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return product(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], -1)
 
 
-@functools.partial(jax.jit, static_argnames=("stride",))
-def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("stride", "bands"))
+def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int, bands: int = 1) -> jax.Array:
     """Computes a depthwise convolution.
 
     The function is jitted so that `seaformer_jax.models.macs` finds it in a traced program by its name.
 
     Args:
-        x: [B, H, W, C].
+        x: [B, H, W, C], or `bands` of every image.
         kernel: float32 [k, k, C], k odd.
-        stride: Stride along both axes.
+        stride: Stride along both axes; it divides the rows of a band.
+        bands: Bands of an image, see `models.bands`.
     Returns:
         [B, ceil(H/stride), ceil(W/stride), C] in the dtype of `x`.
     """
     if kernel.shape[0] == stride == 1:
         return (x * kernel[0, 0]).astype(x.dtype)
+    if bands > 1:  # Only TPUs have bands.
+        return grouped_depthwise_conv(x, kernel, stride, bands)
     on_cpu = functools.partial(shifted_depthwise_conv, stride=stride)
     return _by_platform(on_cpu, functools.partial(grouped_depthwise_conv, stride=stride), x, kernel)
 

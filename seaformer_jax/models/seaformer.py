@@ -5,9 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seaformer_jax.models import bands
 from seaformer_jax.models.attention.sea import SeaAttention
 from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise
 from seaformer_jax.models.variants import SeaFormerConfig
+
+_BANDED_STAGES = 2  # Up to the feature map of stride `bands.STRIDE`.
 
 
 class FFN(nnx.Module):
@@ -47,9 +50,9 @@ class Stage(nnx.Module):
     def __init__(self, mobile: list[InvertedResidual], sea: list[SeaFormerLayer]):
         self.mobile, self.sea = nnx.List(mobile), nnx.List(sea)
 
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None, bands: int = 1) -> jax.Array:
         for block in self.mobile:
-            x = block(x, train)
+            x = block(x, train, bands)
         for layer in self.sea:
             x = layer(x, train, rngs)
         return x
@@ -99,9 +102,14 @@ class SeaFormer(nnx.Module):
         Returns:
             Five feature maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
         """
-        x = self._stem(images, train)
+        count = bands.count(images)
+        x = self._stem(bands.split(images, count), train, count)
         features = []
-        for stage in self.stages:
+        for stage in self.stages[:_BANDED_STAGES]:
+            x = stage(x, train, rngs, count)
+            features.append(bands.join(x, count))
+        x = features[-1]
+        for stage in self.stages[_BANDED_STAGES:]:
             x = stage(x, train, rngs)
             features.append(x)
         return tuple(features)
@@ -122,8 +130,8 @@ class SeaFormer(nnx.Module):
             x = stage(x, train=False, rngs=None)
         return last.last_attention(x)
 
-    def _stem(self, images: jax.Array, train: bool) -> jax.Array:
-        return jax.nn.relu(self.stem(images.astype(self.dtype), train))
+    def _stem(self, images: jax.Array, train: bool, count: int = 1) -> jax.Array:
+        return jax.nn.relu(self.stem(images.astype(self.dtype), train, count))
 
 
 def _sea_layers(

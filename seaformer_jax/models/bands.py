@@ -1,0 +1,66 @@
+"""Bands: rows of an image as entries of the batch, the form of the first stages for few images on a TPU.
+
+A TPU computes on 128 lanes, and XLA puts the batch there. With 128 images a chip no lane is wasted. With 8 images, as
+in segmentation, XLA finds no good layout: the first blocks move 3.5 times the bytes of the same pixels in 128
+images (`experiments.tpu_program`). So the images are cut into bands of rows, as many as fill the lanes:
+[B, H, W, C] -> [B * bands, H / bands, W, C]. Whatever treats each pixel by itself does not notice. A convolution with
+a window takes the rows that it needs from the neighbouring bands, which adds a sixth to the bytes of banded blocks.
+
+GPUs and CPUs have one band: the whole image.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from seaformer_jax import mesh
+
+_LANES = 128
+STRIDE = (
+    8  # Stride of the last banded feature map: after it there are few pixels, and bands would be too thin.
+)
+_LEAST_ROWS = 2  # What the widest window, 5 rows, needs of a neighbour.
+
+
+def count(images: jax.Array) -> int:
+    """Returns the number of bands for images [B, H, W, 3], for the mesh that the program is compiled for.
+
+    It is a power of 2 that divides the rows of every banded feature map; 1 if there is no mesh.
+    """
+    if mesh.platform() != "tpu":
+        return 1
+    bands, on_a_chip = 1, images.shape[0] // mesh.batch_devices()
+    while 2 * bands * on_a_chip <= _LANES and _divides(images.shape[1], 2 * bands):
+        bands *= 2
+    return bands
+
+
+def _divides(height: int, bands: int) -> bool:
+    return height % (bands * STRIDE) == 0 and height // (bands * STRIDE) >= _LEAST_ROWS
+
+
+def split(x: jax.Array, bands: int) -> jax.Array:
+    """Cuts images into bands of rows: [B, H, W, C] -> [B * bands, H / bands, W, C]."""
+    return x.reshape(len(x) * bands, -1, *x.shape[2:])
+
+
+def join(x: jax.Array, bands: int) -> jax.Array:
+    """Undoes `split`."""
+    return x.reshape(len(x) // bands, -1, *x.shape[2:])
+
+
+def with_neighbours(x: jax.Array, bands: int, above: int, below: int) -> jax.Array:
+    """Adds rows of the neighbouring bands, or zeros at the edge of the image.
+
+    Args:
+        x: Bands, [B * bands, rows, W, C].
+        bands: Bands of an image.
+        above, below: Numbers of rows to add, at most `rows`.
+    Returns:
+        [B * bands, above + rows + below, W, C].
+    """
+    index = (jnp.arange(len(x)) % bands)[:, None, None, None]
+    last_rows, first_rows = x[:, x.shape[1] - above :], x[:, :below]
+    # The bands of one image follow each other, so a neighbour is one entry away.
+    from_above = jnp.where(index == 0, 0, jnp.roll(last_rows, 1, axis=0))
+    from_below = jnp.where(index == bands - 1, 0, jnp.roll(first_rows, -1, axis=0))
+    return jnp.concatenate([from_above, x, from_below], axis=1)
