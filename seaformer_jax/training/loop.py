@@ -1,7 +1,6 @@
 """The training loop. It is the same for every task."""
 
 import contextlib
-import itertools
 import math
 import pathlib
 import time
@@ -23,6 +22,8 @@ from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
 from seaformer_jax.training.checkpoint import Checkpoints
+from seaformer_jax.training.prefetch import Prefetched
+from seaformer_jax.training.profiling import traced
 from seaformer_jax.training.scalars import Reporter
 from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.step import make_train_step
@@ -38,7 +39,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     1. the newest readable checkpoint in `workdir`;
     2. the weights of `model`: those of `init_from`, or fresh ones.
 
-    Each turn of the loop is log -> evaluate -> save -> next batch -> step. A checkpoint therefore contains everything
+    Each turn of the loop is log -> evaluate -> save -> step -> next batch. A checkpoint therefore contains everything
     up to its step and nothing after it. A resumed run repeats the uninterrupted one bit for bit.
 
     Args:
@@ -55,8 +56,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
-    mesh = meshes.create_mesh()
-    meshes.check_batch_size(config.batch_size, config.optim.accumulate)
+    mesh = _create_mesh(config)
 
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
@@ -85,11 +85,11 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
         #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole
         #    position.
-        batches = opened.enter_context(closing(task.train_batches(start)))
-        upcoming = itertools.chain([next(batches)], batches)
+        upcoming = Prefetched(opened.enter_context(closing(task.train_batches(start))), mesh)
 
         # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
         update = _compile(config, task, model, optimizer, state, mesh)
+        update = opened.enter_context(traced(update, config.profile, workdir / "profile", start))
 
         # 6. Clock and evaluation. The clock goes on from the checkpoint, so that its sums are those of the whole run.
         clock = reporting.Clock(saved_clock)
@@ -111,9 +111,12 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             #     before evaluation so that this wait counts as training time. The schedule counts updates from 0, so
             #     the last one had the rate of `step - 1`.
             if window.steps and (save or leave or step % config.log_every == 0):
-                values = {**window.close(step), "lr": float(schedule(step - 1))}
-                logging.info("%s", reporting.progress_line(step, config.total_steps, values))
-                reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
+                _log(
+                    {**window.close(step), "lr": float(schedule(step - 1))},
+                    step,
+                    config.total_steps,
+                    reporter,
+                )
 
             # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
             #     averaged weights lag behind the last ones, so the score of these is logged too.
@@ -134,23 +137,43 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             if leave:
                 break
 
-            # 7.4 Next batch: number `step`, which is also the first one of a run that resumes from step `step`.
-            #     The counts of skipped images stay on the host.
+            # 7.4 Batch number `step`, which is also the first one of a run that resumes from step `step`. It was sent
+            #     to the devices in the turn before; an error in its data ends the run here.
             with _saving_first(checkpoints, state, step, saved, clock, results if evaluate else None):
-                batch = next(upcoming)
-            window.add_skipped(batch.pop("skipped"))
-            clock.charge("data")
+                batch, skipped = upcoming.take()
+            window.add_skipped(skipped)
 
-            # 7.5 Step. The call returns before the device is done, so that the host can prepare the next batch. The
-            #     metrics stay on the device until the window is closed. The old state is donated: its memory is
-            #     reused.
-            state, metrics = update(state, meshes.put_batch(mesh, batch))
+            # 7.5 Step. The call returns before the device is done. The metrics stay on the device until the window is
+            #     closed. The old state is donated: its memory is reused.
+            state, metrics = update(state, batch)
             window.add(metrics)
             clock.charge("train")
+
+            # 7.6 The next batch is read, and sent to the devices while the step runs.
+            if step + 1 < config.total_steps:
+                upcoming.fetch()
+            clock.charge("data")
     # A signal during the last step changes nothing: the run is complete.
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
     return results
+
+
+def _create_mesh(config: ConfigDict) -> Mesh:
+    """Returns the mesh of all devices, once the batch is known to divide among them; warns if it suits them badly."""
+    mesh = meshes.create_mesh()
+    accumulate = config.optim.accumulate
+    meshes.check_batch_size(config.batch_size, accumulate)
+    if mesh.devices.flat[0].platform == "tpu":
+        for line in meshes.tpu_advice(mesh.size, config.batch_size, accumulate, config.model.bn_groups):
+            logging.warning("%s", line)
+    return mesh
+
+
+def _log(values: dict[str, float], step: int, total_steps: int, reporter: Reporter) -> None:
+    """Logs the progress line of `step` and writes its values."""
+    logging.info("%s", reporting.progress_line(step, total_steps, values))
+    reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
 
 
 def _evaluate(
