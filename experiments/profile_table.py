@@ -2,9 +2,10 @@
 
     python -m experiments.profile_table runs/quickstart [--top 15] [--out FILE.md]
 
-Operations are those of the compiled program without their numbers: `dot.12` and `dot.65` are both `dot`. The time of a
-loop leaves out the operations inside it. Only CPU traces have been read so far. In a TPU trace, operations are the
-events of the line "XLA Ops" (XProf's xplane_schema.h); elsewhere, those with the statistic `hlo_op`.
+Operations are those of the compiled program without their numbers: `dot.12` and `dot.65` are both `dot`. The time of
+a loop leaves out the operations inside it. Times are sums over threads or devices. Only CPU traces have been read so
+far. In a TPU trace, operations are the events of the line "XLA Ops" (XProf's xplane_schema.h); elsewhere, those with
+the statistic `hlo_op`.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from jax.profiler import ProfileData
 
 from experiments import measure
+from seaformer_jax.training import workdir
 
 _OPERATIONS = "XLA Ops"  # Name of the line of a TPU's operations.
 _NUMBERS = re.compile(r"[.\d]+$")
@@ -66,18 +68,28 @@ def rows(data: ProfileData) -> list[dict]:
             "operation": name,
             "share": f"{time / times.total():.1%}",
             "ms per step": time / 1e6 / steps,
-            "runs per step": runs[name] / steps,
+            "runs per step": f"{runs[name] / steps:g}",
         }
         for name, time in times.most_common()
     ]
 
 
-def newest_trace(workdir: pathlib.Path) -> pathlib.Path:
-    """Returns the newest trace of a run; ends the script if it has none."""
-    traces = sorted(workdir.glob("profile/plugins/profile/*/*.xplane.pb"))
+def newest_trace(run: pathlib.Path) -> pathlib.Path:
+    """Returns the newest trace in the workdir `run`; ends the script if it has none."""
+    traces = sorted(run.glob("profile/plugins/profile/*/*.xplane.pb"))
     if not traces:
-        sys.exit(f"error: {workdir} has no trace; train with --config.profile.steps=10")
+        sys.exit(f"error: {run} has no trace; train with --config.profile.steps=10")
     return traces[-1]
+
+
+def heading(run: pathlib.Path) -> str:
+    """Returns the title of the table's file, and the lines that say what was traced and where."""
+    config, _ = workdir.read(run)
+    machine = ", ".join(f"{name} {value}" for name, value in measure.machine().items())
+    return (
+        "# The most expensive operations of a training step\n\n"
+        f"`{config.model.name}` in {config.dtype}, {config.batch_size} images per step.\n{machine}"
+    )
 
 
 def main() -> None:
@@ -89,8 +101,7 @@ def main() -> None:
     table = measure.table(rows(ProfileData.from_file(str(newest_trace(options.workdir))))[: options.top])
     print(table)
     if options.out:
-        machine = ", ".join(f"{name} {value}" for name, value in measure.machine().items())
-        options.out.write_text(f"# The most expensive operations of a step\n\n{machine}\n\n{table}\n")
+        options.out.write_text(f"{heading(options.workdir)}\n\n{table}\n")
 
 
 if __name__ == "__main__":

@@ -9,9 +9,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seaformer_jax.errors import UserError
 
-# Images that a TPU chip works on at once: where there are as many, XLA lays them along the lanes of its vector unit.
-_LANES = 128
-
 
 def create_mesh() -> Mesh:
     """Returns a mesh over all devices with the single axis "data"."""
@@ -52,42 +49,6 @@ def check_batch_size(batch_size: int, microbatches: int) -> None:
         lower = batch_size // parts * parts
         near = f"{lower} or {lower + parts}" if lower else f"{parts}"
         raise UserError(f"batch_size = {batch_size} does not divide among {made_of}; use {near}")
-
-
-def tpu_advice(chips: int, batch_size: int, microbatches: int, bn_groups: int) -> list[str]:
-    """Returns what to change so that TPU chips move fewer bytes and exchange less; [] if there is nothing.
-
-    Source: the training step compiled for TPU v5e, in docs/accelerators.md. At 64 images per chip it moves three
-    times as many bytes per image as at 128 or 256. BatchNorm groups that lie on one chip each cost a layer two
-    collectives, forward and backward; groups that span several chips cost six. One group for all chips is left
-    alone, because it is a choice: the statistics of the whole batch.
-
-    Args:
-        chips: Number of chips.
-        batch_size: Number of images of the global batch, which divides among chips and microbatches.
-        microbatches: Number of microbatches per step.
-        bn_groups: Number of BatchNorm groups of a microbatch, which it divides into.
-    Returns:
-        One line per setting that another value would suit better; it names this value.
-    """
-    lines, images = [], batch_size // microbatches
-    if images // chips % _LANES:
-        full = chips * microbatches * _LANES  # The smallest batch that fills all lanes.
-        lower = batch_size // full * full
-        near = f"{lower} or {lower + full}" if lower else f"{full}, or fewer chips"
-        lines.append(
-            f"batch_size = {batch_size} puts {images // chips} images on each of {chips} TPU chips at a time, and "
-            f"only a multiple of {_LANES} fills their lanes: fewer move up to three times the bytes per image; use "
-            f"{near} (docs/accelerators.md)"
-        )
-    if bn_groups > 1 and bn_groups % chips:
-        whole = [groups for groups in range(chips, images + 1, chips) if images % groups == 0]
-        better = min(whole, key=lambda groups: abs(groups - bn_groups))
-        lines.append(
-            f"model.bn_groups = {bn_groups} makes BatchNorm groups that span several of {chips} TPU chips, which "
-            f"costs six collectives per layer instead of two; use {better} (docs/accelerators.md)"
-        )
-    return lines
 
 
 def padded_batch_size(batch_size: int) -> int:

@@ -21,6 +21,7 @@ from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import optim, reporting
 from seaformer_jax.training import state as states
+from seaformer_jax.training.advice import advice
 from seaformer_jax.training.checkpoint import Checkpoints
 from seaformer_jax.training.prefetch import Prefetched
 from seaformer_jax.training.profiling import traced
@@ -162,11 +163,10 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
 def _create_mesh(config: ConfigDict) -> Mesh:
     """Returns the mesh of all devices, once the batch is known to divide among them; warns if it suits them badly."""
     mesh = meshes.create_mesh()
-    accumulate = config.optim.accumulate
-    meshes.check_batch_size(config.batch_size, accumulate)
-    if mesh.devices.flat[0].platform == "tpu":
-        for line in meshes.tpu_advice(mesh.size, config.batch_size, accumulate, config.model.bn_groups):
-            logging.warning("%s", line)
+    meshes.check_batch_size(config.batch_size, config.optim.accumulate)
+    batch = config.batch_size, config.optim.accumulate, config.model.bn_groups
+    for line in advice(mesh.devices.flat[0].platform, mesh.size, *batch):
+        logging.warning("%s", line)
     return mesh
 
 

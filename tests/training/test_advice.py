@@ -1,8 +1,13 @@
 """What the log advises to runs on TPUs."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from seaformer_jax import mesh
+from seaformer_jax.training import loop
+from seaformer_jax.training.advice import advice
+from tests.training import small
 
 
 @pytest.mark.parametrize(
@@ -16,7 +21,7 @@ from seaformer_jax import mesh
     ],
 )
 def test_settings_that_suit_tpus_need_no_advice(chips, batch_size, microbatches, bn_groups):
-    assert mesh.tpu_advice(chips, batch_size, microbatches, bn_groups) == []
+    assert advice("tpu", chips, batch_size, microbatches, bn_groups) == []
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,7 @@ def test_settings_that_suit_tpus_need_no_advice(chips, batch_size, microbatches,
     ],
 )
 def test_a_batch_that_leaves_lanes_empty(chips, batch_size, microbatches, images, better):
-    (line,) = mesh.tpu_advice(chips, batch_size, microbatches, bn_groups=1)
+    (line,) = advice("tpu", chips, batch_size, microbatches, bn_groups=1)
     assert line.startswith(f"batch_size = {batch_size} puts {images} images on each of {chips} TPU chips")
     assert f"; use {better} (docs/accelerators.md)" in line
 
@@ -47,10 +52,19 @@ def test_a_batch_that_leaves_lanes_empty(chips, batch_size, microbatches, images
     ],
 )
 def test_groups_that_span_chips(chips, batch_size, microbatches, bn_groups, better):
-    (line,) = mesh.tpu_advice(chips, batch_size, microbatches, bn_groups)
+    (line,) = advice("tpu", chips, batch_size, microbatches, bn_groups)
     assert line.startswith(f"model.bn_groups = {bn_groups} makes BatchNorm groups that span")
     assert f"; use {better} (docs/accelerators.md)" in line
 
 
-def test_both_at_once():
-    assert len(mesh.tpu_advice(256, 16384, 1, 128)) == 2
+def test_both_at_once_and_on_tpus_only():
+    assert len(advice("tpu", 256, 16384, 1, 128)) == 2
+    assert advice("gpu", 256, 16384, 1, 128) == advice("cpu", 256, 16384, 1, 128) == []
+
+
+def test_the_log_has_the_advice_for_the_platform_of_the_mesh(monkeypatch, caplog):
+    chips = np.array([SimpleNamespace(platform="tpu")] * 4)
+    mesh = SimpleNamespace(devices=chips, size=4)
+    monkeypatch.setattr(loop.meshes, "create_mesh", lambda: mesh)
+    assert loop._create_mesh(small.config(batch_size=512, model__bn_groups=2)) is mesh
+    assert [line[:21] for line in caplog.messages] == ["model.bn_groups = 2 m"]
