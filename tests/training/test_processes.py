@@ -112,11 +112,10 @@ def test_slurm_says_which_processes_there_are(tmp_path):
     """Both know of both: their devices are too many for the batch. That needs no compilation."""
     job = slurm_job()
     flags = ["--config", REPOSITORY / "tests/training/nano.py", "--workdir", tmp_path]
-    flags += ["--config.distributed.enabled=True", "--config.batch_size=15"]
-    tasks = [
-        forked.Command("tests.training.slurm_task", [task, job, *flags], merged=True) for task in range(2)
-    ]
+    flags += ["--config.distributed.enabled=True", "--config.batch_size=14"]
+    module = "tests.training.slurm_task"
+    tasks = [forked.Command(module, [task, job, *flags], devices=2, merged=True) for task in range(2)]
     for task in tasks:
         output = small.finish(task, 2)
         assert "waiting for all processes at the address that the cluster gives" in output
-        assert "batch_size = 15 does not divide among 2 devices; use 14 or 16" in output.splitlines()[-1]
+        assert "batch_size = 14 does not divide among 4 devices; use 12 or 16" in output.splitlines()[-1]
