@@ -123,6 +123,9 @@ def _common() -> ConfigDict:
     c.eval = ConfigDict({"every": 500, "batch_size": 1, "use_ema": True})
     # every: steps between checkpoints, 0 saves only at the end; keep: how many of the newest checkpoints are kept.
     c.checkpoint = ConfigDict({"every": 500, "keep": 2})
+    # steps: how many steps to trace with jax.profiler into WORKDIR/profile, 0 for none; skip: steps of this start of
+    # the run before them, so that the trace shows the usual ones.
+    c.profile = ConfigDict({"skip": 10, "steps": 0})
     # For several hosts: the arguments of jax.distributed.initialize. Empty values let JAX find them, which works on
     # TPU pods and with Slurm or Open MPI.
     c.distributed = ConfigDict({"enabled": False, "coordinator": "", "num_processes": 0, "process_id": -1})

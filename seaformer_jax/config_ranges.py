@@ -117,7 +117,7 @@ _GROUPS: dict[str, Range] = {
     # The run.
     "seed optim.schedule.noise_seed": _SEED,
     "total_steps log_every eval.batch_size checkpoint.keep": _whole(1),
-    "eval.every checkpoint.every data.workers": _whole(0),
+    "eval.every checkpoint.every profile.skip profile.steps data.workers": _whole(0),
     "init_from compilation_cache": _TEXT,
     "distributed.enabled eval.use_ema optim.ema_warmup": _SWITCH,
     "distributed.coordinator": _TEXT,
@@ -234,6 +234,7 @@ RESUMABLE = (
     "teacher.source",  # `teacher.sha256` says which teacher it is.
     "log_every",
     "compilation_cache",
+    "profile.*",
     "checkpoint.*",
     "eval.*",
 )

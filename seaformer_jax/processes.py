@@ -52,8 +52,8 @@ def connect(config: ConfigDict) -> None:
         return
     if config.coordinator:
         _check_address(config.coordinator)
-    count = config.num_processes or "all"
-    awaited = f"{count} of {count} processes at {config.coordinator or 'the address that the cluster gives'}"
+    count = f"{config.num_processes} of {config.num_processes}" if config.num_processes else "all"
+    awaited = f"{count} processes at {config.coordinator or 'the address that the cluster gives'}"
     logging.info("waiting for %s", awaited)
     _initialize(config, awaited)
     _connected.set()

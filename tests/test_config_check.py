@@ -109,6 +109,8 @@ REFUSED = {
     "eval.scales": ((), (0.0,), (NAN,), 1.0),
     "checkpoint.every": (-1,),
     "checkpoint.keep": (0,),
+    "profile.skip": (-1, 1.5),
+    "profile.steps": (-1, True),
 }
 # The other ends of the ranges: values that stay allowed.
 ALLOWED = {

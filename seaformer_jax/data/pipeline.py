@@ -32,12 +32,12 @@ class ProcessBatches:
         count: Number of processes.
 
     Raises:
-        ValueError: The batch size is not divisible by the number of processes.
+        UserError: The batch size is not divisible by the number of processes.
     """
 
     def __init__(self, elements: Sequence[dict[str, Any]], batch_size: int, index: int, count: int):
         if batch_size % count:
-            raise ValueError(
+            raise UserError(
                 f"batch of {batch_size} does not divide among {count} processes; set the batch size to a multiple "
                 "of the number of processes"
             )

@@ -1,7 +1,6 @@
 """The training loop. It is the same for every task."""
 
 import contextlib
-import itertools
 import math
 import pathlib
 import time
@@ -21,7 +20,10 @@ from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import program, reporting
 from seaformer_jax.training import state as states
+from seaformer_jax.training.advice import advice
 from seaformer_jax.training.checkpoint import Checkpoints
+from seaformer_jax.training.prefetch import Prefetched
+from seaformer_jax.training.profiling import traced
 from seaformer_jax.training.scalars import Reporter
 from seaformer_jax.training.state import TrainState
 from seaformer_jax.training.stop import Stopped, StopRequest
@@ -36,7 +38,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     1. the newest readable checkpoint in `workdir`;
     2. the weights of `model`: those of `init_from`, or fresh ones.
 
-    Each turn of the loop is log -> evaluate -> save -> next batch -> step. A checkpoint therefore contains everything
+    Each turn of the loop is log -> evaluate -> save -> step -> next batch. A checkpoint therefore contains everything
     up to its step and nothing after it. A resumed run repeats the uninterrupted one bit for bit.
 
     Args:
@@ -53,8 +55,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
-    mesh = meshes.create_mesh()
-    meshes.check_batch_size(mesh, config.batch_size, config.optim.accumulate)
+    mesh = _create_mesh(config)
 
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
@@ -83,11 +84,11 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
         # 4. Training data. The first batch is read before compiling: unreadable data is an error now, and the workers
         #    read ahead while the step compiles. Batch t depends only on the seed and t, so `start` is the whole
         #    position.
-        batches = opened.enter_context(closing(task.train_batches(start)))
-        upcoming = itertools.chain([next(batches)], batches)
+        upcoming = Prefetched(opened.enter_context(closing(task.train_batches(start))), mesh)
 
         # 5. Compiled step. Compiling ahead of the loop keeps its time out of the first progress line.
         update = _compile(config, task, model, optimizer, state, mesh)
+        update = opened.enter_context(traced(update, config.profile, workdir / "profile", start))
 
         # 6. Clock and evaluation. The clock goes on from the checkpoint, so that its sums are those of the whole run.
         clock = reporting.Clock(saved_clock)
@@ -110,8 +111,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             #     the last one had the rate of `step - 1`.
             if window.steps and (save or leave or step % config.log_every == 0):
                 values = {**window.close(step), "lr": float(schedule(step - 1))}
-                logging.info("%s", reporting.progress_line(step, config.total_steps, values))
-                reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
+                _log(values, step, config.total_steps, reporter)
 
             # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
             #     averaged weights lag behind the last ones, so the score of these is logged too.
@@ -132,23 +132,41 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             if leave:
                 break
 
-            # 7.4 Next batch: number `step`, which is also the first one of a run that resumes from step `step`.
-            #     The counts of skipped images stay on the host.
+            # 7.4 Batch number `step`, which is also the first one of a run that resumes from step `step`. It was sent
+            #     to the devices in the turn before; an error in its data ends the run here.
             with _saving_first(checkpoints, state, step, saved, clock, results if evaluate else None):
-                batch = next(upcoming)
-            window.add_skipped(batch.pop("skipped"))
-            clock.charge("data")
+                batch, skipped = upcoming.take()
+            window.add_skipped(skipped)
 
-            # 7.5 Step. The call returns before the device is done, so that the host can prepare the next batch. The
-            #     metrics stay on the device until the window is closed. The old state is donated: its memory is
-            #     reused.
-            state, metrics = update(state, meshes.put_batch(mesh, batch))
+            # 7.5 Step, and the next batch, which is read and sent to the devices while the step runs: the call returns
+            #     before it is done. The metrics stay on the device until the window is closed. The old state is
+            #     donated: its memory is reused.
+            state, metrics = update(state, batch)
             window.add(metrics)
             clock.charge("train")
+            if step + 1 < config.total_steps:
+                upcoming.fetch()
+            clock.charge("data")
     # A signal during the last step changes nothing: the run is complete.
     if stop.signal and saved < config.total_steps:
         raise Stopped(stop.signal, saved)
     return results
+
+
+def _create_mesh(config: ConfigDict) -> Mesh:
+    """Returns the mesh of all devices, once the batch is known to divide among them; warns if it suits them badly."""
+    mesh = meshes.create_mesh()
+    meshes.check_batch_size(mesh, config.batch_size, config.optim.accumulate)
+    batch = config.batch_size, config.optim.accumulate, config.model.bn_groups
+    for line in advice(mesh.devices.flat[0].platform, mesh.size, *batch):
+        logging.warning("%s", line)
+    return mesh
+
+
+def _log(values: dict[str, float], step: int, total_steps: int, reporter: Reporter) -> None:
+    """Logs the progress line of `step` and writes its values."""
+    logging.info("%s", reporting.progress_line(step, total_steps, values))
+    reporter.scalars(step, {f"train/{name}": value for name, value in values.items()})
 
 
 def _evaluate(

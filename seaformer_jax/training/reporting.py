@@ -142,17 +142,14 @@ def log_parameters(params: Tree) -> None:
 
 
 def log_compiled(compiled: Any, seconds: float) -> None:
-    """Logs the compile time, and the memory and operations that the compiled training step needs on each device."""
+    """Logs the compile time, and the memory, operations and traffic of the compiled training step on each device."""
     # Some platforms do not report one or the other.
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
-    megabytes = [
-        f"{name} {getattr(memory, f'{name}_size_in_bytes') / 1e6:.0f} MB"
-        for name in ("argument", "output", "temp")
-        if memory is not None
-    ]
+    sizes = {name: getattr(memory, f"{name}_size_in_bytes", None) for name in ("argument", "output", "temp")}
+    parts = [f"{name} {size / 1e6:.0f} MB" for name, size in sizes.items() if size is not None]
+    # XLA's count of the bytes that all operations read and write, those in caches and on-chip memory included.
+    counts = {"GFLOP": cost.get("flops"), "GB accessed": cost.get("bytes accessed")}
+    parts += [f"{count / 1e9:.2f} {name}" for name, count in counts.items() if count is not None]
     logging.info(
-        "training step compiled in %.1f s: %s; %.2f GFLOP",
-        seconds,
-        ", ".join(megabytes),
-        cost.get("flops", 0) / 1e9,
+        "training step compiled in %.1f s; per device: %s", seconds, ", ".join(parts) or "not reported"
     )

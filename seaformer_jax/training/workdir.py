@@ -1,6 +1,7 @@
 """The work directory of a run: config.json, labels.json, metrics.jsonl, tensorboard/, checkpoints/.
 
-If the run was resumed with other values, config_changes.jsonl has them with the step from which they hold.
+If the run was resumed with other values, config_changes.jsonl has them with the step from which they hold. Traces of
+steps are in profile/.
 """
 
 import contextlib

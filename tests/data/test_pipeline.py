@@ -114,7 +114,7 @@ def test_processes_share_a_batch_row_for_row(eleven, count):
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="batch of 8 does not divide among 3 processes"):
+    with pytest.raises(errors.UserError, match="batch of 8 does not divide among 3 processes"):
         train(1, process_count=3)
 
 

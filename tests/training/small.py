@@ -183,5 +183,13 @@ def curve(workdir: pathlib.Path, name: str) -> dict[int, float]:
     return {row["step"]: row[name] for row in rows(workdir) if name in row}
 
 
+def steps_traced(folder: pathlib.Path) -> list[int]:
+    """Numbers of the steps in the only trace of a folder."""
+    (file,) = folder.glob("plugins/profile/*/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(file)).planes
+    events = [event for plane in planes for line in plane.lines for event in line.events]
+    return sorted(int(dict(event.stats)["step_num"]) for event in events if event.name == "train")
+
+
 def zeros_like(tree):
     return jax.tree.map(jnp.zeros_like, tree)

@@ -1,5 +1,6 @@
 """The training loop on a stand-in task: order, resuming, stopping, what it refuses."""
 
+import itertools
 import signal
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from flax import nnx
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.training import checkpoint, loop
+from seaformer_jax.training import checkpoint, loop, reporting
 from seaformer_jax.training.checkpoint_files import read_metrics
 from seaformer_jax.training.stop import Stopped
 from tests.training import small
@@ -109,12 +110,14 @@ class Interruption:
 
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_resumes_exactly(tmp_path, whole, number, status):
-    interruption = Interruption(6, number)
+    interruption = Interruption(7, number)
     with pytest.raises(Stopped, match=f"{number.name} with a checkpoint at step 7") as stopped:
         train(tmp_path, small.config(), before_batch=interruption)
     assert stopped.value.exit_status == status
     assert checkpoint.saved_steps(tmp_path) == [4, 7]
-    assert interruption.seen == list(range(7))
+    assert interruption.seen == list(
+        range(8)
+    )  # Batch 7 was on its way to the devices, and is made anew below.
 
     interruption = Interruption(-1, number)
     results = train(tmp_path, small.config(), before_batch=interruption)
@@ -125,9 +128,40 @@ def test_a_stopped_run_resumes_exactly(tmp_path, whole, number, status):
     assert small.curve(tmp_path, "val/loss") == expected
 
 
-def test_a_signal_during_the_last_step_changes_nothing(tmp_path, whole):
-    assert train(tmp_path, small.config(), before_batch=Interruption(11, signal.SIGTERM)) == whole[1]
+def test_a_signal_during_the_last_step_changes_nothing(tmp_path, whole, monkeypatch):
+    take, numbers = loop.Prefetched.take, itertools.count()
+
+    def interrupted(upcoming):
+        if next(numbers) == 11:
+            signal.raise_signal(signal.SIGTERM)
+        return take(upcoming)
+
+    monkeypatch.setattr(loop.Prefetched, "take", interrupted)
+    assert train(tmp_path, small.config()) == whole[1]
     assert checkpoint.saved_steps(tmp_path)[-1] == 12
+
+
+def test_the_next_batch_is_sent_before_the_metrics_of_a_step_are_awaited(tmp_path, monkeypatch):
+    events = []
+
+    def noted(event, function):
+        def call(*arguments):
+            events.append(event)
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(meshes, "put_batch", noted("send", meshes.put_batch))
+    monkeypatch.setattr(reporting.Window, "close", noted("wait", reporting.Window.close))
+    train(tmp_path, small.config(total_steps=4, log_every=1, eval__every=0, checkpoint__every=0))
+    # Each wait is for the step before it, and the last step has no batch after it.
+    assert events == ["send", "send", "wait", "send", "wait", "send", "wait", "wait"]
+
+
+def test_a_traced_run_ends_with_the_same_weights(tmp_path, whole):
+    results = train(tmp_path, small.config(profile__skip=3, profile__steps=2))
+    assert results == whole[1] and small.equal(trained(tmp_path), trained(whole[0]))
+    assert small.steps_traced(tmp_path / "profile") == [4, 5]
 
 
 def test_a_run_stopped_before_its_first_step_has_a_checkpoint(tmp_path, monkeypatch):

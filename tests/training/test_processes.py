@@ -1,7 +1,9 @@
 """Several processes: what ends one of them with an error ends all of them, with one line."""
 
+import contextlib
 import re
 import signal
+import socket
 
 import jax
 import pytest
@@ -13,6 +15,7 @@ from seaformer_jax import processes
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint
 from tests import forked
+from tests.paths import REPOSITORY
 from tests.training import small
 
 SLOW_DATA = {"data__source": "slow_shapes", "eval__every": 0, "checkpoint__every": 6}
@@ -96,3 +99,25 @@ def test_a_process_that_never_starts(tmp_path, compile_cache):
     changes = {f"distributed__{key}": value for key, value in changes.items()}
     process = small.start(tmp_path, compile_cache, command="tests.training.impatient", **changes)
     assert f"waited in vain for 2 of 2 processes at {here} (5 s are over)" in finish_with_one_line(process)
+
+
+def slurm_job() -> int:
+    """The number of a job whose port, which JAX computes from it, is free on this machine."""
+    for job in range(2**12):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", job + 2**16 - 2**12))
+            return job
+    raise AssertionError("no port is free")
+
+
+def test_slurm_says_which_processes_there_are(tmp_path):
+    """Both know of both: their devices are too many for the batch. That needs no compilation."""
+    job = slurm_job()
+    flags = ["--config", REPOSITORY / "tests/training/nano.py", "--workdir", tmp_path]
+    flags += ["--config.distributed.enabled=True", "--config.batch_size=14"]
+    module = "tests.training.slurm_task"
+    tasks = [forked.Command(module, [task, job, *flags], devices=2, merged=True) for task in range(2)]
+    for task in tasks:
+        output = small.finish(task, 2)
+        assert "waiting for all processes at the address that the cluster gives" in output
+        assert "batch_size = 14 does not divide among 4 devices; use 12 or 16" in output.splitlines()[-1]

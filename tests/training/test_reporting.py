@@ -98,3 +98,32 @@ def test_a_window_that_is_not_finite_is_an_error(clock, bad):
         UserError, match=f"the {name} is not finite: first at step 8, in the window of steps 7-9"
     ):
         window.close(9)
+
+
+def compiled(memory: object, cost: object) -> types.SimpleNamespace:
+    return types.SimpleNamespace(memory_analysis=lambda: memory, cost_analysis=lambda: cost)
+
+
+MEMORY = types.SimpleNamespace(
+    argument_size_in_bytes=70.5e6,
+    output_size_in_bytes=31.9e6,
+    temp_size_in_bytes=2933e6,
+)
+
+
+@pytest.mark.parametrize(
+    ("memory", "cost", "text"),
+    [
+        (
+            MEMORY,
+            {"flops": 183e9, "bytes accessed": 34.5e9},
+            "argument 70 MB, output 32 MB, temp 2933 MB, 183.00 GFLOP, 34.50 GB accessed",
+        ),
+        (None, {"flops": 0.0}, "0.00 GFLOP"),
+        (None, None, "not reported"),
+    ],
+)
+def test_what_a_compiled_step_costs_is_logged_as_far_as_the_platform_reports_it(caplog, memory, cost, text):
+    with caplog.at_level("INFO", logger="absl"):
+        reporting.log_compiled(compiled(memory, cost), 12.34)
+    assert caplog.messages == [f"training step compiled in 12.3 s; per device: {text}"]
