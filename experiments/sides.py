@@ -18,7 +18,7 @@ from flax import nnx
 from torch.nn import functional as F
 
 from convert import torch_model, torch_segmentation
-from experiments import traffic
+from experiments import step_floor
 from seaformer_jax.losses import cross_entropy, pixel_cross_entropy
 from seaformer_jax.models.registry import create_model
 from seaformer_jax.training import state as states
@@ -74,7 +74,9 @@ def our_step(name: str, task: str, batch: int, size: int, steps: int = 1):
             state, metrics = compiled(state, data)
         return float(metrics["loss"])
 
-    return run, {"floor_seconds": traffic.bytes_moved(compiled) / traffic.bandwidth()} if on_gpu() else {}
+    return run, {
+        "floor_seconds": step_floor.bytes_moved(compiled) / step_floor.bandwidth()
+    } if on_gpu() else {}
 
 
 def their_step(

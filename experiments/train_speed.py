@@ -11,7 +11,7 @@ and the processes take turns (`measure.in_turn`). Ratios are ratios of the media
 
 On a GPU a run is ten steps, after which it waits for the device: training does not wait at every step either. The
 table has a share of the memory-bandwidth floor. The floor is the bytes that our step moves, divided by the measured
-bandwidth of a large copy (`traffic.py`); the share is the floor divided by the time of the step.
+bandwidth of a large copy (`step_floor.py`); the share is the floor divided by the time of the step.
 
 Prints a table and writes experiments/results/train_speed_<task>_<backend>.json. On a CPU set
 GLIBC_TUNABLES=glibc.malloc.hugetlb=1 in the environment, as for training.

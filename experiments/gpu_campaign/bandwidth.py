@@ -3,7 +3,7 @@
 import functools
 import time
 
-from experiments import sides, traffic
+from experiments import sides, step_floor
 from experiments.gpu_campaign import recipe_step
 from experiments.gpu_campaign.part import Part
 from experiments.gpu_campaign.settings import Settings
@@ -11,7 +11,7 @@ from experiments.gpu_campaign.settings import Settings
 NOTE = (
     "Steps of the recipes as `train` runs them, with augmentation on the device, the recipe's optimiser and averaged "
     "weights, in bfloat16. The floor is the step's bytes over the bandwidth of a large copy, and the share is the "
-    "floor over the measured time. `experiments/traffic.py`"
+    "floor over the measured time. `experiments/step_floor.py`"
 )
 
 
@@ -30,7 +30,7 @@ def measure(model: str, task: str, settings: Settings) -> dict:
     began = time.monotonic()
     step = recipe_step.compile_step(recipe_step.read(recipe, batch), sides.CLASSES[task])
     compiled_in = time.monotonic() - began
-    moved, bandwidth = traffic.bytes_moved(step.compiled), traffic.bandwidth(settings.copied_megabytes)
+    moved, bandwidth = step_floor.bytes_moved(step.compiled), step_floor.bandwidth(settings.copied_megabytes)
     seconds = recipe_step.seconds_of(step, settings.rounds)
     return {
         "recipe": recipe,

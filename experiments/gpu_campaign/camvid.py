@@ -20,20 +20,18 @@ def units(settings: Settings) -> dict:
 
 
 def train(seed: int, settings: Settings) -> dict:
-    """Trains and evaluates with a seed, or resumes; returns the scores."""
+    """Trains with a seed, or resumes; returns the scores of the last weights and the speed."""
     start = f"--config.init_from={settings.init}"
     root = f"--config.data.root={settings.shared / 'data/camvid'}"
     run = settings.out / f"camvid_{seed}"
-    runs.train(run, settings.camvid, root, start, f"--config.seed={seed}")
-    scores = {name: round(runs.results(run)[name], 2) for name in SCORES}
-    last = [row for row in runs.curve(run) if "train/images_per_second" in row][-1]
+    runs.only_train(run, settings.camvid, root, start, f"--config.seed={seed}")
+    speed = [row for row in runs.curve(run) if "train/images_per_second" in row][-1]
     return {
         "seed": seed,
         "start": settings.init or "scratch",
-        **scores,
-        "images/s": last["train/images_per_second"],
-        "data_share": last["train/data_share"],
-        "minutes": runs.minutes(run),
+        **{name: round(runs.last_scores(run)[name], 2) for name in SCORES},
+        "images/s": speed["train/images_per_second"],
+        "data_share": speed["train/data_share"],
     }
 
 

@@ -38,7 +38,7 @@ def together(settings: Settings) -> dict:
     keys |= {"dtype": "bfloat16", "optim.schedule.warmup_steps": 1, "eval.every": 0, "checkpoint.every": 0}
     run = settings.out / "input"
     changes = (f"--config.{key}={value}" for key, value in keys.items())
-    runs.call("seaformer_jax.train", f"--config={recipe}", f"--workdir={run}", *changes)
+    runs.only_train(run, recipe, *changes)
     windows = [row for row in runs.curve(run) if "train/data_share" in row][1:]
     # The windows have equally many images, so that their times are proportional to the inverse of the speed.
     times = [1 / row["train/images_per_second"] for row in windows]

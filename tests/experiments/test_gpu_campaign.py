@@ -4,13 +4,14 @@ import dataclasses
 import json
 import os
 import pathlib
+import signal
+import time
 
-import numpy as np
 import pytest
 
 from configs import quickstart
 from experiments import measure, runs
-from experiments.campaign import recipe
+from experiments.campaign import recipe, server
 from experiments.gpu_campaign import __main__ as campaign
 from experiments.gpu_campaign import camvid, golden, install, large_batch, photos, worker
 from experiments.gpu_campaign import input as input_part
@@ -20,7 +21,6 @@ from experiments.gpu_campaign.record import Record
 from experiments.gpu_campaign.settings import Scaling, Settings
 from experiments.gpu_campaign.worker import Ended
 from seaformer_jax import config_check
-from tests import forked
 from tests.paths import SHARED
 
 MACHINE = {"device": "cpu", "platform": "cpu"}
@@ -41,7 +41,6 @@ def small(tmp_path):
         photos=(16, 48),
         input=(CLASSIFY, 8, 5),
         camvid=SEGMENT,
-        seeds=(0, 1),
         scaling={"shapes": Scaling(CLASSIFY, 72, 3, (16,), {"eval.batch_size": 16})},
     )
 
@@ -62,14 +61,13 @@ def one_process(monkeypatch):
 
 @pytest.fixture
 def commands(monkeypatch, compile_cache):
-    """Runs the commands of trainings in the fork server of the tests."""
+    """Runs the commands of trainings in a fork server that knows the model."""
 
     def call(module, *arguments):
-        cache = [f"--config.compilation_cache={compile_cache}"] * module.endswith("train")
-        done = forked.run(module, *arguments, *cache)
-        if done.returncode:
-            print(done.stderr)
-            raise SystemExit(done.returncode)
+        ended = server.Command(module, [*arguments, f"--config.compilation_cache={compile_cache}"]).end(300)
+        if ended.status:
+            print(ended.stderr)
+            raise SystemExit(ended.status)
 
     monkeypatch.setattr(runs, "call", call)
 
@@ -244,7 +242,7 @@ def test_bandwidth(small, task):
 
 def test_the_speed_of_a_training_leaves_out_its_first_window(small, monkeypatch):
     def train(module, *arguments):
-        assert module == "seaformer_jax.train" and "--config.total_steps=5" in arguments
+        assert "--config.total_steps=5" in arguments
         (small.out / "input").mkdir()
         windows = [(1, 0.9), (100, 0.5), (200, 0.2), (100, 0.5), (200, 0.2)]
         rows = [{"train/images_per_second": speed, "train/data_share": share} for speed, share in windows]
@@ -270,13 +268,38 @@ def test_input(small, commands):
 
 
 @pytest.mark.slow
-def test_camvid(small, commands):
-    rows = measured("camvid", small)
-    mean, spread = camvid.summary(rows)[-2:]
-    scores = [row["mIoU"] for row in rows]
-    assert [row["seed"] for row in rows] == [0, 1] and scores[0] != scores[1]
-    assert mean["mIoU"] == round(np.mean(scores), 2)
-    assert spread["mIoU"] == round(abs(scores[0] - scores[1]) / 2**0.5, 2)
+def test_camvid_goes_on_after_a_stop(small, commands, monkeypatch):
+    unit = parts.load(parts.module("camvid")).units(small)["seed 0"]
+    to_the_end = runs.call
+
+    def stopped(module, *arguments):
+        command = server.Command(module, arguments)
+        while not any("train/loss" in row for row in runs.curve(small.out / "camvid_0")):
+            time.sleep(0.01)
+        command.send_signal(signal.SIGTERM)
+        raise SystemExit(command.end(300).status)
+
+    monkeypatch.setattr(runs, "call", stopped)
+    with pytest.raises(SystemExit) as end:
+        unit()
+    assert end.value.code == 128 + signal.SIGTERM
+    before = len(runs.curve(small.out / "camvid_0"))
+    monkeypatch.setattr(runs, "call", to_the_end)
+    row = unit()
+    curve = runs.curve(small.out / "camvid_0")
+    steps = [line["step"] for line in curve if "train/loss" in line]
+    assert steps == list(range(1, recipe.STEPS + 1)) and 0 < before < len(curve)
+    assert row["mIoU"] == round(curve[-1]["val/mIoU"], 2) and row["start"] == "scratch"
+
+
+def test_mean_and_spread_of_the_seeds():
+    scores = [(0, 58.0, 70.0, 90.0), (1, 60.0, 71.0, 90.5), (2, 59.0, 75.0, 91.0)]
+    rows = [dict(zip(("seed", "mIoU", "mAcc", "aAcc"), values, strict=True)) for values in scores]
+    *same, mean, spread = camvid.summary(rows)
+    assert same == rows
+    assert mean == {"seed": "mean", "mIoU": 59.0, "mAcc": 72.0, "aAcc": 90.5}
+    assert spread == {"seed": "spread", "mIoU": 1.0, "mAcc": round(7**0.5, 2), "aAcc": 0.5}
+    assert camvid.summary(rows[:1]) == rows[:1]
 
 
 @pytest.mark.parametrize(
@@ -316,9 +339,9 @@ def test_scores_of_the_optimisers_are_side_by_side():
 
 
 @pytest.mark.slow
-def test_large_batch(small, commands):
-    rows = measured("large_batch", small)
-    assert [row["optimiser"] for row in rows] == ["rmsprop_tf", "lamb", "lars"]
-    assert {row["steps"] for row in rows} == {round(3 * 72 / 16)}
-    (line,) = large_batch.summary(rows)
-    assert [line[row["optimiser"]] for row in rows] == [row["top1"] for row in rows]
+def test_large_batch(small, commands, monkeypatch):
+    monkeypatch.setattr(large_batch, "VARIANTS", {"lars": ",lars"})
+    (row,) = measured("large_batch", small)
+    curve = runs.curve(small.out / "large_batch_shapes_16_lars")
+    assert row["steps"] == curve[-1]["step"] == round(3 * 72 / 16)
+    assert row["top1"] == round(curve[-1]["val/top1"], 2)

@@ -1,7 +1,7 @@
-"""The least time of a program by its memory traffic: the bytes that it moves, and the bandwidth of the device.
+"""The least time of a step by its memory traffic: the bytes that it moves, and the bandwidth of the device.
 
-SeaFormer is bound by memory: its arithmetic would take a twentieth of the time of its traffic. So the time of the
-traffic at the bandwidth of a large copy is a floor for the time of a step.
+SeaFormer is bound by memory: its arithmetic alone would take a twentieth of the time. So the bytes of a step over the
+bandwidth of a large copy are a floor for its time.
 """
 
 import time
