@@ -45,9 +45,9 @@ def main() -> int:
     # Every process finds the programs that another one compiled before it was stopped.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(settings.out / "xla")
     worker.preload([parts.module(name) for name in chosen])
-    facts = worker.measure(parts.module("install"), "device", settings, 60 * options.minutes)
+    facts = worker.measure(parts.module("install"), "machine", settings, 60 * options.minutes)
     if facts.row is None:
-        print(f"error: no device: {facts.error}", file=sys.stderr)
+        print(f"error: {facts.error or 'the time was too short to look at the machine'}", file=sys.stderr)
         return FAILED
     folder = measure.RESULTS if facts.row["platform"] == "gpu" else settings.out
     command = f"python -m experiments.gpu_campaign --part {options.part}"

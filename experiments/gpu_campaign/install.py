@@ -19,32 +19,16 @@ _OF_GPUS = ("jaxlib", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "triton")
 
 
 def units(settings: Settings) -> dict:
-    return {"packages": packages, "device": device}
+    return {"machine": machine}
 
 
-def packages() -> Row:
-    """Returns the version of every package that the campaign needs.
+def machine() -> Row:
+    """Returns what the results depend on: device, driver, processor and versions.
 
     Raises:
         RuntimeError: Packages are missing or too old; the message has the command that installs them.
     """
-    setup = configparser.ConfigParser()
-    setup.read(_SETUP)
-    options = setup["options.extras_require"]["convert"], setup["options"]["install_requires"]
-    needed = [Requirement(line) for text in options for line in text.split()]
-    found = {needs.name: versions.installed(needs.name) for needs in needed}
-    lacking = [str(needs) for needs in needed if not _has(needs, found[needs.name])]
-    if lacking:
-        raise RuntimeError(f"missing or too old; python -m pip install {' '.join(lacking)}")
-    return found
-
-
-def _has(needs: Requirement, version: str | None) -> bool:
-    return version is not None and needs.specifier.contains(version, prereleases=True)
-
-
-def device() -> Row:
-    """Returns what the results depend on: device, driver, processor and versions."""
+    found = packages()
     import jax
     import torch
 
@@ -58,8 +42,26 @@ def device() -> Row:
         "driver": _driver(),
         "device of torch": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu",
         **measure.machine(),
-        **{name: version for name in _OF_GPUS if (version := versions.installed(name))},
+        **found,
     }
+
+
+def packages() -> dict[str, str]:
+    """Returns the versions of the packages that the campaign needs, and of those that only GPUs need."""
+    setup = configparser.ConfigParser()
+    setup.read(_SETUP)
+    options = setup["options"]["install_requires"], setup["options.extras_require"]["convert"]
+    needed = [Requirement(line) for text in options for line in text.split()]
+    lacking = [str(needs) for needs in needed if not _is_there(needs)]
+    if lacking:
+        raise RuntimeError(f"missing or too old; python -m pip install {' '.join(lacking)}")
+    names = [*(needs.name for needs in needed), *_OF_GPUS]
+    return {name: version for name in names if (version := versions.installed(name))}
+
+
+def _is_there(needs: Requirement) -> bool:
+    version = versions.installed(needs.name)
+    return version is not None and needs.specifier.contains(version, prereleases=True)
 
 
 def _driver() -> str:

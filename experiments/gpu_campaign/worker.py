@@ -49,15 +49,19 @@ def measure(module: str, unit: str, settings: Settings, seconds: float) -> Ended
     process = _CONTEXT.Process(target=_measure, args=(module, unit, settings, log, sender))
     process.start()
     sender.close()  # With this end open, `poll` would not see the end of a process that was killed.
-    in_time = receiver.poll(seconds)
-    if not in_time:
-        _signal(process, signal.SIGTERM)
-        process.join(GRACE)
-    ended = _received(receiver) if in_time or receiver.poll() else Ended()
-    _signal(process, signal.SIGKILL)
-    process.join()
-    # A unit that was asked to stop may still have finished. If not, its error is only that it was stopped.
-    return ended if in_time or ended.row else Ended()
+    try:
+        return _received(receiver) if receiver.poll(seconds) else _stopped(process, receiver)
+    finally:  # Whatever it left running ends, too.
+        _signal(process, signal.SIGKILL)
+        process.join()
+
+
+def _stopped(process, receiver) -> Ended:
+    """Asks a unit to stop; returns its row if it finished meanwhile."""
+    _signal(process, signal.SIGTERM)
+    process.join(GRACE)
+    ended = _received(receiver) if receiver.poll() else Ended()
+    return ended._replace(error="")  # Its error is only that it was stopped.
 
 
 def _received(receiver) -> Ended:

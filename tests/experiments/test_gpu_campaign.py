@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -21,7 +23,7 @@ from experiments.gpu_campaign.record import Record
 from experiments.gpu_campaign.settings import Scaling, Settings
 from experiments.gpu_campaign.worker import Ended
 from seaformer_jax import config_check
-from tests.paths import SHARED
+from tests.paths import REPOSITORY, SHARED
 
 MACHINE = {"device": "cpu", "platform": "cpu"}
 CLASSIFY, SEGMENT = (f"{recipe.RECIPE}:{task}" for task in ("classification", "segmentation"))
@@ -163,6 +165,17 @@ def test_a_unit_that_goes_on_after_the_grace_is_killed(tmp_path, monkeypatch):
     assert worker.measure(SLOW_PART, "endless", Settings(tmp_path), 0.5) == Ended()
 
 
+@pytest.mark.slow  # It imports everything anew.
+def test_the_command(tmp_path):
+    command = [sys.executable, "-m", "experiments.gpu_campaign", "--part=install", f"--out={tmp_path}"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+    for measured_now in (True, False):
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("install, machine: {'device': 'cpu'") == measured_now
+    assert "| platform | cpu |" in (tmp_path / "gpu_campaign.md").read_text()
+
+
 def test_all_parts_have_units_of_different_names_and_notes(tmp_path):
     for name in parts.NAMES:
         part = parts.load(parts.module(name))
@@ -180,13 +193,13 @@ def measured(name: str, settings: Settings) -> list[dict]:
 
 
 def test_install_names_what_is_missing(small, monkeypatch):
-    packages, device = measured("install", small)
-    assert packages["jax"] and packages["torch"] and device["platform"] == "cpu" and device["cores"] >= 1
+    (row,) = measured("install", small)
+    assert row["jax"] and row["torch"] and row["platform"] == "cpu" and row["cores"] >= 1
     monkeypatch.setattr(
         install.versions, "installed", lambda name: {"grain": None, "jax": "0.9"}.get(name, "99")
     )
     with pytest.raises(RuntimeError, match=r"python -m pip install grain>=0\.2\.18 jax>=0\.10\.2$"):
-        install.packages()
+        install.machine()
 
 
 def test_golden_measures_a_deviation(small, monkeypatch):
