@@ -6,7 +6,7 @@ WORKERS ?= 2
 # larger pieces, which makes a training step on a CPU one third shorter. C libraries other than glibc ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test test-all lint lock clean arm-setup arm-check
+.PHONY: quickstart test test-all lint lock gpu clean arm-setup arm-check
 
 quickstart: .venv/installed
 	$(BIN)/python -m experiments.quickstart
@@ -38,6 +38,10 @@ lock:
 	$(BIN)/python -m pip install --quiet --editable '.[test]' 'torch==2.13.0'
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' > requirements.lock
 	touch .venv/installed
+
+# JAX for NVIDIA GPUs. The PyTorch of the lock needs no other packages: on Linux its wheels have CUDA.
+gpu: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[cuda13]'
 
 # ARM without a phone: makes an emulator that counts instructions, and the runner for phones and boards, in build/arm
 # (0.7 GB). Needs Debian 12 on x86-64 with gcc, and installs nothing into the system.

@@ -13,12 +13,14 @@ def call(module: str, *arguments: str) -> None:
         sys.exit(status)
 
 
-def train(run: pathlib.Path, config: str, *flags: str) -> pathlib.Path:
-    """Trains with a recipe in the workdir `run` and evaluates; returns the workdir.
-
-    An unfinished run resumes; nothing is repeated in a finished one.
-    """
+def only_train(run: pathlib.Path, config: str, *flags: str) -> None:
+    """Trains with a recipe in the workdir `run`; an unfinished run resumes."""
     call("seaformer_jax.train", f"--config={config}", f"--workdir={run}", *flags)
+
+
+def train(run: pathlib.Path, config: str, *flags: str) -> pathlib.Path:
+    """Trains as `only_train` and evaluates; returns the workdir. Nothing is repeated in a finished run."""
+    only_train(run, config, *flags)
     if not (run / "results.json").exists():
         call("seaformer_jax.evaluate", f"--workdir={run}")
     return run
@@ -36,6 +38,12 @@ def minutes(run: pathlib.Path) -> float:
     They include compilation and validation.
     """
     return ((run / "metrics.jsonl").stat().st_mtime - (run / "config.json").stat().st_mtime) / 60
+
+
+def last_scores(run: pathlib.Path) -> dict[str, float]:
+    """Returns the scores of the last validation during training, such as {"top1": 81.5, ...}."""
+    scores = [{key[4:]: row[key] for key in row if key.startswith("val/")} for row in curve(run)]
+    return [found for found in scores if found][-1]
 
 
 def results(run: pathlib.Path) -> dict:

@@ -138,9 +138,9 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
                 batch, skipped = upcoming.take()
             window.add_skipped(skipped)
 
-            # 7.5 Step, and the next batch, which is read and sent to the devices while the step runs: the call returns
-            #     before it is done. The metrics stay on the device until the window is closed. The old state is
-            #     donated: its memory is reused.
+            # 7.5 Step, and the next batch: the call returns before the step is done, so that the batch is read and
+            #     sent to the devices meanwhile. The metrics stay on the device until the window is closed. The old
+            #     state is donated: its memory is reused.
             state, metrics = update(state, batch)
             window.add(metrics)
             clock.charge("train")

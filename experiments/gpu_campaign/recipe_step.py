@@ -1,0 +1,70 @@
+"""The training step of a recipe, compiled for the devices of this machine as `train` compiles it."""
+
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from experiments import measure
+from seaformer_jax import mesh as meshes
+from seaformer_jax import tasks
+from seaformer_jax.models.variables import split_model
+from seaformer_jax.training import optim
+from seaformer_jax.training import state as states
+from seaformer_jax.training.step import make_train_step
+
+
+class RecipeStep(NamedTuple):
+    """A compiled step and its arguments: `compiled(state, batch, constants) -> (state, metrics)`."""
+
+    compiled: jax.stages.Compiled
+    state: states.TrainState
+    batch: Any
+    constants: Any
+
+
+def read(recipe: str, batch: int) -> ConfigDict:
+    """Returns the config of a recipe, such as "configs/imagenet.py:tiny", for `batch` images in bfloat16."""
+    path, _, variant = recipe.partition(":")
+    config = importlib.import_module(path.removesuffix(".py").replace("/", ".")).get_config(variant)
+    config.update({"batch_size": batch, "dtype": "bfloat16"})
+    return config
+
+
+def compile_step(config: ConfigDict, classes: int) -> RecipeStep:
+    """Compiles the step; the images are black and all of class 0, because its time does not depend on them."""
+    mesh = meshes.create_mesh()
+    task = tasks.create(config, [f"class {index}" for index in range(classes)])
+    model = task.create_model()
+    optimizer, _ = optim.create(config.optim, config.total_steps, split_model(model)[0])
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state = jax.device_put(states.create(model, optimizer, config.optim.ema_decay > 0), whole)
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example_batch(config.batch_size))
+    batch, constants = jax.device_put(batch, rows), jax.device_put(task.constants(), whole)
+    step = make_train_step(
+        nnx.graphdef(model),
+        task.loss,
+        optimizer,
+        seed=config.seed,
+        ema_decay=config.optim.ema_decay,
+        ema_warmup=config.optim.ema_warmup,
+        accumulate=config.optim.accumulate,
+    )
+    jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
+    return RecipeStep(jitted.lower(state, batch, constants).compile(), state, batch, constants)
+
+
+def seconds_of(step: RecipeStep, rounds: int, steps: int = 10) -> float:
+    """Returns the median seconds of a step, in runs of `steps` steps after which the host waits for the device."""
+    state = step.state
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = step.compiled(state, step.batch, step.constants)
+        jax.block_until_ready(metrics)
+
+    return measure.interleaved({"step": run}, rounds)["step"] / steps
