@@ -4,7 +4,7 @@ A TPU computes on 128 lanes, and XLA puts the batch there. With 128 images a chi
 in segmentation, XLA finds no good layout: the first blocks move 3.5 times the bytes of the same pixels in 128
 images (`experiments.tpu_program`). So the images are cut into bands of rows, as many as fill the lanes:
 [B, H, W, C] -> [B * bands, H / bands, W, C]. Whatever treats each pixel by itself does not notice. A convolution with
-a window takes the rows that it needs from the neighbouring bands, which adds a sixth to the bytes of banded blocks.
+a window takes the rows that it needs from the neighbouring bands, which adds a fifth to the bytes of banded blocks.
 
 GPUs and CPUs have one band: the whole image.
 """
@@ -58,9 +58,16 @@ def with_neighbours(x: jax.Array, bands: int, above: int, below: int) -> jax.Arr
     Returns:
         [B * bands, above + rows + below, W, C].
     """
-    index = (jnp.arange(len(x)) % bands)[:, None, None, None]
     last_rows, first_rows = x[:, x.shape[1] - above :], x[:, :below]
-    # The bands of one image follow each other, so a neighbour is one entry away.
-    from_above = jnp.where(index == 0, 0, jnp.roll(last_rows, 1, axis=0))
-    from_below = jnp.where(index == bands - 1, 0, jnp.roll(first_rows, -1, axis=0))
+    from_above, from_below = _next_band(last_rows, bands, 1), _next_band(first_rows, bands, -1)
     return jnp.concatenate([from_above, x, from_below], axis=1)
+
+
+def _next_band(rows: jax.Array, bands: int, step: int) -> jax.Array:
+    """Gives rows [B * bands, n, W, C] to the band `step` (1 or -1) further on; the one at the edge gets zeros.
+
+    The bands of an image have an axis of their own meanwhile. A roll of the batch would leave the chip.
+    """
+    images = rows.reshape(len(rows) // bands, bands, *rows.shape[1:])
+    kept, edge = (images[:, :-1], (1, 0)) if step == 1 else (images[:, 1:], (0, 1))
+    return jnp.pad(kept, ((0, 0), edge, (0, 0), (0, 0), (0, 0))).reshape(rows.shape)
