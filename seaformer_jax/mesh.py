@@ -10,10 +10,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seaformer_jax.errors import UserError
 
 
-def create_mesh() -> Mesh:
-    """Returns a mesh over all devices with the single axis "data"."""
+def create_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns a mesh over `devices`, by default all of all hosts, with the single axis "data"."""
+    count = jax.device_count() if devices is None else len(devices)
     # Auto axes, because with Explicit ones, the default, optax's integer cross-entropy has no gradient on jax 0.12.
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -32,20 +33,19 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def check_batch_size(batch_size: int, microbatches: int) -> None:
+def check_batch_size(mesh: Mesh, batch_size: int, microbatches: int) -> None:
     """Checks that the training batch divides evenly among the devices and microbatches.
 
     Args:
+        mesh: Mesh of the devices.
         batch_size: Number of images of the global batch.
         microbatches: Number of microbatches per step.
     Raises:
         UserError: The batch does not divide; the message names the nearest sizes that do.
     """
-    parts = jax.device_count() * microbatches
+    parts = mesh.size * microbatches
     if batch_size % parts:
-        made_of = f"{jax.device_count()} devices" + (
-            f" x {microbatches} microbatches" if microbatches > 1 else ""
-        )
+        made_of = f"{mesh.size} devices" + (f" x {microbatches} microbatches" if microbatches > 1 else "")
         lower = batch_size // parts * parts
         near = f"{lower} or {lower + parts}" if lower else f"{parts}"
         raise UserError(f"batch_size = {batch_size} does not divide among {made_of}; use {near}")

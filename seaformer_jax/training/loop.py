@@ -18,14 +18,12 @@ from ml_collections import ConfigDict
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import DivergedError
 from seaformer_jax.evaluation.evaluator import Evaluator
-from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
-from seaformer_jax.training import optim, reporting
+from seaformer_jax.training import program, reporting
 from seaformer_jax.training import state as states
 from seaformer_jax.training.checkpoint import Checkpoints
 from seaformer_jax.training.scalars import Reporter
 from seaformer_jax.training.state import TrainState
-from seaformer_jax.training.step import make_train_step
 from seaformer_jax.training.stop import Stopped, StopRequest
 from seaformer_jax.types import Batch
 
@@ -56,7 +54,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
     """
     # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
     mesh = meshes.create_mesh()
-    meshes.check_batch_size(config.batch_size, config.optim.accumulate)
+    meshes.check_batch_size(mesh, config.batch_size, config.optim.accumulate)
 
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
@@ -216,16 +214,12 @@ def _due(step: int, every: int, config: ConfigDict) -> bool:
     return step == config.total_steps or (every > 0 and step % every == 0)
 
 
-def _prepare(
-    config: ConfigDict, model: nnx.Module, mesh: Mesh
-) -> tuple[TrainState, optax.GradientTransformation, optax.Schedule]:
-    """Returns the state before the first step (on the devices), the optimiser and the learning-rate schedule."""
-    params, _ = split_model(model)
-    reporting.log_parameters(params)
-    optimizer, schedule = optim.create(config.optim, config.total_steps, params)
-    state = states.create(model, optimizer, use_ema=config.optim.ema_decay > 0)
+def _prepare(config: ConfigDict, model: nnx.Module, mesh: Mesh) -> program.Start:
+    """Returns the start of a run, with the state on the devices."""
+    start = program.prepare(config, model)
+    reporting.log_parameters(start.state.params)
     # Every device has the whole state: only the batch is divided.
-    return jax.device_put(state, meshes.replicated(mesh)), optimizer, schedule
+    return start._replace(state=jax.device_put(start.state, meshes.replicated(mesh)))
 
 
 def _compile(
@@ -241,23 +235,9 @@ def _compile(
     Returns:
         `update(state, batch) -> (state, metrics)`. It donates `state`, which must not be used afterwards.
     """
-    step = make_train_step(
-        nnx.graphdef(model),
-        task.loss,
-        optimizer,
-        seed=config.seed,
-        ema_decay=config.optim.ema_decay,
-        ema_warmup=config.optim.ema_warmup,
-        accumulate=config.optim.accumulate,
-    )
-    # Each device holds the whole state and constants, and its own rows of the batch. From these shardings XLA derives
-    # the sums over the devices, so the step itself is written for the global batch.
-    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
     # Constants are arguments of the step, put on the devices once; closed over, they would be part of the program.
-    constants = jax.device_put(task.constants(), whole)
-    # From shapes alone, so that no batch is needed.
+    constants = jax.device_put(task.constants(), meshes.replicated(mesh))
     began = time.monotonic()
-    compiled = jitted.lower(state, task.example_batch(config.batch_size), constants).compile()
+    compiled = program.lower_step(config, task, model, optimizer, state, constants, mesh).compile()
     reporting.log_compiled(compiled, time.monotonic() - began)
     return lambda state, batch: compiled(state, batch, constants)
