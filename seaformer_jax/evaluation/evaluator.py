@@ -12,6 +12,29 @@ from seaformer_jax.mesh import put_batch
 from seaformer_jax.metrics import merge
 from seaformer_jax.types import Batch, Tree
 
+EvalMetrics = Callable[[nnx.Module, Batch], Tree]
+
+
+def make_step(graphdef: nnx.GraphDef, eval_metrics: EvalMetrics, mesh: Mesh) -> jax.stages.Wrapped:
+    """Returns the jitted function (params, batch_stats, batch) -> metrics of the whole batch.
+
+    The arguments are those of `Evaluator`.
+    """
+
+    def metrics_of_own_rows(params: Tree, batch_stats: Tree, batch: Batch) -> Tree:
+        return jax.lax.psum(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
+
+    # Each device evaluates its own rows by itself, so that a task may loop over its images one by one.
+    weights, rows = PartitionSpec(), PartitionSpec("data")
+    step = jax.shard_map(
+        metrics_of_own_rows,
+        mesh=mesh,
+        in_specs=(weights, weights, rows),
+        out_specs=weights,
+        check_vma=False,
+    )
+    return jax.jit(step)
+
 
 class Evaluator:
     """Computes the merged metrics of a whole data set.
@@ -29,23 +52,11 @@ class Evaluator:
     def __init__(
         self,
         graphdef: nnx.GraphDef,
-        eval_metrics: Callable[[nnx.Module, Batch], Tree],
+        eval_metrics: EvalMetrics,
         open_batches: Callable[[], Iterator[Batch]],
         mesh: Mesh,
     ):
-        def metrics_of_own_rows(params: Tree, batch_stats: Tree, batch: Batch) -> Tree:
-            return jax.lax.psum(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
-
-        # Each device evaluates its own rows by itself, so that a task may loop over its images one by one.
-        weights, rows = PartitionSpec(), PartitionSpec("data")
-        step = jax.shard_map(
-            metrics_of_own_rows,
-            mesh=mesh,
-            in_specs=(weights, weights, rows),
-            out_specs=weights,
-            check_vma=False,
-        )
-        self._step = jax.jit(step)
+        self._step = make_step(graphdef, eval_metrics, mesh)
         self._open_batches, self._mesh = open_batches, mesh
 
     def __call__(self, params: Tree, batch_stats: Tree) -> Tree:
