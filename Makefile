@@ -6,7 +6,7 @@ WORKERS ?= 2
 # larger pieces, which makes a training step on a CPU one third shorter. C libraries other than glibc ignore this.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: quickstart test test-all lint lock gpu clean arm-setup arm-check
+.PHONY: quickstart test test-all lint lock gpu clean aot arm-setup arm-check
 
 quickstart: .venv/installed
 	$(BIN)/python -m experiments.quickstart
@@ -15,8 +15,8 @@ quickstart: .venv/installed
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
-# The same and the runs of published sizes, several processes and worker processes; CI runs this.
-test-all: .venv/installed lint
+# The same and the runs of published sizes, several processes, worker processes and programs for TPUs; CI runs this.
+test-all: .venv/installed build/aot/tpu/installed lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
@@ -43,6 +43,14 @@ lock:
 gpu: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[cuda13]'
 
+# Compilers for TPUs and GPUs that are not there, for experiments.tpu_program and gpu_program (0.6 GB).
+aot: build/aot/tpu/installed build/aot/cuda/installed
+
+build/aot/%/installed: setup.cfg .venv/installed
+	rm -rf build/aot/$*
+	$(BIN)/python -m experiments.programs.install $*
+	touch $@
+
 # ARM without a phone: makes an emulator that counts instructions, and the runner for phones and boards, in build/arm
 # (0.7 GB). Needs Debian 12 on x86-64 with gcc, and installs nothing into the system.
 arm-setup: .venv/installed
@@ -60,4 +68,4 @@ build/arm/venv/installed: requirements.lock setup.cfg
 	touch $@
 
 clean:
-	rm -rf .venv runs build/arm
+	rm -rf .venv runs build/arm build/aot build/programs

@@ -1,0 +1,71 @@
+"""Lowers small parts of a model, forward and backward: seconds to compile, and the forms of the whole step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from seaformer_jax import mesh as meshes
+from seaformer_jax.models.blocks import ConvBN, Pointwise
+from seaformer_jax.models.registry import create_model
+from seaformer_jax.models.variables import split_model
+
+_WIDTH, _SIDE = 64, 28  # A feature map of seaformer_tiny: channels, and pixels a side.
+
+
+class Front(nnx.Module):
+    """The stem and the first two inverted residuals of a backbone.
+
+    One block alone would not do: the layouts that cost most appear between blocks.
+    """
+
+    def __init__(self, backbone: nnx.Module):
+        self.stem = backbone.stem
+        self.blocks = nnx.List([block for stage in backbone.stages for block in stage.mobile][:2])
+
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        x = jax.nn.relu(self.stem(images, train))
+        for block in self.blocks:
+            x = block(x, train)
+        return x
+
+
+def front(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """Returns the first layers of seaformer_tiny on bfloat16 images of 224 x 224; images have no gradient."""
+    model = Front(create_model("seaformer_tiny", dtype="bfloat16").backbone)
+    return _forward_backward(model, (batch_size, 224, 224, 3), mesh, arguments=(0,))
+
+
+def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
+    """Returns a 1x1 convolution with BatchNorm in `groups` groups, on a feature map of tiny."""
+    model = ConvBN(Pointwise(_WIDTH, _WIDTH, np.random.default_rng(0)), _WIDTH, groups=groups)
+    return _forward_backward(model, (batch_size, _SIDE, _SIDE, _WIDTH), mesh, arguments=(0, 1))
+
+
+def _forward_backward(
+    model: nnx.Module, shape: tuple[int, ...], mesh: Mesh, arguments: tuple[int, ...]
+) -> jax.stages.Lowered:
+    """Returns the gradient of a loss of the model's output, with the new running statistics.
+
+    Args:
+        model: Module that maps (x, train) to an array.
+        shape: Shape of x, of type bfloat16; its first axis is spread over the mesh.
+        mesh: Mesh of the devices.
+        arguments: What is differentiated: 0 the parameters, 1 x.
+    """
+    graphdef = nnx.graphdef(model)
+    params, batch_stats = jax.eval_shape(lambda: split_model(model))
+
+    def loss(params, x, batch_stats):
+        model = nnx.merge(graphdef, params, batch_stats)
+        # Squares, so that the gradient of the output is an array, as that of later layers would be.
+        mean = jnp.square(model(x, True).astype(jnp.float32)).mean()
+        return mean, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    gradients = jax.value_and_grad(loss, arguments, has_aux=True)
+    # The loss and the statistics, then a gradient for each argument, sharded as the argument is.
+    out = ((whole, whole), tuple((whole, rows)[argument] for argument in arguments))
+    jitted = jax.jit(gradients, in_shardings=(whole, rows, whole), out_shardings=out)
+    return jitted.lower(params, jax.ShapeDtypeStruct(shape, jnp.bfloat16), batch_stats)
