@@ -112,12 +112,8 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             #     before evaluation so that this wait counts as training time. The schedule counts updates from 0, so
             #     the last one had the rate of `step - 1`.
             if window.steps and (save or leave or step % config.log_every == 0):
-                _log(
-                    {**window.close(step), "lr": float(schedule(step - 1))},
-                    step,
-                    config.total_steps,
-                    reporter,
-                )
+                values = {**window.close(step), "lr": float(schedule(step - 1))}
+                _log(values, step, config.total_steps, reporter)
 
             # 7.2 Evaluate, before saving: the checkpoint holds the metrics, by which the best checkpoint is kept. The
             #     averaged weights lag behind the last ones, so the score of these is logged too.
@@ -144,13 +140,12 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
                 batch, skipped = upcoming.take()
             window.add_skipped(skipped)
 
-            # 7.5 Step. The call returns before the device is done. The metrics stay on the device until the window is
-            #     closed. The old state is donated: its memory is reused.
+            # 7.5 Step, and the next batch, which is read and sent to the devices while it runs: the call returns
+            #     before it is done. The metrics stay on the device until the window is closed. The old state is
+            #     donated: its memory is reused.
             state, metrics = update(state, batch)
             window.add(metrics)
             clock.charge("train")
-
-            # 7.6 The next batch is read, and sent to the devices while the step runs.
             if step + 1 < config.total_steps:
                 upcoming.fetch()
             clock.charge("data")
