@@ -49,7 +49,8 @@ def programs(platform: str) -> dict[str, Program]:
 
 
 def _tpu() -> Iterator[Program]:
-    yield Program(FRONT, _ONE, 256, functools.partial(micro.front, batch_size=256))
+    yield _front(256, 224, _ONE)
+    yield _front(32, 512, _FOUR)
     for groups in (1, 4):
         yield _conv_bn(groups, _FOUR)
     for model in MODELS:
@@ -64,11 +65,17 @@ def _tpu() -> Iterator[Program]:
 def _gpu() -> Iterator[Program]:
     four, eight = Target("h100", "4"), Target("h100", "8")
     one = Target("h100", "1")
-    yield Program(FRONT, one, 256, functools.partial(micro.front, batch_size=256))
+    yield _front(256, 224, one)
     for model in MODELS:
         yield _classification(model, 1024, eight)
         yield _segmentation(model, 32, four)
         yield _evaluation(model, 8, four)
+
+
+def _front(images: int, side: int, target: Target) -> Program:
+    """The first blocks of tiny: many small images, or few large ones."""
+    lower = functools.partial(micro.front, batch_size=images, side=side)
+    return Program(f"{FRONT}, {side} x {side}", target, images, lower)
 
 
 def _conv_bn(groups: int, target: Target) -> Program:

@@ -15,26 +15,23 @@ _WIDTH, _SIDE = 64, 28  # A feature map of seaformer_tiny: channels, and pixels 
 
 
 class Front(nnx.Module):
-    """The stem and the first two inverted residuals of a backbone.
+    """A backbone of which only the stem and the first stage are left: two inverted residuals in seaformer_tiny.
 
     One block alone would not do: the layouts that cost most appear between blocks.
     """
 
     def __init__(self, backbone: nnx.Module):
-        self.stem = backbone.stem
-        self.blocks = nnx.List([block for stage in backbone.stages for block in stage.mobile][:2])
+        self.backbone = backbone
+        backbone.stages = backbone.stages[:1]
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        x = jax.nn.relu(self.stem(images, train))
-        for block in self.blocks:
-            x = block(x, train)
-        return x
+        return self.backbone(images, train)[0]
 
 
-def front(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
-    """Returns the first layers of seaformer_tiny on bfloat16 images of 224 x 224; images have no gradient."""
+def front(mesh: Mesh, batch_size: int, side: int) -> jax.stages.Lowered:
+    """Returns the first layers of seaformer_tiny on bfloat16 images of `side` pixels; images have no gradient."""
     model = Front(create_model("seaformer_tiny", dtype="bfloat16").backbone)
-    return _forward_backward(model, (batch_size, 224, 224, 3), mesh, arguments=(0,))
+    return _forward_backward(model, (batch_size, side, side, 3), mesh, arguments=(0,))
 
 
 def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
@@ -68,4 +65,5 @@ def _forward_backward(
     # The loss and the statistics, then a gradient for each argument, sharded as the argument is.
     out = ((whole, whole), tuple((whole, rows)[argument] for argument in arguments))
     jitted = jax.jit(gradients, in_shardings=(whole, rows, whole), out_shardings=out)
-    return jitted.lower(params, jax.ShapeDtypeStruct(shape, jnp.bfloat16), batch_stats)
+    with jax.set_mesh(mesh):
+        return jitted.lower(params, jax.ShapeDtypeStruct(shape, jnp.bfloat16), batch_stats)
