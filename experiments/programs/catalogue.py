@@ -53,6 +53,7 @@ def _tpu() -> Iterator[Program]:
     yield _front(32, 512, _FOUR)
     for groups in (1, 4):
         yield _conv_bn(groups, _FOUR)
+    yield _classification("tiny", 256, _FOUR)  # 64 images a chip: half of the lanes, but for the bands.
     for model in MODELS:
         yield _classification(model, 1024, _FOUR)
         yield _segmentation(model, 32, _FOUR)
