@@ -24,21 +24,12 @@ from experiments.gpu_campaign.settings import Scaling, Settings
 NOTE = (
     "Top-1 in percent on the validation images at equal epochs. Rates and rules are those of `configs/imagenet.py`: "
     "RMSpropTF 0.064 at 1024, linear in the batch; LAMB 0.02 and LARS 16 at 8192, with the square root of the batch. "
-    "Warm-up in a tenth of the steps, then a cosine to 0. `experiments/gpu_campaign/large_batch.py`"
+    "Warm-up in a tenth of the steps, then a cosine to 0. A run that diverged is listed as failed. "
+    "`experiments/gpu_campaign/large_batch.py`"
 )
-VARIANTS = {
-    "rmsprop_tf": "",
-    "lamb": ",lamb",
-    "lars": ",lars",
-}  # Optimiser -> variant of configs/imagenet.py.
-OPTIMISER = (
-    "name",
-    "lr",
-    "weight_decay",
-    "momentum",
-    "eps",
-    "clip_norm",
-)  # Keys of `optim` from that recipe.
+# Optimiser -> variant of configs/imagenet.py, and the keys of `optim` that are taken from it.
+VARIANTS = {"rmsprop_tf": "", "lamb": ",lamb", "lars": ",lars"}
+OPTIMISER = ("name", "lr", "weight_decay", "momentum", "eps", "clip_norm")
 
 
 def units(settings: Settings) -> dict:
@@ -87,10 +78,9 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     """Returns the scores side by side: a row for every data set and batch size, a column for every optimiser."""
     table = {}
     for row in sorted(rows, key=lambda row: (row["data"], row["batch"])):
-        of_batch = {key: row[key] for key in ("data", "epochs", "batch", "steps")} | dict.fromkeys(
-            VARIANTS, ""
-        )
-        table.setdefault((row["data"], row["batch"]), of_batch)[row["optimiser"]] = row["top1"]
+        run = {key: row[key] for key in ("data", "epochs", "batch", "steps")}
+        line = table.setdefault((row["data"], row["batch"]), run | dict.fromkeys(VARIANTS, ""))
+        line[row["optimiser"]] = row["top1"]
     return list(table.values())
 
 

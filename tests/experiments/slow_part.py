@@ -23,13 +23,17 @@ def units(settings) -> dict:
     def training():
         sys.exit(subprocess.call([sys.executable, "-c", _TRAINING, str(settings.out / "checkpoint")]))
 
+    def stubborn():
+        time.sleep(20)
+        (settings.out / "finished").touch()
+
     return {
         "measured": lambda: {"process": os.getpid(), "leader": os.getsid(0)},
         "wrong": lambda: 1 / 0,
         "killed": lambda: os.kill(os.getpid(), 9),
         "refused": lambda: sys.exit(subprocess.call([sys.executable, "-c", "exit('error: no data')"])),
         "training": training,
-        "endless": lambda: time.sleep(100),
+        "stubborn": stubborn,
     }
 
 

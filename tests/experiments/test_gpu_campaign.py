@@ -124,12 +124,14 @@ def test_the_report_names_machines_dates_and_failures(tmp_path):
     part = Part("Letters.", lambda settings: {})
     for device, unit in (("H1", "a"), ("H2", "b"), ("H1", "c")):
         record = Record(tmp_path, {"device": device}, "python -m x")
+        record.add("letters", part, unit, Ended(error="error: at first"), 1.0)
         record.add("letters", part, unit, Ended({"unit": unit, "score": 0.123456}), 12.34)
     record.add("letters", part, "d", Ended(error="error: d is wrong"), 1.0)
     text = (tmp_path / "gpu_campaign.md").read_text()
     assert "0. device H1\n1. device H2\n" in text and "machine 0 on 20" in text and "machine 1 on 20" in text
     assert "| unit | score |\n|---|---|\n| a | 0.123 |\n| b | 0.123 |\n| c | 0.123 |" in text
     assert "`python -m x`" in text and "Failed: d: error: d is wrong" in text
+    assert "at first" not in text
 
 
 SLOW_PART = "tests.experiments.slow_part"
@@ -162,7 +164,8 @@ def test_a_training_saves_when_time_is_up(tmp_path):
 
 def test_a_unit_that_goes_on_after_the_grace_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "GRACE", 0.1)
-    assert worker.measure(SLOW_PART, "endless", Settings(tmp_path), 0.5) == Ended()
+    assert worker.measure(SLOW_PART, "stubborn", Settings(tmp_path), 0.5) == Ended()
+    assert not (tmp_path / "finished").exists()
 
 
 @pytest.mark.slow  # It imports everything anew.
