@@ -5,23 +5,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from ml_collections import ConfigDict
 
 from experiments import measure
 from seaformer_jax import mesh as meshes
 from seaformer_jax import tasks
-from seaformer_jax.models.variables import split_model
-from seaformer_jax.training import optim
-from seaformer_jax.training import state as states
-from seaformer_jax.training.step import make_train_step
+from seaformer_jax.training import program
+from seaformer_jax.training.state import TrainState
 
 
 class RecipeStep(NamedTuple):
     """A compiled step and its arguments: `compiled(state, batch, constants) -> (state, metrics)`."""
 
     compiled: jax.stages.Compiled
-    state: states.TrainState
+    state: TrainState
     batch: Any
     constants: Any
 
@@ -39,22 +36,12 @@ def compile_step(config: ConfigDict, classes: int) -> RecipeStep:
     mesh = meshes.create_mesh()
     task = tasks.create(config, [f"class {index}" for index in range(classes)])
     model = task.create_model()
-    optimizer, _ = optim.create(config.optim, config.total_steps, split_model(model)[0])
+    start = program.prepare(config, model)
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state = jax.device_put(states.create(model, optimizer, config.optim.ema_decay > 0), whole)
+    state, constants = jax.device_put((start.state, task.constants()), whole)
+    lowered = program.lower_step(config, task, model, start.optimizer, state, constants, mesh)
     batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example_batch(config.batch_size))
-    batch, constants = jax.device_put(batch, rows), jax.device_put(task.constants(), whole)
-    step = make_train_step(
-        nnx.graphdef(model),
-        task.loss,
-        optimizer,
-        seed=config.seed,
-        ema_decay=config.optim.ema_decay,
-        ema_warmup=config.optim.ema_warmup,
-        accumulate=config.optim.accumulate,
-    )
-    jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
-    return RecipeStep(jitted.lower(state, batch, constants).compile(), state, batch, constants)
+    return RecipeStep(lowered.compile(), state, jax.device_put(batch, rows), constants)
 
 
 def seconds_of(step: RecipeStep, rounds: int, steps: int = 10) -> float:

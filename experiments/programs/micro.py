@@ -15,7 +15,7 @@ _WIDTH, _SIDE = 64, 28  # A feature map of seaformer_tiny: channels, and pixels 
 
 
 class Front(nnx.Module):
-    """A backbone of which only the stem and the first stage are left: two inverted residuals in seaformer_tiny.
+    """A backbone of which only the stem and the first two inverted residuals are left.
 
     One block alone would not do: the layouts that cost most appear between blocks.
     """
@@ -23,6 +23,7 @@ class Front(nnx.Module):
     def __init__(self, backbone: nnx.Module):
         self.backbone = backbone
         backbone.stages = backbone.stages[:1]
+        backbone.stages[0].mobile = backbone.stages[0].mobile[:2]
 
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         return self.backbone(images, train)[0]
