@@ -1,9 +1,10 @@
-"""The least traffic that a training step can do with: what the outputs of the convolutions before BatchNorm cost.
+"""A yardstick for the traffic of a training step: what the outputs of the convolutions before BatchNorm cost.
 
 BatchNorm needs the statistics of a whole feature map before it can normalise any of it, so each of these arrays has
 to be written and read again. Forward it is written once, and read once to be normalised. Backward it is read for the
 two sums of BatchNorm's gradient, and again for the gradient of the input; the gradient of the normalised output was
-written once, and is read in both of these passes. That makes seven passes.
+written once, and is read in both of these passes. That makes seven passes. A program can stay below it only with
+arrays that never leave the chip's fast memory, or by computing some of them again.
 """
 
 import jax

@@ -4,12 +4,20 @@ import collections
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from experiments.programs import traffic
+from experiments.programs import execution, traffic
 from experiments.programs.hlo import Array, Instruction, Module
-from experiments.programs.traffic import COLLECTIVES, Cost
+from experiments.programs.traffic import Cost
 
 _LARGE = 1_000_000  # Bytes from which on a copy counts: those of parameters are many and cost nothing.
 _MOST_EXPENSIVE = 10
+_COLLECTIVES = (
+    "all-reduce",
+    "all-gather",
+    "all-to-all",
+    "reduce-scatter",
+    "collective-permute",
+    "ragged-all-to-all",
+)
 _MOVERS = ("copy", "transpose", "reshape")
 
 
@@ -17,26 +25,22 @@ def summarize(module: Module) -> dict[str, Any]:
     """Returns the figures of a program by name, in bytes."""
     costs = traffic.costs(module)
     read, written = traffic.total(cost.read for cost in costs), traffic.total(cost.written for cost in costs)
-    floats = [cost for cost in costs if cost.written.padded and _dtype(cost) == "f32"]
+    floats = [
+        (size.padded, cost.visit.times) for cost in costs for dtype, size in cost.results if dtype == "f32"
+    ]
     copies = [cost for cost in costs if cost.padded >= _LARGE and _changes_layout(module, cost)]
     return {
         "hbm_padded": read.padded + written.padded,
         "hbm_raw": read.raw + written.raw,
         "written_padded": written.padded,
         "written_raw": written.raw,
-        "float32_written": sum(cost.written.padded for cost in floats),
-        "float32_largest": max((cost.written.padded // cost.visit.times for cost in floats), default=0),
+        "float32_written": sum(size for size, _ in floats),
+        "float32_largest": max((size // times for size, times in floats), default=0),
         "layout_copies": {"count": len(copies), "bytes": sum(cost.padded for cost in copies)},
         "loops": sum(i.opcode == "while" for i in module.computations[module.entry].instructions.values()),
         "collectives": collectives(module),
         "most_expensive": most_expensive(costs),
     }
-
-
-def _dtype(cost: Cost) -> str:
-    """Returns the type of the largest array in main memory that the instruction writes."""
-    arrays = [array for array in cost.visit.instruction.arrays if array.space == 0]
-    return max(arrays, key=lambda array: array.padded_bytes).dtype if arrays else ""
 
 
 def _changes_layout(module: Module, cost: Cost) -> bool:
@@ -46,7 +50,7 @@ def _changes_layout(module: Module, cost: Cost) -> bool:
     """
     instruction, owner, _ = cost.visit
     if instruction.opcode == "fusion":
-        owner = traffic.fused(module, instruction)
+        owner = execution.fused(module, instruction)
         instruction = owner.instructions[owner.root]
     if instruction.opcode not in _MOVERS:
         return False
@@ -74,10 +78,10 @@ def collectives(module: Module) -> list[dict[str, Any]]:
 
 def _communicating(module: Module) -> Iterator[tuple[Instruction, int]]:
     """Yields the collectives and how often they run, those whose arrays are not in main memory included."""
-    for instruction, _, times in traffic.visits(module):
+    for instruction, _, times in execution.visits(module):
         fusion = instruction.opcode == "fusion"
-        for one in traffic.fused(module, instruction).instructions.values() if fusion else [instruction]:
-            if one.opcode.removesuffix("-start") in COLLECTIVES:
+        for one in execution.fused(module, instruction).instructions.values() if fusion else [instruction]:
+            if one.opcode.removesuffix("-start") in _COLLECTIVES:
                 yield one, times
 
 
@@ -106,7 +110,7 @@ def most_expensive(costs: Iterable[Cost]) -> list[dict[str, Any]]:
 
 def _largest(instruction: Instruction) -> str:
     """Returns type, shape and order of axes of the largest array of the result, e.g. `bf16[8,4]{0,1}`."""
-    written = [array for element in traffic.results(instruction) for array in element]
+    written = [array for element in execution.results(instruction) for array in element]
     array = max(written, key=lambda array: array.padded_bytes)
     dims, order = (",".join(map(str, axes)) for axes in (array.dims, array.order))
     return f"{array.dtype}[{dims}]{{{order}}}"
