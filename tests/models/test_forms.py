@@ -1,6 +1,7 @@
 """The forms of the convolutions: all equal PyTorch in values and gradients, and the platform chooses among them."""
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,6 +117,15 @@ def test_the_platform_that_is_compiled_for_chooses(platform, on_cpu):
     text = program(lambda x, kernel: forms.depthwise_conv(x, kernel, 1), (3, 3, 4))
     assert ("stablehlo.while" in text, "stablehlo.convolution" in text) == (on_cpu, not on_cpu)
     assert ("tensor<128x4xf32>" in program(forms.pointwise, (4, 4))) == on_cpu  # 2 * 8 * 8 rows.
+
+
+def test_an_export_for_two_platforms_has_the_forms_of_both():
+    x, kernel = jnp.asarray(normal(1, 2, 8, 8, 4)), jnp.asarray(normal(2, 3, 3, 4))
+    convolve = jax.jit(lambda x, kernel: forms.depthwise_conv(x, kernel, 1))
+    exported = jax.export.export(convolve, platforms=("cpu", "tpu"))(x, kernel)
+    assert "stablehlo.while" in exported.mlir_module()
+    assert "stablehlo.convolution" in exported.mlir_module()
+    np.testing.assert_allclose(exported.call(x, kernel), convolve(x, kernel), rtol=0, atol=1e-6)
 
 
 def test_a_single_tap_is_a_product():
