@@ -38,9 +38,8 @@ a starting point for a search.
 - LARS (You et al. 2017, arXiv 1708.03888; rates of You et al. 2019, arXiv 1901.08256, table 4): 16 at 8192, a warm-up
   of 2.5 epochs at that batch = 391 steps, quadratic decay to 0, momentum 0.9, weight decay 1e-4.
 
-On TPUs, 128 images per chip fill its lanes (docs/pods.md): 1024 on 8 chips, 8192 on 64, and 32768 on 256, e.g.
-`--config configs/imagenet.py:tiny,lamb --config.batch_size=32768` with LAMB's rate of 0.04. `bn_groups` then has one
-group per chip.
+On TPUs, 128 images per chip make BatchNorm groups of one chip each (docs/pods.md): 1024 on 8 chips, 8192 on 64, and
+32768 on 256, e.g. `--config configs/imagenet.py:tiny,lamb --config.batch_size=32768` with LAMB's rate of 0.04.
 """
 
 from ml_collections import ConfigDict, FieldReference

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 import traceback
-import types
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -44,7 +44,7 @@ def run(main: Callable[[], int | None]) -> None:
         _log_plainly()
         return main()
 
-    sys.excepthook = _print_uncaught
+    sys.unraisablehook = _print_unraisable
     try:
         app.run(guarded, flags_parser=_parse)
     except (Exception, KeyboardInterrupt) as error:
@@ -54,16 +54,15 @@ def run(main: Callable[[], int | None]) -> None:
         sys.exit(status)
 
 
-def _print_uncaught(
-    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
-) -> None:
-    """Prints an exception that no code can catch, as Python does, except for reads that nobody waits for.
+def _print_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Prints an exception that no code can catch, as Python does, except for transfers that nobody waits for.
 
-    When one array of a checkpoint cannot be read, orbax raises that error and closes its event loop. Each of
-    tensorstore's threads that reads another array then fails to hand over its result, which is of no use any more.
+    When one array of a checkpoint cannot be read or written, orbax raises that error and closes its event loop. Each
+    of tensorstore's threads that works on another array then fails to hand over its result, which is of no use any
+    more.
     """
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _ending(error: BaseException) -> tuple[str, int]:
@@ -216,8 +215,10 @@ def _log_plainly() -> None:
 
     def worth_reading(record: python_logging.LogRecord) -> bool:
         # Orbax warns about every checkpoint without validation metrics, and logs the traceback of each error that it
-        # raises afterwards.
-        quiet = f"{os.sep}orbax{os.sep}" in record.pathname
+        # raises afterwards. If it writes many arrays at once, it raises the first error, and asyncio logs the others.
+        quiet = any(f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio"))
         return record.pathname.startswith(ours) or (record.levelno >= python_logging.WARNING and not quiet)
 
     logging.get_absl_handler().addFilter(worth_reading)
+    # After an error orbax does not even start to write the other arrays, and Python warns about each of them.
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)

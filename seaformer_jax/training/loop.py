@@ -155,10 +155,10 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
 
 def _create_mesh(config: ConfigDict) -> Mesh:
     """Returns the mesh of all devices, once the batch is known to divide among them; warns if it suits them badly."""
-    mesh = meshes.create_mesh()
-    meshes.check_batch_size(mesh, config.batch_size, config.optim.accumulate)
-    batch = config.batch_size, config.optim.accumulate, config.model.bn_groups
-    for line in advice(mesh.devices.flat[0].platform, mesh.size, *batch):
+    mesh, microbatches = meshes.create_mesh(), config.optim.accumulate
+    meshes.check_batch_size(mesh, config.batch_size, microbatches)
+    images = config.batch_size // microbatches
+    if line := advice(mesh.devices.flat[0].platform, mesh.size, images, config.model.bn_groups):
         logging.warning("%s", line)
     return mesh
 
