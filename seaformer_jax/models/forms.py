@@ -11,8 +11,7 @@ program for TPUs that is compiled on a machine without one has the forms of TPUs
 - Bands of rows instead of whole images in the first stages: only for few images on TPUs, see `bands`.
 
 Kernels are given in float32 and convolve in the dtype of the activations. Their gradients are float32: XLA sums them
-over the devices in the dtype that they have, and bfloat16 would round every partial sum. PyTorch's
-DistributedDataParallel sums float32, too.
+over the devices in the dtype that they have, and bfloat16 would round every partial sum (see `convolution`).
 """
 
 import functools

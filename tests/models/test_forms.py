@@ -119,6 +119,17 @@ def test_the_platform_that_is_compiled_for_chooses(platform, on_cpu):
     assert ("tensor<128x4xf32>" in program(forms.pointwise, (4, 4))) == on_cpu  # 2 * 8 * 8 rows.
 
 
+@pytest.mark.parametrize(("platform", "dtype"), [("cuda", "bf16"), ("tpu", "f32")])
+def test_cudnn_gets_no_float32_inputs(platform, dtype):
+    def loss(kernel, x):
+        return convolution.convolution(x, kernel, 1, 1).astype(jnp.float32).sum()
+
+    arguments = jnp.ones((3, 3, 4, 8)), jnp.ones((2, 8, 8, 4), jnp.bfloat16)
+    text = jax.jit(jax.grad(loss)).trace(*arguments).lower(lowering_platforms=(platform,)).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert f"-> tensor<3x3x4x8x{dtype}>" in lines[-1]
+
+
 def test_an_export_for_two_platforms_has_the_forms_of_both():
     x, kernel = jnp.asarray(normal(1, 2, 8, 8, 4)), jnp.asarray(normal(2, 3, 3, 4))
     convolve = jax.jit(lambda x, kernel: forms.depthwise_conv(x, kernel, 1))
