@@ -42,7 +42,8 @@ def eight(tmp_path_factory, compile_cache):
 @pytest.mark.parametrize("variant", [QUICK, *SLOW_REAL])
 def test_eight_devices_equal_one(eight, variant):
     found, _ = eight(variant)
-    assert found["weights"] < 1e-5, found
+    # Rounding is relative: the student's running variances grow to 8.
+    assert found["weights"] < 1e-5 * max(1, found["moved"]), found
     assert found["loss"] < 1e-5, found
     assert found["moved"] > 1e-2 and found["steps"] == eight_devices.STEPS, found
 
