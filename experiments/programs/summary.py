@@ -6,18 +6,10 @@ from typing import Any
 
 from experiments.programs import execution, traffic
 from experiments.programs.hlo import Array, Instruction, Module
-from experiments.programs.traffic import Cost
+from experiments.programs.traffic import COLLECTIVES, Cost
 
 _LARGE = 1_000_000  # Bytes from which on a copy counts: those of parameters are many and cost nothing.
 _MOST_EXPENSIVE = 10
-_COLLECTIVES = (
-    "all-reduce",
-    "all-gather",
-    "all-to-all",
-    "reduce-scatter",
-    "collective-permute",
-    "ragged-all-to-all",
-)
 _MOVERS = ("copy", "transpose", "reshape")
 
 
@@ -81,7 +73,7 @@ def _communicating(module: Module) -> Iterator[tuple[Instruction, int]]:
     for instruction, _, times in execution.visits(module):
         fusion = instruction.opcode == "fusion"
         for one in execution.fused(module, instruction).instructions.values() if fusion else [instruction]:
-            if one.opcode.removesuffix("-start") in _COLLECTIVES:
+            if one.opcode.removesuffix("-start") in COLLECTIVES:
                 yield one, times
 
 

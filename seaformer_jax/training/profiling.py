@@ -56,9 +56,8 @@ def traced(update: Update, config: ConfigDict, folder: pathlib.Path, start: int)
 def _trace(folder: pathlib.Path, first: int) -> Iterator[None]:
     """Traces what happens inside the `with` block; `first` is the number of the first step, for the log."""
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = (
-        0  # One event per Python call would hide the device's work, and slow the step.
-    )
+    # One event per Python call would hide the device's work, and slow the step.
+    options.python_tracer_level = 0
     jax.profiler.start_trace(folder, profiler_options=options)
     try:
         yield
