@@ -42,7 +42,7 @@ def eight(tmp_path_factory, compile_cache):
 @pytest.mark.parametrize("variant", [QUICK, *SLOW_REAL])
 def test_eight_devices_equal_one(eight, variant):
     found, _ = eight(variant)
-    # Moments about the running mean round more in the first steps. Most of it shows in the student's up-sampling, whose
+    # Moments about the running mean round more in the first steps, which shows in the up-sampling of students, whose
     # scale starts at 0.
     assert found["weights"] < (1e-4 if variant == "distilled" else 1e-5), found
     assert found["loss"] < 1e-5, found
