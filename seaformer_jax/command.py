@@ -49,8 +49,7 @@ def run(main: Callable[[], int | None]) -> None:
         app.run(guarded, flags_parser=_parse)
     except (Exception, KeyboardInterrupt) as error:
         lines, status = _ending(error)
-        print(lines, file=sys.stderr)
-        processes.end_all(lines.splitlines()[-1], status)
+        processes.end_all(lines, status)
         sys.exit(status)
 
 

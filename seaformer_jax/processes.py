@@ -127,20 +127,23 @@ def _store() -> Any:
     return distributed.global_state.client
 
 
-def end_all(line: str, status: int) -> None:
-    """Ends all processes of the run, this one too, with the exit status `status`; returns in a run of one process.
+def end_all(lines: str, status: int) -> None:
+    """Prints `lines` and ends all processes of the run, this one too; only prints them in a run of one process.
 
     Args:
-        line: What went wrong; the other processes print it.
-        status: Exit status.
+        lines: What went wrong, on stderr; the other processes print the last line.
+        status: Exit status of all processes.
     """
     if (store := _store()) is None:
+        _print(lines)
         return
-    if not _connected.is_set():
-        os._exit(status)  # Not sys.exit, as below.
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another process was faster.
-        store.key_value_set(_ENDED, f"{status} process {jax.process_index()}: {line}")
-    _end(store, "", status)
+    _begin_end()
+    _print(lines)
+    if _connected.is_set():
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # Another process was faster.
+            store.key_value_set(_ENDED, f"{status} process {jax.process_index()}: {lines.splitlines()[-1]}")
+        _say_farewell(store)
+    os._exit(status)  # Not sys.exit: JAX's clean-up would wait for the others.
 
 
 def lost_connection(error: BaseException) -> tuple[str, int] | None:
@@ -154,7 +157,11 @@ def _watch(store: Any) -> None:
     """Ends this process as soon as another one has ended with an error."""
     while not _left.wait(_POLL_SECONDS):
         if message := _read_message(store):
-            _end(store, *message)
+            line, status = message
+            _begin_end()
+            _print(line)
+            _say_farewell(store)
+            os._exit(status)
 
 
 def _read_message(store: Any) -> tuple[str, int] | None:
@@ -165,24 +172,28 @@ def _read_message(store: Any) -> tuple[str, int] | None:
     return line, int(status)
 
 
-def _end(store: Any, line: str, status: int) -> NoReturn:
+def _begin_end() -> None:
+    """Returns in the first thread that ends this process, so that only that one prints; blocks all others.
+
+    A lost process is noticed by several threads: the one that waits for its data and those of JAX.
+    """
     if not _ending.acquire(blocking=False):
-        threading.Event().wait()  # Another thread is ending this process.
-    _print(line)
+        threading.Event().wait()
+
+
+def _say_farewell(store: Any) -> None:
+    """Tells the first process, which hosts the store, that this one is ending; the first one waits for the others."""
     with contextlib.suppress(jax.errors.JaxRuntimeError):
         store.key_value_set(f"{_LEAVING}{jax.process_index()}", "")
         deadline = time.monotonic() + _FAREWELL_SECONDS
-        # The store goes with the first process, so that one leaves last.
         while jax.process_index() == 0 and time.monotonic() < deadline:
             if len(store.key_value_dir_get(_LEAVING)) == jax.process_count():
                 break
             time.sleep(0.1)
-    os._exit(status)  # Not sys.exit: JAX's clean-up would wait for the others.
 
 
 def _lost(*_: object) -> NoReturn:
-    if not _ending.acquire(blocking=False):
-        threading.Event().wait()
+    _begin_end()
     line, status = _LOST
     _print(line)
     os._exit(status)
@@ -191,9 +202,9 @@ def _lost(*_: object) -> NoReturn:
 _terminate_handler = ctypes.CFUNCTYPE(None)(_lost)
 
 
-def _print(line: str) -> None:
+def _print(lines: str) -> None:
     sys.stdout.flush()
-    print(line, end="\n" if line else "", file=sys.stderr, flush=True)
+    print(lines, file=sys.stderr, flush=True)
 
 
 def _leave(watcher: threading.Thread) -> None:

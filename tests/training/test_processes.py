@@ -1,9 +1,13 @@
 """Several processes: what ends one of them with an error ends all of them, with one line."""
 
 import contextlib
+import os
 import re
 import signal
 import socket
+import sys
+import threading
+import time
 
 import jax
 import pytest
@@ -56,8 +60,30 @@ def test_wrong_fields_are_one_line(monkeypatch, fields, says):
     assert not jax.distributed.is_initialized()
 
 
-def test_one_process_ends_by_itself():
+def test_one_process_ends_by_itself(capsys):
     processes.end_all("error: nothing", 2)
+    assert capsys.readouterr().err == "error: nothing\n"
+
+
+class StoreOfALostProcess:
+    """A store whose host is gone; JAX's own thread notices that while ours is about to say so."""
+
+    def key_value_set(self, key: str, value: str) -> None:
+        if key == processes._ENDED:
+            threading.Thread(target=processes._lost, daemon=True).start()
+            time.sleep(0.2)
+        raise jax.errors.JaxRuntimeError("UNAVAILABLE: Socket closed")
+
+
+def test_a_process_that_two_threads_end_prints_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "_ending", threading.Lock())
+    monkeypatch.setattr(processes, "_connected", threading.Event())
+    monkeypatch.setattr(processes, "_store", StoreOfALostProcess)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    processes._connected.set()
+    with pytest.raises(SystemExit, match="2"):
+        processes.end_all(*processes._LOST)
+    assert capsys.readouterr().err == processes._LOST[0] + "\n"
 
 
 def finish_with_one_line(process: forked.Command) -> str:
