@@ -37,12 +37,12 @@ class Taps(NamedTuple):
     weight: jax.Array | np.ndarray
 
 
-def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
+def linear_taps(size: int | jax.Array, new_size: int | jax.Array, length: int) -> Taps:
     """Returns the map that resizes linearly from `size` to `new_size`, as `resize_linear` does: two taps per output.
 
     Args:
-        size: Number of input entries.
-        new_size: Number of output entries; may be a traced value.
+        size: Number of input entries; may be a traced value, as may `new_size`.
+        new_size: Number of output entries.
         length: Number of rows of the result, at least `new_size`. It must be known when tracing. The rows beyond
             `new_size` repeat the last entry of the input.
     """
@@ -71,11 +71,11 @@ def linear_matrix(size: int | jax.Array, new_size: int | jax.Array, length: int,
 def _positions(size: int | jax.Array, new_size: int | jax.Array, length: int) -> jax.Array:
     """Returns the position of each output's centre among the input entries, float32 [..., length].
 
-    That is (i + 1/2) * size / new_size - 1/2. It is written with integers and a single division, so that it does not
-    depend on whether the sizes are known when tracing. Clipping repeats the entries at the ends.
+    The ratio of the sizes is float32, as in PyTorch, whether or not the sizes are known when tracing. Clipping
+    repeats the entries at the ends.
     """
-    numerator = (2 * jnp.arange(length) + 1) * size - new_size
-    return jnp.clip(numerator / (2 * new_size), 0, size - 1)
+    ratio = jnp.asarray(size, jnp.float32) / new_size
+    return jnp.clip((jnp.arange(length) + 0.5) * ratio - 0.5, 0, size - 1)
 
 
 def then(first: Taps, second: Taps) -> Taps:

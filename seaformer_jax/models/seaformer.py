@@ -95,6 +95,8 @@ class SeaFormer(nnx.Module):
                 inputs = spec.channels
             sea = _sea_layers(config, index - first_sea, inputs, rng) if index >= first_sea else []
             self.stages.append(Stage(mobile, sea))
+        # The stem and every stage halve the image.
+        self.stride = 2 ** (1 + len(config.stages))
         # The dtype of the images decides: every layer computes in the dtype of its input.
         self.dtype = jnp.dtype(config.dtype)
 

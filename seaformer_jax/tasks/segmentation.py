@@ -1,7 +1,9 @@
 """Semantic segmentation: the official recipes' loss, mIoU and class maps."""
 
+import functools
 import pathlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -9,11 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seaformer_jax.data.labels import distinct_colours
-from seaformer_jax.data.segmentation import batches, sources
+from seaformer_jax.data.segmentation import batches, buckets, masks, sources
 from seaformer_jax.data.segmentation.transforms import (
     SegmentationEvalTransform,
     SegmentationTrainTransform,
     image_name,
+    size_name,
 )
 from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
@@ -89,12 +92,33 @@ class Segmentation(ImageTask):
         """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
 
         Args:
-            model: Model of this task, or a function that returns its logits.
-            batch: Entries `image`, `image_1`, ..., `label` (only its shape is used) and `label_size`.
+            model: Model of this task.
+            batch: Entries `image`, `size`, `image_1`, `size_1`, ..., `label` (only its shape is used) and
+                `label_size`.
         """
-        images = [self.normalize(batch[image_name(k)]) for k in range(len(self.config.eval.scales))]
-        shape = batch["label"].shape[1:]
-        return inference.predict(model, images, batch["label_size"], shape, self.config.eval)
+        scales = range(len(self.config.eval.scales))
+        return inference.predict(
+            functools.partial(self._logits, model),
+            [self.normalize(batch[image_name(k)]) for k in scales],
+            [batch[size_name(k)] for k in scales],
+            batch["label_size"],
+            batch["label"].shape[1:],
+            self.config.eval,
+        )
+
+    def _logits(self, model: nnx.Module, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits of padded images [B, h, w, 3] of sizes [B, 2], and the sizes of their valid parts."""
+        images, sizes = self.model_input(images, sizes)
+        return model(images, sizes=sizes), model.extent(images, sizes).sizes
+
+    def model_input(self, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns what the model reads in evaluation instead of padded images [B, h, w, 3] of sizes [B, 2]."""
+        return images, sizes
+
+    def attention(self, model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns the channel mean of the last attention output, [B, h, w], and its size for each image, [B, 2]."""
+        images, sizes = self.model_input(self.normalize(batch["image"]), batch["size"])
+        return model.backbone.last_attention(images, sizes).mean(-1), -(-sizes // model.backbone.stride)
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         classes, labels = self.predict_classes(model, batch), batch["label"]
@@ -119,8 +143,8 @@ class Segmentation(ImageTask):
         report.write_segmentation(metrics["confusion"], self.val_source.labels.class_names, folder)
 
     def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
-        draw = self._visualizer(model)
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
+        draw = self._visualizer(model, batches.image_sizes(source))
         for index in range(len(source)):
             element = source[index]
             # A skipped image leaves a gap, so that the number of a picture is always the index of its image.
@@ -130,13 +154,23 @@ class Segmentation(ImageTask):
     def predict(
         self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
     ) -> int:
-        return self._visualizer(model).write(paths, folder, heatmap)
+        with ThreadPoolExecutor(16) as pool:
+            sizes = list(pool.map(_size, paths))
+        return self._visualizer(model, sizes).write(paths, folder, heatmap)
 
-    def _visualizer(self, model: nnx.Module) -> visualizer.Visualizer:
-        transform = SegmentationEvalTransform(self.config.eval)
+    def _visualizer(self, model: nnx.Module, sizes: Sequence[buckets.Size | None]) -> visualizer.Visualizer:
+        shapes = buckets.Buckets(sizes, SegmentationEvalTransform(self.config.eval))
         return visualizer.Visualizer(
-            model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
+            model, shapes, self.predict_classes, self.attention, self.class_names, self.palette
         )
+
+
+def _size(path: pathlib.Path) -> buckets.Size | None:
+    """Returns the (height, width) of an image; None if it cannot be read."""
+    try:
+        return masks.image_size(path, str(path))
+    except UserError:
+        return None
 
 
 def _without_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:

@@ -20,9 +20,8 @@ class Classifier(nnx.Module):
 
     def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
         self.backbone = SeaFormer(config, rng)
-        # The stem and every stage halve the image.
-        width, self.stride = config.stages[-1][-1].channels, 2 ** (1 + len(config.stages))
-        self.upsample, self.width = upsampling.create(config, width, self.stride, rng)
+        width = config.stages[-1][-1].channels
+        self.upsample, self.width = upsampling.create(config, width, self.backbone.stride, rng)
         self.head = Pointwise(self.width, num_classes, rng, use_bias=True)
 
     def __call__(
@@ -41,7 +40,7 @@ class Classifier(nnx.Module):
             sizes: Heights and widths of padded images without their padding, int [B, 2]; see `SeaFormer`.
         """
         features = self.features(images, train, rngs, sizes)
-        return self.classify(features, train, rngs, self._extent(images, sizes))
+        return self.classify(features, train, rngs, self.extent(images, sizes))
 
     def features(
         self,
@@ -73,7 +72,7 @@ class Classifier(nnx.Module):
         """
         return self.head(extent.mean(features.astype(jnp.float32)))
 
-    def _extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
-        """Returns the extent of the features."""
+    def extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
+        """Returns the extent of the features, and of logits per position, for the images of a call."""
         extent = extents.of(images, sizes)
-        return extent.strided(self.stride) if self.upsample is None else self.upsample.extent(extent)
+        return extent.strided(self.backbone.stride) if self.upsample is None else self.upsample.extent(extent)

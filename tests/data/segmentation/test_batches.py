@@ -84,6 +84,7 @@ def test_every_image_once_with_those_of_its_shape(batch_size):
     assert sorted(found) == list(range(len(SIZES)))
     for index, row in found.items():
         assert row["image"].shape == (*INPUTS[index], 3) and (row["image"] == 10 + index).all()
+        assert tuple(row["size"]) == INPUTS[index]
         height, width = SIZES[index]
         assert row["label_size"].tolist() == [height, width]
         assert (row["label"][:height, :width] == index % 3).all()
@@ -145,7 +146,7 @@ def test_further_scales():
 def test_images_are_read_once_and_not_to_know_their_shapes():
     photos = Photos()
     source = SkipCorrupt(photos, "error", replace=False)
-    buckets = segmentation_batches.Buckets(source, transform(), 3)
+    buckets = segmentation_batches.Elements(source, transform(), 3)
     assert not photos.read and len(buckets) == 18
     assert [buckets[i]["label"].shape for i in range(len(buckets))] and sorted(photos.read) == list(range(10))
 
