@@ -16,7 +16,13 @@ from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "decode_head.", "upsample.")  # Prefixes of everything outside the backbone.
+_HEADS = (
+    "linear.",
+    "decode_head.",
+    "upsample.",
+    "neck.",
+    "bbox_head.",
+)  # Prefixes of everything outside the backbone.
 _CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
 
 
