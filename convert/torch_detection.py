@@ -30,6 +30,13 @@ class ConvModule(nn.Module):
         return self.conv(x)
 
 
+class Enlarge(nn.Module):
+    """Nearest interpolation, [B, C, h, w] -> [B, C, H, W]: row i is row i * h // H, and columns likewise."""
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(x, size=size, mode="nearest")
+
+
 class FPN(nn.Module):
     """Feature pyramid: the maps at 1/8, 1/16, 1/32 and 1/64 -> maps of `width` channels at 1/8 to 1/128.
 
@@ -41,6 +48,7 @@ class FPN(nn.Module):
         self.lateral_convs = nn.ModuleList(ConvModule(count, width, 1) for count in channels)
         self.fpn_convs = nn.ModuleList(ConvModule(width, width, 3) for _ in channels)
         self.fpn_convs.append(ConvModule(channels[-1], width, 3, stride=2))
+        self.enlarge, self.width = Enlarge(), width
         for module in (*self.lateral_convs, *self.fpn_convs):
             nn.init.xavier_uniform_(module.conv.weight)
 
@@ -48,14 +56,9 @@ class FPN(nn.Module):
         maps = [lateral(x) for lateral, x in zip(self.lateral_convs, features, strict=True)]
         # From coarse to fine: each map adds the one below it, enlarged to its size.
         for i in range(len(maps) - 1, 0, -1):
-            maps[i - 1] = maps[i - 1] + enlarged(maps[i], maps[i - 1].shape[2:])
+            maps[i - 1] = maps[i - 1] + self.enlarge(maps[i], maps[i - 1].shape[2:])
         extra = self.fpn_convs[-1](features[-1])
         return [*(conv(x) for conv, x in zip(self.fpn_convs, maps, strict=False)), extra]
-
-
-def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes [B, C, h, w] to `size` by copying; the source of position i is i * h // H."""
-    return F.interpolate(x, size=size, mode="nearest")
 
 
 class RetinaHead(nn.Module):
