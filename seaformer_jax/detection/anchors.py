@@ -41,6 +41,18 @@ def anchors(height: int, width: int, scale: float = 4.0) -> np.ndarray:
     return boxes
 
 
+@functools.cache
+def corners(height: int, width: int) -> np.ndarray:
+    """Returns the upper left corner (y, x) of the cell of every anchor in pixels, int32 [A, 2], read-only."""
+    grids = [
+        stride * np.indices(size).reshape(2, -1).T
+        for stride, size in zip(STRIDES, level_sizes(height, width), strict=True)
+    ]
+    result = np.repeat(np.concatenate(grids), PER_CELL, axis=0).astype(np.int32)
+    result.setflags(write=False)
+    return result
+
+
 def level_counts(height: int, width: int) -> tuple[int, ...]:
     """Returns the number of anchors of every level."""
     return tuple(rows * columns * PER_CELL for rows, columns in level_sizes(height, width))
