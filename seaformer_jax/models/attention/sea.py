@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seaformer_jax.models.attention import adaptive_squeeze
+import seaformer_jax.models.attention.adaptive_squeeze as adaptive_squeeze
 from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise, add_parameter
 from seaformer_jax.resize import resize_linear
 
