@@ -73,7 +73,7 @@ class AcmixConvAttention(nn.Module):
         height, width = q.shape[2:]
         q = q.unflatten(1, (self.heads, -1)) * (q.shape[1] // self.heads) ** -0.5  # [B, heads, d, H, W]
         y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-        here = self.conv_p(torch.stack([x, y])[None])  # [1, d, H, W]
+        here = self.conv_p(torch.stack([x, y])[None].to(q))  # [1, d, H, W]
         logits = []
         for key, there in zip(_neighbours(k), _neighbours(here), strict=True):
             logits.append((q * (key.unflatten(1, (self.heads, -1)) + (here - there)[:, None])).sum(2))
