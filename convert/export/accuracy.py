@@ -1,13 +1,14 @@
 """Measures a model's score on labelled images as it is deployed: one image of a fixed size at a time."""
 
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
+from etils import epath
 
 from convert.checkpoints.pretrained import Pretrained
 from convert.export.preparation import Preparation
 from convert.labels.class_map import classes
+from seaformer_jax import paths
 from seaformer_jax.data import images
 from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.classification import sources
@@ -37,7 +38,7 @@ class Validation:
     """
 
     def __init__(self, folder: str, pretrained: Pretrained, preparation: Preparation):
-        path = pathlib.Path(folder).resolve()
+        path = paths.real(paths.of(folder))
         self._preparation, self._classes = preparation, len(pretrained.labels.class_names)
         self.metric = METRICS[pretrained.task]
         if pretrained.task == "classification":
@@ -72,7 +73,7 @@ class Validation:
         return np.bincount(pairs.ravel(), minlength=self._classes**2).reshape(2 * (self._classes,))
 
 
-def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
+def _masked(path: epath.Path, pretrained: Pretrained) -> layouts.MaskedImages:
     """Pairs the images in `path` with their masks: <root>/images/<split> with <root>/annotations/<split>."""
     parts = path.parts
     if "images" not in parts:
@@ -82,5 +83,5 @@ def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
         )
     # The last "images" in the path, since folders above may be called so, too.
     position = len(parts) - 1 - parts[::-1].index("images")
-    root, split = (pathlib.Path(*part) for part in (parts[:position], parts[position + 1 :]))
+    root, split = (epath.Path(*part) for part in (parts[:position], parts[position + 1 :]))
     return layouts.pairs(root, str(split), pretrained.labels)

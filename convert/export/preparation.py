@@ -1,13 +1,13 @@
 """Prepares images for an exported model: from files, or seeded ones."""
 
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from seaformer_jax import paths
 from seaformer_jax.data import files, images, shapes
 from seaformer_jax.data.classification.augment import RESAMPLING
 from seaformer_jax.data.segmentation import augment as resizing
@@ -89,7 +89,7 @@ def of_folder(flag: str, folder: str, most: int) -> list[np.ndarray]:
     Raises:
         UserError: The folder has no image, or an image cannot be decoded.
     """
-    path = pathlib.Path(folder)
+    path = paths.of(folder)
     found = files.image_files(path)
     if not found:
         raise UserError(
