@@ -218,6 +218,8 @@ def _augment() -> ConfigDict:
             "crop_ratio": (3 / 4, 4 / 3),  # Range of a crop's width / height.
             "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
             "flip": 0.5,  # Probability of a horizontal flip.
+            # Where flips and RandAugment happen: in the training step (True), or on the host (False).
+            "on_device": False,
             "rand_augment": "rand-m9-mstd0.5",  # RandAugment in timm's notation; "" switches it off.
             "erasing": 0.2,  # Probability of random erasing.
             "mixup": 0.0,  # Alpha of mixup; 0 switches it off.

@@ -24,7 +24,7 @@ TEXTS = (
 )
 SWITCHES = (
     "distributed.enabled eval.use_ema optim.ema_warmup model.position_embedding model.adaptive_shared "
-    "data.reduce_zero_label augment.photometric eval.flip"
+    "data.reduce_zero_label augment.photometric augment.on_device eval.flip"
 )
 # Key -> values outside its range.
 REFUSED = {
