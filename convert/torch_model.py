@@ -431,9 +431,8 @@ def create_attention(variant: Variant, index: int, channels: int) -> nn.Module |
     stride = 4 << len(variant.stages) - len(variant.depths) + index
     size = tuple(-(-side // stride) for side in variant.attention_input) or None
     inner = variant.attention_widths[index] if variant.attention_widths else 0
-    return KINDS[kind](
-        channels, variant.heads, Setting(inner, variant.attention_window, size, normalized=True)
-    )
+    setting = Setting(inner, variant.attention_window, size=size, normalized=True)
+    return KINDS[kind](channels, variant.heads, setting)
 
 
 class Backbone(nn.Module):

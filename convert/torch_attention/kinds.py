@@ -1,6 +1,5 @@
 """The table of the attention modules that can take the place of SEA attention."""
 
-import functools
 from collections.abc import Callable
 
 from torch import nn
@@ -13,11 +12,16 @@ from convert.torch_attention.mixformer import MixingAttention
 from convert.torch_attention.vanilla import VanillaAttention
 from convert.torch_attention.window import WindowAttention
 
+
+def _shifted(width: int, heads: int, setting: Setting) -> WindowAttention:
+    return WindowAttention(width, heads, setting._replace(shift=True))
+
+
 # Kind -> function (width, heads, setting) that builds its module.
 KINDS: dict[str, Callable[[int, int, Setting], nn.Module]] = {
     "vanilla": VanillaAttention,
     "window": WindowAttention,
-    "window_shift": functools.partial(WindowAttention, shift=True),
+    "window_shift": _shifted,
     "axial_sum": AxialSumAttention,
     "axial_deeplab": AxialDeeplabAttention,
     "acmix_swin": AcmixSwinAttention,
