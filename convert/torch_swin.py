@@ -1,5 +1,7 @@
 """The Swin Transformer in plain PyTorch, with the official parameter names and a choice of attention."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +10,7 @@ from convert.torch_attention import bare
 from convert.torch_attention.layers import ChannelsLast, Setting
 from convert.torch_attention.windows import pad
 from convert.torch_model import DropPath
-from seaformer_jax.models.swin_config import SwinConfig
+from seaformer_jax.models.swin_config import SWINS, SwinConfig
 
 
 class PatchEmbedding(nn.Module):
@@ -116,6 +118,17 @@ class Classifier(Swin):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.forward_features(x)[-1].mean(dim=(1, 2)))
+
+
+def create_model(name: str, num_classes: int = 1000, **options: str | int | tuple[int, ...]) -> Classifier:
+    """Returns a classifier with random weights, in training mode.
+
+    Args:
+        name: A key of `swin_config.SWINS`.
+        num_classes: Number of classes.
+        **options: Fields of `SwinConfig` to change.
+    """
+    return Classifier(dataclasses.replace(SWINS[name], **options), num_classes)
 
 
 def create_attention(config: SwinConfig, stage: int, block: int) -> nn.Module:

@@ -1,5 +1,6 @@
 """The table of the attention modules that can take the place of SEA attention."""
 
+import functools
 from collections.abc import Callable
 
 from torch import nn
@@ -28,3 +29,20 @@ KINDS: dict[str, Callable[[int, int, Setting], nn.Module]] = {
     "acmix_conv": AcmixConvAttention,
     "mixformer": MixingAttention,
 }
+
+
+def chosen(kind: str) -> str | Callable[..., nn.Module]:
+    """Returns the value of `attention` with which `torch_model.create_model` builds a SeaFormer of this kind."""
+    return functools.partial(_in_seaformer, kind) if kind in KINDS else kind
+
+
+def _in_seaformer(kind: str, variant: "torch_model.Variant", index: int, channels: int) -> nn.Module:  # noqa: F821
+    """Returns the attention of a layer of the stage that is number `index` of those with attention."""
+    stride = 4 << len(variant.stages) - len(variant.depths) + index
+    setting = Setting(
+        inner=variant.attention_widths[index] if variant.attention_widths else 0,
+        window=variant.attention_window,
+        size=tuple(-(-side // stride) for side in variant.attention_input) or None,
+        normalized=True,
+    )
+    return KINDS[kind](channels, variant.heads, setting)

@@ -1,6 +1,7 @@
 """`SwinConfig`, and the config of Swin-Tiny (Liu et al. 2021, microsoft/Swin-Transformer)."""
 
 import dataclasses
+from typing import ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,6 @@ class SwinConfig:
             windows of every second block, and so does "acmix_swin".
         attention_window: Side of a window, for kinds with windows.
         attention_input: (height, width) of the images in pixels, which the tables of axial_deeplab fix.
-        upsample_ratio: Ratio of `upsampling.Upsampling` before the classification; 0 means no such module.
-        upsample_width: Output channels of that module; 0 keeps the number of its input channels.
     """
 
     width: int = 96
@@ -33,8 +32,7 @@ class SwinConfig:
     attention: str = "window_shift"
     attention_window: int = 7
     attention_input: tuple[int, ...] = ()
-    upsample_ratio: float = 0.0
-    upsample_width: int = 0
+    upsample_ratio: ClassVar[float] = 0.0  # A Swin is no distilled student.
 
     @property
     def last_width(self) -> int:
