@@ -16,14 +16,13 @@ from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = (
-    "linear.",
-    "decode_head.",
-    "upsample.",
-    "neck.",
-    "bbox_head.",
-)  # Prefixes of everything outside the backbone.
-_CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
+# Prefixes of everything outside the backbone.
+_HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head.")
+# Names of the last layer: of SeaFormer, then of Swin.
+_CLASSIFIERS = {
+    "classification": ("linear.weight", "head.weight"),
+    "segmentation": ("decode_head.conv_seg.weight",),
+}
 
 
 class Matching(NamedTuple):
@@ -116,7 +115,7 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     Raises:
         UserError: The state dict has no last layer of a model for `task`.
     """
-    head = _CLASSIFIERS[task]
+    head = _last_layer(state_dict, task)
     shape = np.shape(state_dict.get(head))
     if len(shape) in (2, 4):  # A linear layer or a 1x1 convolution, both with the classes first.
         return shape[0]
@@ -130,7 +129,12 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
 
 def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     """Returns the input channels of the last layer; `class_count` must accept the state dict."""
-    return np.shape(state_dict[_CLASSIFIERS[task]])[1]
+    return np.shape(state_dict[_last_layer(state_dict, task)])[1]
+
+
+def _last_layer(state_dict: Mapping[str, np.ndarray], task: str) -> str:
+    names = _CLASSIFIERS[task]
+    return next((name for name in names if name in state_dict), names[0])
 
 
 def in_backbone(name: str) -> bool:

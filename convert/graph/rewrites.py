@@ -16,12 +16,12 @@ from convert.graph.replacing import parts, replace
 from convert.torch_attention import layers as swapped
 from convert.torch_model import (
     AdaptiveMap,
-    AttentionStage,
     ConvBN,
     SeaAttention,
     SqueezeAxialPositionalEmbedding,
 )
 from convert.torch_segmentation import ConvModule, FusionBlock, LightHead
+from convert.torch_swin import Swin
 from seaformer_jax.errors import UserError
 
 STRIDE = 64  # Stride of the last stage, in pixels of the input.
@@ -234,8 +234,18 @@ def _merged(attention: SeaAttention) -> MergedAttention:
     )
 
 
-def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[AttentionStage, Size]]:
-    """Yields the attention stages of `model`, each with the (height, width) of its feature map."""
+def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[nn.Module, Size]]:
+    """Yields the attention stages of `model`, each with the (height, width) of its feature map.
+
+    For an attention module in an `nn.Sequential`, `input_size` is that of its feature map.
+    """
+    if isinstance(model, Swin):
+        for i, stage in enumerate(model.layers):
+            yield stage, tuple(-(-length // (4 << i)) for length in input_size)
+        return
+    if isinstance(model, nn.Sequential):  # An attention module on its own.
+        yield model, input_size
+        return
     backbone = getattr(model, "backbone", model)  # A classifier is its own backbone.
     for i in range(backbone.mobile_only, len(backbone.channels)):
         stage = backbone.get_submodule(f"trans{i - backbone.mobile_only + 1}")
