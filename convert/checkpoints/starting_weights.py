@@ -1,20 +1,19 @@
 """Loads weights to start from, out of a run or out of a file with the official names."""
 
-import pathlib
-
 from absl import logging
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import tasks
+from seaformer_jax import paths, tasks
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import trained
 
 
-def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
+def load(path: epath.Path, config: ConfigDict) -> trained.Trained:
     """Returns the model of `config` with the weights in the file `path`; every name and shape must match.
 
     The number of classes follows from the weights. The class names are those of the data set if it is available and
@@ -59,7 +58,7 @@ def load_into(model: nnx.Module, source: str) -> None:
     Raises:
         UserError: `source` cannot be read, or its backbone is not that of `model`.
     """
-    path = pathlib.Path(source).expanduser()
+    path = paths.of(source)
     if not path.exists():
         raise UserError(f"init_from: {source} does not exist; expected a workdir or a file of weights")
     state_dict = weights.to_torch(trained.load(path).model) if path.is_dir() else files.read_state_dict(path)

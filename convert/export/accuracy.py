@@ -1,14 +1,15 @@
 """Measures a model's score on labelled images as it is deployed: one image of a fixed size at a time."""
 
-import pathlib
 import time
 from collections.abc import Callable
 
 import numpy as np
 from absl import logging
+from etils import epath
 
 from convert.export.preparation import Preparation
 from convert.labels.class_map import classes
+from seaformer_jax import paths
 from seaformer_jax.data import images
 from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.classification import sources
@@ -39,7 +40,7 @@ class Validation:
     """
 
     def __init__(self, folder: str, labels: LabelSpec, preparation: Preparation):
-        path = pathlib.Path(folder).resolve()
+        path = paths.real(paths.of(folder))
         self._preparation, self._classes = preparation, labels.num_classes
         self.metric = METRICS[preparation.task]
         if preparation.task == "classification":
@@ -78,7 +79,7 @@ class Validation:
         return np.bincount(pairs.ravel(), minlength=self._classes**2).reshape(2 * (self._classes,))
 
 
-def _masked(path: pathlib.Path, labels: LabelSpec) -> layouts.MaskedImages:
+def _masked(path: epath.Path, labels: LabelSpec) -> layouts.MaskedImages:
     """Pairs the images in `path` with their masks: <root>/images/<split> with <root>/annotations/<split>."""
     parts = path.parts
     if "images" not in parts:
@@ -88,5 +89,5 @@ def _masked(path: pathlib.Path, labels: LabelSpec) -> layouts.MaskedImages:
         )
     # The last "images" in the path, since folders above may be called so, too.
     position = len(parts) - 1 - parts[::-1].index("images")
-    root, split = (pathlib.Path(*part) for part in (parts[:position], parts[position + 1 :]))
+    root, split = (epath.Path(*part) for part in (parts[:position], parts[position + 1 :]))
     return layouts.pairs(root, str(split), labels)

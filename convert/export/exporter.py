@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
 from convert.bundle import PRECISIONS, Bundle
 from convert.checkpoints import pretrained
@@ -225,7 +226,7 @@ class Export:
         if bundle.tail:
             bundle.copy_kernel()
 
-    def _chosen(self, flag: str) -> list[pathlib.Path]:
+    def _chosen(self, flag: str) -> list[epath.Path]:
         """Returns the images to read from the folder of `flag`; [] if the flag is not given."""
         folder = getattr(self.request, flag)
         return preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []

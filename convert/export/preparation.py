@@ -1,14 +1,15 @@
 """Prepares images for an exported model: from files, or seeded ones."""
 
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from convert.bundle import Bundle
+from seaformer_jax import paths
 from seaformer_jax.data import files, images, shapes
 from seaformer_jax.data.classification.augment import RESAMPLING
 from seaformer_jax.data.segmentation import augment as resizing
@@ -74,7 +75,7 @@ class Preparation(NamedTuple):
             return resizing.resize_image(image, self.size)
         return _centre(image, self.size, self.crop_fraction, self.interpolation)
 
-    def read(self, path: pathlib.Path) -> np.ndarray:
+    def read(self, path: epath.Path) -> np.ndarray:
         """Decodes an image and brings it to the input size; UserError if it cannot be decoded."""
         return self.fit(images.decode(path, str(path)))
 
@@ -109,7 +110,7 @@ def seeded(size: tuple[int, int]) -> list[np.ndarray]:
     return [*(resizing.resize_image(drawn[index]["image"], size) for index in range(len(drawn))), noise]
 
 
-def of_folder(flag: str, folder: str, most: int) -> list[pathlib.Path]:
+def of_folder(flag: str, folder: str, most: int) -> list[epath.Path]:
     """Returns the paths of the images in a folder and its subfolders, at most `most`, evenly spread over the list.
 
     Args:
@@ -120,7 +121,7 @@ def of_folder(flag: str, folder: str, most: int) -> list[pathlib.Path]:
     Raises:
         UserError: The folder has no image.
     """
-    path = pathlib.Path(folder)
+    path = paths.of(folder)
     found = files.image_files(path)
     if not found:
         raise UserError(

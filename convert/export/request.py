@@ -1,13 +1,14 @@
 """The request of an export, and the checks of it that need no model."""
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Sequence
+
+from etils import epath
 
 from convert.bundle import INPUT_TYPES, KERNEL, MODEL_FILES, OUTPUTS, PRECISIONS
 from convert.runtimes import registry
 from convert.runtimes.base import Runtime
+from seaformer_jax import paths
 from seaformer_jax.errors import UserError, suggest
 
 _MOST_LABELS = 256  # Classes that a byte of a class map can name.
@@ -32,7 +33,7 @@ class Request:
         class_names, mean, std, licence: Replace those that come with the weights; () or "" keeps them.
     """
 
-    weights: pathlib.Path
+    weights: epath.Path
     format: str
     input_size: tuple[int, int]
     precision: str = "fp32"
@@ -72,7 +73,7 @@ def runtime_of(request: Request) -> Runtime:
     check_input_size(request.input_size)
     for flag in ("images", "calibration", "validation"):
         folder = getattr(request, flag)
-        if folder and not os.path.isdir(folder):
+        if folder and not paths.of(folder).is_dir():
             raise UserError(f"--{flag} {folder}: no such folder")
     return runtime
 

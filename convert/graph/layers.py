@@ -48,7 +48,7 @@ class MergedAttention(nn.Module):
 
     Attributes:
         to_qkv: Convolution to q, k and v, concatenated: [1, C, H, W] -> [1, C_qkv, H, W].
-        axial: Axial attention: qkv and the block's input -> [1, C, H, W].
+        axial: Axial attention: qkv and the block's input -> [1, C, H, W]; None in the ablation without it.
         detail: Detail enhancement; None in the ablation without it.
         detail_of_qkv: True if the input of `detail` is qkv, False if it is the block's input.
         gate: Function of the attention that multiplies the detail; None in the ablations that do not multiply.
@@ -57,22 +57,24 @@ class MergedAttention(nn.Module):
     def __init__(self, attention: SeaAttention, to_qkv: nn.Conv2d, widths: Widths):
         super().__init__()
         self.to_qkv = to_qkv
-        self.axial = SplitAxialAttention(attention, widths)
+        self.axial = None if attention.proj is None else SplitAxialAttention(attention, widths)
         self.detail, self.gate = None, None
         # The parts without identities, so that the last of the sequence is always the last convolution.
         if attention.detail_input != "none":
             parts = attention.to_detail, attention.dwconv, attention.act, attention.pwconv
             self.detail = nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
         self.detail_of_qkv = attention.detail_input == "qkv"
-        if self.detail is not None and attention.detail_combine == "multiply":
+        if None not in (self.detail, self.axial) and attention.detail_combine == "multiply":
             self.gate = HardSigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.to_qkv(x)
+        detail = None if self.detail is None else self.detail(qkv if self.detail_of_qkv else x)
+        if self.axial is None:
+            return detail
         attended = self.axial(qkv, x)
-        if self.detail is None:
+        if detail is None:
             return attended
-        detail = self.detail(qkv if self.detail_of_qkv else x)
         return attended + detail if self.gate is None else self.gate(attended) * detail
 
 

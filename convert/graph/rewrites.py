@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convert.graph.layers import AxialAttention, MergedAttention, Shift, SplitAxialAttention
+from convert.torch_attention import layers as swapped
 from convert.torch_model import (
     AdaptiveMap,
     AttentionStage,
@@ -73,6 +74,9 @@ def fold_batch_norm(model: nn.Module, input_size: Size) -> None:
     _replace(model, ConvBN, lambda layer: _folded(layer.c, layer.bn))
     _replace(model, ConvModule, lambda layer: _folded(layer.conv, layer.bn))
     _replace(model, AdaptiveMap, _scaled)
+    # Projections of other kinds of attention.
+    _replace(model, swapped.ConvBN, lambda layer: _folded(layer.c, layer.bn))
+    _replace(model, swapped.LinearBN, _folded_linear)
 
 
 def merge_qkv(model: nn.Module, input_size: Size) -> None:
@@ -84,6 +88,8 @@ def bake_positions(model: nn.Module, input_size: Size) -> None:
     """Replaces the tables of positions by constants, resized to their lengths at this input size."""
     for stage, (height, width) in _attention_stages(model, input_size):
         for attention in _parts(stage, SeaAttention):
+            if attention.proj is None:
+                continue
             lengths = {"rowq": height, "rowk": height, "columnq": width, "columnk": width}
             for name, length in lengths.items():
                 embedding = attention.get_submodule(f"pos_emb_{name}")
@@ -185,9 +191,22 @@ REWRITES: tuple[Rewrite, ...] = (
 
 def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     """Merges a convolution without bias and a BatchNorm into a convolution with bias, computed in float64."""
-    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
-    bias = bn.bias.double() - bn.running_mean.double() * scale
+    scale, bias = _affine(bn)
     return _like(conv, conv.weight.double() * scale.reshape(-1, 1, 1, 1), bias)
+
+
+def _folded_linear(layer: swapped.LinearBN) -> nn.Linear:
+    """Merges a linear layer without bias and a BatchNorm into a linear layer with bias, computed in float64."""
+    scale, bias = _affine(layer.bn)
+    new = nn.Linear(layer.c.in_features, layer.c.out_features).to(layer.c.weight)
+    new.weight.copy_(layer.c.weight.double() * scale.reshape(-1, 1)), new.bias.copy_(bias)
+    return new
+
+
+def _affine(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Returns what a BatchNorm multiplies by and what it adds, in float64."""
+    scale = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
+    return scale, bn.bias.double() - bn.running_mean.double() * scale
 
 
 def _scaled(conv: AdaptiveMap) -> nn.Conv2d:

@@ -1,11 +1,11 @@
 """Image classification: the ImageNet recipe's loss, top-1 and top-5 accuracy, predictions."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data import pipeline
@@ -114,14 +114,14 @@ class Classification(ImageTask):
             "images": int(metrics["top1"].count),
         }
 
-    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: epath.Path) -> None:
         report.write_classification(metrics["confusion"], self.val_source.labels.class_names, folder)
 
-    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: epath.Path) -> None:
         raise UserError("--show-dir draws class maps, and this task has none; use predict for its pictures")
 
     def predict(
-        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+        self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
         if heatmap:
             raise UserError("--heatmap is drawn over class maps, and this task has none; leave it out")
