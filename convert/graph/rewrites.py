@@ -158,6 +158,13 @@ def products_of_four_axes(model: nn.Module) -> None:
         axial.lead, axial.product = (1, *axial.lead[-1:]), torch.matmul
 
 
+def any_batch(model: nn.Module) -> None:
+    """Lets attention take any number of images at once, in products of four axes."""
+    products_of_four_axes(model)
+    for axial in _parts(model, AxialAttention):
+        axial.batch, axial.lead = -1, (-1, axial.lead[-1])
+
+
 @torch.no_grad()
 def include_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Returns `model` with normalisation included: a subtraction of the mean, and 1/std in the first convolution.
