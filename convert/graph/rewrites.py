@@ -161,7 +161,7 @@ def products_of_four_axes(model: nn.Module) -> None:
 def any_batch(model: nn.Module) -> None:
     """Lets attention take any number of images at once, in products of four axes."""
     products_of_four_axes(model)
-    for axial in _parts(model, AxialAttention):
+    for axial in parts(model, AxialAttention):
         axial.batch, axial.lead = -1, (-1, axial.lead[-1])
 
 
