@@ -14,11 +14,12 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from seaformer_jax import flag_errors, processes
+from seaformer_jax import flag_errors, paths, processes
 from seaformer_jax.config_check import check
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, reason
 
 _USER_ERROR, _INTERRUPTED = 2, 130  # Exit statuses; shells report the latter for Ctrl-C.
 # What the disk may refuse at any write; in every command that is an error of its surroundings, not of its code.
@@ -74,7 +75,7 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in _REFUSED_WRITES:
         place = error.filename or "a file could not be written"
         advice = "free space or make it writable, then run the same command again"
-        return f"error: {place}: {error.strerror}; {advice}", _USER_ERROR
+        return f"error: {place}: {reason(error)}; {advice}", _USER_ERROR
     return processes.lost_connection(error) or ("".join(traceback.format_exception(error)).rstrip(), 1)
 
 
@@ -151,7 +152,7 @@ def setup_jax(config: ConfigDict) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def existing(flag: str, path: str) -> pathlib.Path:
+def existing(flag: str, path: str) -> epath.Path:
     """Returns `path` as a `Path`.
 
     Args:
@@ -160,12 +161,13 @@ def existing(flag: str, path: str) -> pathlib.Path:
     Raises:
         UserError: `path` does not exist.
     """
-    if not pathlib.Path(path).exists():
+    found = paths.of(path)
+    if not found.exists():
         raise UserError(f"--{flag} {path} does not exist")
-    return pathlib.Path(path)
+    return found
 
 
-def output_folder(flag: str, path: str) -> pathlib.Path:
+def output_folder(flag: str, path: str) -> epath.Path:
     """Returns the folder `path` and creates it if necessary.
 
     Args:
@@ -174,13 +176,11 @@ def output_folder(flag: str, path: str) -> pathlib.Path:
     Raises:
         UserError: The folder cannot be created.
     """
-    folder = pathlib.Path(path)
+    folder = paths.of(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write to --{flag} {path}: {error.strerror}; choose another folder"
-        ) from error
+        raise UserError(f"cannot write to --{flag} {path}: {reason(error)}; choose another folder") from error
     return folder
 
 

@@ -1,23 +1,23 @@
 """Loads weights to start from, out of a run or out of a file with the official names."""
 
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 from absl import logging
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import tasks
+from seaformer_jax import paths, tasks
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.errors import UserError
 from seaformer_jax.models import pretrained
 from seaformer_jax.training import trained
 
 
-def load(path: pathlib.Path, config: ConfigDict) -> trained.Trained:
+def load(path: epath.Path, config: ConfigDict) -> trained.Trained:
     """Returns the model of `config` with the weights in the file `path`; every name and shape must match.
 
     The number of classes follows from the weights. The class names are those of the data set if it is available and
@@ -78,7 +78,7 @@ def load_into(model: nnx.Module, source: str) -> None:
 
 def _read(source: str) -> Mapping[str, np.ndarray]:
     """Returns the state dict of a workdir, of a file, or of weights that ship with the package."""
-    path = pathlib.Path(source).expanduser()
+    path = paths.of(source)
     if path.is_dir():
         return weights.to_torch(trained.load(path).model)
     if path.exists():

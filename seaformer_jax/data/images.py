@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, UnidentifiedImageError
 
-from seaformer_jax import errors
+from seaformer_jax import errors, paths
 
 # The extensions that torchvision's ImageFolder accepts; compared without case.
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -82,10 +82,9 @@ def readable(paths: Iterable[os.PathLike]) -> Iterator[tuple[os.PathLike, np.nda
 
 def _read(path: str | os.PathLike, name: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return paths.read_bytes(path)
     except OSError as error:
-        raise errors.UserError(f"{name}: cannot be read: {error.strerror}") from error
+        raise errors.UserError(f"{name}: cannot be read: {errors.reason(error)}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -2,11 +2,11 @@
 
 import contextlib
 import io
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from etils import epath
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     classes: list[tuple[str, int, float, float]]
     detections: list[dict]
 
-    def write(self, folder: pathlib.Path) -> None:
+    def write(self, folder: epath.Path) -> None:
         """Writes `per_class.md` (AP, AP50 and labelled boxes of each class) and `detections.json`."""
         rows = ["| class | boxes | AP % | AP50 % |", "|---|---:|---:|---:|"]
         rows += [

@@ -1,11 +1,11 @@
 """Draws and lists the boxes that a detector finds."""
 
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data import images
@@ -57,14 +57,14 @@ class Painter:
         colours = [self._colours[label] for label in found.labels]
         return pictures.draw_boxes(image, found.boxes, names, colours)
 
-    def comparison(self, element: Element, path: pathlib.Path) -> None:
+    def comparison(self, element: Element, path: epath.Path) -> None:
         """Writes two pictures of an element side by side: the labelled boxes, and the boxes that were found."""
         image, labels = element["image"], element["labels"]
         names, colours = [self._names[k] for k in labels], [self._colours[k] for k in labels]
         labelled = pictures.draw_boxes(image, element["boxes"], names, colours)
         pictures.save(np.concatenate([labelled, self.draw(image, self.boxes(image))], 1), path)
 
-    def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path) -> int:
+    def write(self, paths: Sequence[epath.Path], folder: epath.Path) -> int:
         """Writes the boxes in the images at `paths` into `folder`; logs those that cannot be read.
 
         - `<name>_boxes.png`: the image with boxes, names and scores.

@@ -1,10 +1,10 @@
 """Draws class maps: colour masks, overlays, heat maps and legends."""
 
-import pathlib
 from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
@@ -79,7 +79,7 @@ def draw_boxes(
     return np.asarray(picture)
 
 
-def distinct_names(paths: Sequence[pathlib.Path]) -> list[str]:
+def distinct_names(paths: Sequence[epath.Path]) -> list[str]:
     """Returns the file names without extension; a name that is taken gets the first free suffix of -2, -3, ..."""
     taken, result = set(), []
     for path in paths:
@@ -92,19 +92,19 @@ def distinct_names(paths: Sequence[pathlib.Path]) -> list[str]:
     return result
 
 
-def save(picture: np.ndarray, path: pathlib.Path) -> None:
+def save(picture: np.ndarray, path: epath.Path) -> None:
     """Writes a picture, uint8 [H, W, 3], as PNG."""
-    Image.fromarray(picture).save(path)
+    _write(Image.fromarray(picture), path)
 
 
-def save_mask(classes: np.ndarray, palette: Sequence[Colour], path: pathlib.Path) -> None:
+def save_mask(classes: np.ndarray, palette: Sequence[Colour], path: epath.Path) -> None:
     """Writes a class map, uint8 [H, W], as PNG: pixel values are the classes, colours those of the palette."""
     mask = Image.fromarray(classes)
     mask.putpalette([channel for colour in palette for channel in colour])  # Also sets the mode to "P".
-    mask.save(path)
+    _write(mask, path)
 
 
-def save_legend(entries: Sequence[tuple[str, Colour]], path: pathlib.Path) -> None:
+def save_legend(entries: Sequence[tuple[str, Colour]], path: epath.Path) -> None:
     """Writes a PNG with one line per entry (name, colour)."""
     font = ImageFont.load_default(_LINE * 0.6)
     width = max((font.getlength(name) for name, _ in entries), default=0)
@@ -114,4 +114,9 @@ def save_legend(entries: Sequence[tuple[str, Colour]], path: pathlib.Path) -> No
         top = 4 + line * _LINE
         draw.rectangle((4, top + 3, 4 + _LINE, top + _LINE - 3), fill=colour, outline="black")
         draw.text((12 + _LINE, top + _LINE / 2), name, fill="black", font=font, anchor="lm")
-    picture.save(path)
+    _write(picture, path)
+
+
+def _write(picture: Image.Image, path: epath.Path) -> None:
+    with path.open("wb") as file:
+        picture.save(file, "PNG")

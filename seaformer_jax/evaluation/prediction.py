@@ -2,11 +2,11 @@
 
 import itertools
 import json
-import pathlib
 from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data import images
@@ -19,8 +19,8 @@ _TOP = 5  # Labels listed per image.
 
 def classify(
     model: nnx.Module,
-    paths: Sequence[pathlib.Path],
-    folder: pathlib.Path,
+    paths: Sequence[epath.Path],
+    folder: epath.Path,
     transform: Callable[[dict], dict],
     normalize: Callable[[jax.Array], jax.Array],
     class_names: Sequence[str],
@@ -67,7 +67,7 @@ def classify(
     return len(rows)
 
 
-def _row(path: pathlib.Path, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:
+def _row(path: epath.Path, probabilities: np.ndarray, class_names: Sequence[str]) -> dict:
     """Returns the line of `predictions.jsonl` of one image, from its probabilities [C]."""
     order = np.argsort(-probabilities)[:_TOP]
     top = [{"label": class_names[i], "probability": round(float(probabilities[i]), 6)} for i in order]

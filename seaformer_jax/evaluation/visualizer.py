@@ -2,11 +2,11 @@
 
 import collections
 import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data import images
@@ -62,12 +62,12 @@ class Visualizer:
         """
         return np.asarray(self._attention(self._state, self._transform({"image": image})["image"][None]))[0]
 
-    def comparison(self, image: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+    def comparison(self, image: np.ndarray, labels: np.ndarray, path: epath.Path) -> None:
         """Writes two overlays side by side: the labels (uint8 [H, W]) and the predicted classes."""
         overlays = [pictures.overlay(image, m, self.palette) for m in (labels, self.classes(image))]
         pictures.save(np.concatenate(overlays, 1), path)
 
-    def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool) -> int:
+    def write(self, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool) -> int:
         """Writes the predictions for the images at `paths` into `folder`; logs those that cannot be read.
 
         - `<name>_mask.png`: the class map; pixel values are classes, shown in the colours of the palette.

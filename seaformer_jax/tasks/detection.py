@@ -1,13 +1,13 @@
 """Object detection: the losses of RetinaNet, COCO's average precision, pictures of boxes."""
 
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data.detection import batches, sources
@@ -119,10 +119,10 @@ class Detection(ImageTask):
             "images": len(found["index"])
         }
 
-    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: epath.Path) -> None:
         self._judge(metrics["detections"].of_images()).write(folder)
 
-    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: epath.Path) -> None:
         draw = self._painter(model)
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
         for index in range(len(source)):
@@ -132,7 +132,7 @@ class Detection(ImageTask):
                 draw.comparison(element, folder / f"{index:05}.png")
 
     def predict(
-        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+        self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
         if heatmap:
             raise UserError("--heatmap is drawn over class maps, and this task has none; leave it out")

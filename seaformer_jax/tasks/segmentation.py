@@ -1,11 +1,11 @@
 """Semantic segmentation: the official recipes' loss, mIoU and class maps."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.data.labels import distinct_colours
@@ -118,10 +118,10 @@ class Segmentation(ImageTask):
             "images": int(metrics["images"].count),
         }
 
-    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: epath.Path) -> None:
         report.write_segmentation(metrics["confusion"], self.val_source.labels.class_names, folder)
 
-    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: epath.Path) -> None:
         draw = self._visualizer(model)
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
         for index in range(len(source)):
@@ -131,7 +131,7 @@ class Segmentation(ImageTask):
                 draw.comparison(element["image"], element["label"], folder / f"{index:05}.png")
 
     def predict(
-        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+        self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
         return self._visualizer(model).write(paths, folder, heatmap)
 

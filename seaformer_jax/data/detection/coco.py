@@ -2,15 +2,16 @@
 
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from seaformer_jax import errors
 from seaformer_jax.data import files, images, labels
-from seaformer_jax.data.detection.truth import Truth, boxes_to_train_on, images_to_train_on
+from seaformer_jax.data.detection.boxed import BoxedImages
+from seaformer_jax.data.detection.truth import Truth
 
 _KEYS = "data.root, data.annotations, data.train_split or data.val_split"
 
@@ -29,22 +30,17 @@ class Parsed(NamedTuple):
     truth: Truth
 
 
-class CocoImages:
-    """A split of a data set in COCO's format.
-
-    Attributes:
-        labels: `LabelSpec` with the class names, in the order of the categories' identifiers.
-        truth: All annotations of the chosen images; the validation compares with them.
+class CocoImages(BoxedImages):
+    """A split of a data set in COCO's format; the classes are in the order of the categories' identifiers.
 
     Args:
         root: `data.root`.
         split: Name of the split, which takes the place of "{split}" in the next two.
         image_folder: Folder of the images below root, e.g. "{split}".
         annotations: JSON file below root, e.g. "annotations/instances_{split}.json".
-        max_boxes: For training: leaves out the images without boxes, and refuses images with more boxes than this.
-            None keeps all images.
+        max_boxes: As in `BoxedImages`.
     Raises:
-        UserError: A file or a folder is missing, or the file is not in COCO's format.
+        UserError: A file or a folder is missing, or the file is not in COCO's format; or as `BoxedImages`.
     """
 
     def __init__(
@@ -55,20 +51,14 @@ class CocoImages:
         annotations: str,
         max_boxes: int | None = None,
     ):
-        folder, path = image_folder.replace("{split}", split), annotations.replace("{split}", split)
+        folder, path = (name.replace("{split}", split) for name in (image_folder, annotations))
         base = files.root_folder(root, f"{folder}/*.jpg and {path}")
         self._folder = files.subfolder(
             base, folder, "data.root, data.images, data.train_split or data.val_split"
         )
         parsed = read(base / path)
-        self.labels = labels.LabelSpec(parsed.class_names)
-        self.truth, self._name = parsed.truth, str(base / path)
-        boxes = boxes_to_train_on(self.truth, self._name)
-        chosen = np.arange(len(parsed.names))
-        if max_boxes is not None:
-            chosen = images_to_train_on(self.truth, boxes, max_boxes, self._name)
+        super().__init__(labels.LabelSpec(parsed.class_names), parsed.truth, str(base / path), max_boxes)
         self._check_files(parsed.names)
-        self._boxes, self._chosen = boxes, chosen
         # Bytes in one array instead of a list of strings, which every worker process would hold.
         self._names = np.array([os.fsencode(name) for name in parsed.names])
 
@@ -77,33 +67,16 @@ class CocoImages:
         found = set(files.image_files(self._folder))
         if missing := [name for name in names if os.path.normpath(name) not in found]:
             raise errors.UserError(
-                f"{self._folder}: {len(missing)} of {len(names)} images of {self._name} are missing "
+                f"{self._folder}: {len(missing)} of {len(names)} images of {self.name} are missing "
                 f"({files.some(missing)}); expected all of them; correct data.images, or take them out of the file"
             )
 
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> dict:
-        """Returns `image` uint8 [H, W, 3], `boxes` float32 [n, 4], `labels` int32 [n] and `index` in `truth`."""
-        position = self._chosen[index]
-        path = self._folder / os.fsdecode(self._names[position])
-        image = images.decode(path, str(path))
-        if image.shape[:2] != self.size(index):
-            height, width = self.size(index)
-            raise errors.UserError(
-                f"{path}: the image is {image.shape[1]} x {image.shape[0]} pixels, but {self._name} says {width} x "
-                f"{height}; its boxes would be in the wrong places"
-            )
-        boxes, classes = self._boxes.of(position)
-        return {"image": image, "boxes": boxes, "labels": classes, "index": np.int32(position)}
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Returns the (height, width) of an image, from the JSON file."""
-        return tuple(self.truth.sizes[self._chosen[index]].tolist())
+    def read(self, position: int) -> tuple[np.ndarray, str]:
+        path = os.path.join(self._folder, os.fsdecode(self._names[position]))
+        return images.decode(path, path), path
 
 
-def read(path: pathlib.Path) -> Parsed:
+def read(path: epath.Path) -> Parsed:
     """Reads a JSON file in COCO's format.
 
     Raises:
@@ -148,12 +121,13 @@ _NEEDED = {
 }
 
 
-def _content(path: pathlib.Path) -> dict[str, Any]:
+def _content(path: epath.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except OSError as error:
         found = f" (found {files.listing(path.parent)})" if path.parent.is_dir() else ""
-        raise errors.UserError(f"{path}: cannot be read: {error.strerror}{found}; correct {_KEYS}") from error
+        reason = error.strerror or error
+        raise errors.UserError(f"{path}: cannot be read: {reason}{found}; correct {_KEYS}") from error
     except ValueError as error:
         raise errors.UserError(f"{path}: is not JSON: {errors.summary(error)}") from error
     if not isinstance(content, dict) or not _NEEDED.keys() <= content.keys():
@@ -164,7 +138,7 @@ def _content(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def _entries(content: Mapping[str, Any], key: str, path: pathlib.Path) -> list[dict[str, Any]]:
+def _entries(content: Mapping[str, Any], key: str, path: epath.Path) -> list[dict[str, Any]]:
     """Returns the list `key` of the file, after checking its entries."""
     holds, expected = _NEEDED[key]
     entries = content[key]
@@ -181,7 +155,7 @@ def _entries(content: Mapping[str, Any], key: str, path: pathlib.Path) -> list[d
 
 
 def _check_references(
-    annotations: list[dict], key: str, known: Mapping[int, int], kind: str, path: pathlib.Path
+    annotations: list[dict], key: str, known: Mapping[int, int], kind: str, path: epath.Path
 ) -> None:
     """Raises UserError if an annotation is about an image or a category that the file does not have."""
     if unknown := sorted({a[key] for a in annotations} - known.keys()):

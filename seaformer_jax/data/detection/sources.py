@@ -8,6 +8,7 @@ reads no image. It can be pickled, and it opens its files only when they are rea
 | data.source | data.root holds | train_split, val_split |
 | --- | --- | --- |
 | coco | <data.images>/*.jpg and the JSON file <data.annotations>; both may contain {split} | train2017, val2017 |
+| tfds | coco/2017 (data.name) or another with boxes, as TensorFlow Datasets prepares it | train, validation |
 | shapes | (nothing) | |
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from seaformer_jax import errors
 from seaformer_jax.data import labels, shapes
 from seaformer_jax.data.detection.coco import CocoImages
+from seaformer_jax.data.detection.tfds import TFDSBoxes
 from seaformer_jax.data.detection.truth import Truth
 
 
@@ -41,8 +43,9 @@ def create(config: ml_collections.ConfigDict, split: str) -> Source:
     In "train" there are only images with boxes.
 
     Args:
-        config: The config's `data`: `source`, `max_boxes` and the keys that this source needs. coco: `root`,
-            `images`, `annotations`, `train_split`, `val_split`; shapes: `train_size`, `val_size`, `image_size`.
+        config: The config's `data`: `source`, `max_boxes` and the keys that this source needs. coco and tfds: `root`,
+            `train_split`, `val_split`; coco: `images`, `annotations`; tfds: `name`; shapes: `train_size`, `val_size`,
+            `image_size`.
         split: "train" or "val".
 
     Raises:
@@ -58,8 +61,16 @@ def create(config: ml_collections.ConfigDict, split: str) -> Source:
 
 
 def _coco(config: ml_collections.ConfigDict, split: str) -> CocoImages:
-    most = config.max_boxes if split == "train" else None
-    return CocoImages(config.root, config[f"{split}_split"], config.images, config.annotations, most)
+    folders = config.images, config.annotations
+    return CocoImages(config.root, config[f"{split}_split"], *folders, _most(config, split))
+
+
+def _tfds(config: ml_collections.ConfigDict, split: str) -> TFDSBoxes:
+    return TFDSBoxes(config.name, config[f"{split}_split"], config.root, _most(config, split))
+
+
+def _most(config: ml_collections.ConfigDict, split: str) -> int | None:
+    return config.max_boxes if split == "train" else None
 
 
 class ShapesBoxes:
@@ -108,5 +119,6 @@ class ShapesBoxes:
 
 _SOURCES = {
     "coco": _coco,
+    "tfds": _tfds,
     "shapes": lambda config, split: ShapesBoxes(split, config[f"{split}_size"], config.image_size),
 }
