@@ -14,7 +14,7 @@ SEAFORMER_JAX = (
     ("training",),
     ("tasks",),
     ("evaluation",),
-    ("data.classification", "data.segmentation", "data.on_device"),
+    ("data.classification", "data.segmentation", "data.detection", "data.on_device"),
     ("data",),
     ("models.registry",),
     ("models.heads",),

@@ -88,7 +88,7 @@ class Visualizer:
             UserError: None of the images can be read.
         """
         totals, rows = collections.Counter(), []
-        names = dict(zip(paths, _distinct([path.stem for path in paths]), strict=True))
+        names = dict(zip(paths, pictures.distinct_names(paths), strict=True))
         for path, image in images.readable(paths):
             name, classes = names[path], self.classes(image)
             pictures.save_mask(classes, self.palette, folder / f"{name}_mask.png")
@@ -112,16 +112,3 @@ class Visualizer:
         counts = np.bincount(classes.ravel(), minlength=len(self.class_names))
         order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
         return {self.class_names[k]: round(float(counts[k] / classes.size), 6) for k in order}
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Returns the names; a name that is already taken gets the first free suffix of -2, -3, ..."""
-    taken, result = set(), []
-    for name in names:
-        number, candidate = 1, name
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        result.append(candidate)
-    return result

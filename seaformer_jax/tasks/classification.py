@@ -38,12 +38,14 @@ class Classification(ImageTask):
         config = self.config
         return TrainTransform(config.data.image_size, config.augment, config.data.mean)
 
-    def example_batch(self, batch_size: int) -> Batch:
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
         size = self.config.data.image_size
-        return {
-            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        }
+        return [
+            {
+                "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+            }
+        ]
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
