@@ -65,10 +65,7 @@ def segmentation() -> ConfigDict:
         }
     )
     c.optim.update({"lr": 2.5e-4, "weight_decay": 0.01, "ema_decay": 0.0})
-    # The tuple times 0 or 1 follows model.position_embedding: it is () without the tables, because a pattern that
-    # matches no parameter is an error.
-    tables = ml_collections.FieldReference((r".*_position/table",))
-    c.optim.no_decay = tables * c.model.get_ref("position_embedding").to_int()
+    c.optim.update({"no_decay": (), "decay_tables": False})
     # The segmentation head and a distilled student's up-sampling module learn faster, because a pre-trained
     # classifier has neither of them.
     c.optim.lr_multipliers = ((r"(head|upsample)/.*", 10.0),)
@@ -135,11 +132,19 @@ def _common() -> ConfigDict:
 def _model() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "seaformer_tiny",  # One of seaformer_jax.list_models().
+            "name": "seaformer_tiny",  # One of seaformer_jax.list_models(), or swin_tiny.
             # Drop-path probability of the last layer of each stage; it rises linearly from 0 within the stage.
             "drop_path_rate": 0.1,
             # Number of groups that the global (micro)batch is split into, each with its own BatchNorm statistics.
             "bn_groups": 1,
+            # Attention of the model's layers: sea | sea_plus | enhancement (SEA's detail alone) | none | vanilla |
+            # window | window_shift | axial_sum | axial_deeplab | acmix_swin | acmix_conv | mixformer; "" keeps the
+            # model's own.
+            "attention": "",
+            "attention_widths": (),  # Channels of q, k and v in each stage with attention; () takes the stage's.
+            "attention_window": 7,  # Side of a window on the feature map, for kinds with windows.
+            "attention_input": (),  # axial_deeplab: (height, width) of the images in pixels, which its tables fix.
+            # For SEA attention.
             "detail_input": "qkv",  # Input of detail enhancement: qkv | conv | upconv | none.
             "detail_combine": "multiply",  # How detail enhancement joins the attention: multiply | add.
             "position_embedding": True,
@@ -242,6 +247,8 @@ def _optim() -> ConfigDict:
             "accumulate": 1,  # Microbatches per step, each of batch_size / accumulate images.
             # Parameters without weight decay: regular expressions on their paths.
             "no_decay": (r".*(scale|bias)$",),
+            # False also leaves out the tables of positions of any attention, and the rates of ACmix.
+            "decay_tables": True,
             "lr_multipliers": (),  # ((regular expression on parameter paths, factor), ...)
             "ema_decay": 0.9999,  # Decay of the moving average of the weights; 0 switches it off.
             "ema_warmup": True,  # The decay rises to ema_decay, so that the initial weights are soon gone.

@@ -119,7 +119,7 @@ _GROUPS: dict[str, Range] = {
     "total_steps log_every eval.batch_size checkpoint.keep": _whole(1),
     "eval.every checkpoint.every profile.skip profile.steps data.workers": _whole(0),
     "init_from compilation_cache": _TEXT,
-    "distributed.enabled eval.use_ema optim.ema_warmup": _SWITCH,
+    "distributed.enabled eval.use_ema optim.ema_warmup optim.decay_tables": _SWITCH,
     "distributed.coordinator": _TEXT,
     "distributed.num_processes": _whole(0),
     "distributed.process_id": _whole(-1),
@@ -127,9 +127,18 @@ _GROUPS: dict[str, Range] = {
     "model.name model.detail_input model.detail_combine model.fusion": _TEXT,
     "model.adaptive model.adaptive_source model.adaptive_expansion": _TEXT,
     "model.position_embedding model.adaptive_shared": _SWITCH,
+    "model.attention": _TEXT,
+    "model.attention_window": _whole(1, 64),
+    "model.attention_input": (
+        lambda value: value == () or _is_list(_whole(SMALLEST, LARGEST)[0], 2)(value),
+        f"height and width, each at least {SMALLEST} and at most {LARGEST}, or ()",
+    ),
     "model.drop_path_rate": _BELOW_ONE,
     "model.bn_groups": _whole(1),
-    "model.fusion_widths": (_is_list(_whole(1)[0]), "whole numbers of at least 1, or ()"),
+    "model.fusion_widths model.attention_widths": (
+        _is_list(_whole(1)[0]),
+        "whole numbers of at least 1, or ()",
+    ),
     "model.upsample_ratio": _number(1),
     "model.upsample_width": _whole(0),
     # The task and its teacher.

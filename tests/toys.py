@@ -34,11 +34,23 @@ MINI = SeaFormerConfig(
     heads=2,
     fusion_widths=(12, 16),
 )
+# Detection needs the maps at 1/8 to 1/64.
+NANO_DETECTION = SeaFormerConfig(
+    stem=8,
+    stages=tuple((InvertedResidualSpec(3, 1, channels, 2),) for channels in (8, 8, 12, 16, 16)),
+    depths=(1,),
+    key_dims=(4,),
+    ffn_ratios=(2,),
+    heads=2,
+    neck_width=8,
+    tower_convs=1,
+)
 MODELS = {
     "nano": NANO,
     "nano_wide": NANO_WIDE,
     "nano_segmentation": NANO_SEGMENTATION,
     "nano_segmentation_wide": dataclasses.replace(NANO_SEGMENTATION, fusion_widths=(12,)),
+    "nano_detection": NANO_DETECTION,
     "mini": MINI,
 }
 

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seaformer_jax.errors import UserError, suggest
+from seaformer_jax.models import attention as kinds
 from seaformer_jax.models import bands
+from seaformer_jax.models.attention.layers import Setting
 from seaformer_jax.models.attention.sea import SeaAttention
 from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise
 from seaformer_jax.models.variants import SeaFormerConfig
@@ -30,9 +33,12 @@ class FFN(nnx.Module):
 
 
 class SeaFormerLayer(nnx.Module):
-    """SEA attention and FFN, each a residual branch with stochastic depth; their inputs are not normalised."""
+    """Attention and FFN, each a residual branch with stochastic depth; their inputs are not normalised.
 
-    def __init__(self, attention: SeaAttention, ffn: FFN, drop_path_rate: float):
+    `attention` is SEA attention in the published models; None leaves the FFN alone.
+    """
+
+    def __init__(self, attention: nnx.Module | None, ffn: FFN, drop_path_rate: float):
         self.attention, self.ffn = attention, ffn
         # For each image of the batch, the whole branch is either dropped or kept and scaled up.
         self.drop_path = nnx.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3))
@@ -40,7 +46,8 @@ class SeaFormerLayer(nnx.Module):
     def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape; with `rngs` None, both branches of every image are kept."""
         keep_all = rngs is None
-        x = x + self.drop_path(self.attention(x, train), deterministic=keep_all, rngs=rngs)
+        if self.attention is not None:
+            x = x + self.drop_path(self.attention(x, train), deterministic=keep_all, rngs=rngs)
         return x + self.drop_path(self.ffn(x, train), deterministic=keep_all, rngs=rngs)
 
 
@@ -58,16 +65,22 @@ class Stage(nnx.Module):
         return x
 
     def last_attention(self, x: jax.Array) -> jax.Array:
-        """Returns the output of the last SEA attention, [B, h, w, C], before it is added to its input.
+        """Returns the output of the last attention, [B, h, w, C], before it is added to its input.
 
         Args:
             x: Input of the stage, as in a call. The model runs in evaluation mode.
+        Raises:
+            UserError: The layers have no attention.
         """
         for block in self.mobile:
             x = block(x, train=False)
         *before, last = self.sea
         for layer in before:
             x = layer(x, train=False, rngs=None)
+        if last.attention is None:
+            raise UserError(
+                "model.attention is 'none', so there is no attention to show; leave the heat map out"
+            )
         return last.attention(x, train=False)
 
 
@@ -117,7 +130,7 @@ class SeaFormer(nnx.Module):
     def last_attention(self, images: jax.Array) -> jax.Array:
         """Returns the feature map that the papers' heat maps show, in evaluation mode.
 
-        It is the output of the last SEA attention, before it is added to its input.
+        It is the output of the last attention, before it is added to its input.
 
         Args:
             images: [B, H, W, 3] float, normalised.
@@ -150,24 +163,57 @@ def _sea_layers(
     rates = np.linspace(0, config.drop_path_rate, config.depths[index])
     groups = config.bn_groups
 
-    def attention() -> SeaAttention:
-        return SeaAttention(
-            width,
-            config.key_dims[index],
-            config.heads,
-            config.value_ratio,
-            groups,
-            rng,
-            detail_input=config.detail_input,
-            detail_combine=config.detail_combine,
-            position_embedding=config.position_embedding,
-            adaptive=config.adaptive,
-            adaptive_source=config.adaptive_source,
-            adaptive_shared=config.adaptive_shared,
-            adaptive_expansion=config.adaptive_expansion,
-        )
-
     def ffn() -> FFN:
         return FFN(width, width * config.ffn_ratios[index], groups, rng)
 
-    return [SeaFormerLayer(attention(), ffn(), float(rate)) for rate in rates]
+    return [SeaFormerLayer(create_attention(config, index, width, rng), ffn(), float(rate)) for rate in rates]
+
+
+def create_attention(
+    config: SeaFormerConfig, index: int, width: int, rng: np.random.Generator
+) -> nnx.Module | None:
+    """Creates the attention of one SeaFormer layer.
+
+    The kinds are "sea", the published one; "enhancement", its detail enhancement alone; "none"; and all others of
+    `attention.KINDS`. These have a BatchNorm after each projection, because the layer has no norm, and start at 0.
+    SEA attention starts at half of its detail, as published.
+
+    The arguments are those of `_sea_layers`.
+
+    Raises:
+        UserError: The kind is unknown, or it cannot have this width or size.
+    """
+    kind, known = config.attention, (*kinds.KINDS, "enhancement", "none")
+    if kind not in known:
+        raise UserError(
+            f"model option attention is {kind!r}; expected one of {', '.join(known)}.{suggest(kind, known)}"
+        )
+    if kind == "none":
+        return None
+    if kind not in ("sea", "sea_plus", "enhancement"):
+        # The stages are at 1/4, 1/8, ...; sizes are rounded up.
+        stride = 4 << len(config.stages) - len(config.depths) + index
+        setting = Setting(
+            inner=config.attention_widths[index] if config.attention_widths else 0,
+            window=config.attention_window,
+            size=tuple(-(-side // stride) for side in config.attention_input) or None,
+            bn_groups=config.bn_groups,
+            normalized=True,
+        )
+        return kinds.build(kind, width, config.heads, rng, setting)
+    return SeaAttention(
+        width,
+        config.key_dims[index],
+        config.heads,
+        config.value_ratio,
+        config.bn_groups,
+        rng,
+        detail_input=config.detail_input,
+        detail_combine=config.detail_combine,
+        position_embedding=config.position_embedding,
+        axial=kind != "enhancement",
+        adaptive=config.adaptive_steps,
+        adaptive_source=config.adaptive_source,
+        adaptive_shared=config.adaptive_shared,
+        adaptive_expansion=config.adaptive_expansion,
+    )
