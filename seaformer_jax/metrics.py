@@ -1,24 +1,28 @@
 """Metrics as sums and counts that can be merged.
 
-Results therefore do not depend on the batch size or on the number of devices or hosts.
+Results therefore do not depend on the batch size or on the number of devices or hosts. JAX is imported where it is
+used, so that a device without it can score a model, too.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Mean(NamedTuple):
     """A mean over examples: `total / count`."""
 
-    total: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    total: "jax.Array | np.ndarray"
+    count: "jax.Array | np.ndarray"
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array) -> "Mean":
+    def of(cls, values: "jax.Array", mask: "jax.Array") -> "Mean":
         """Sums values [B] where mask [B] is true; values that are masked out may be NaN."""
+        import jax.numpy as jnp
+
         return cls(jnp.where(mask, values, 0).sum(), mask.sum())
 
     def compute(self) -> float:
@@ -33,16 +37,18 @@ class ConfusionMatrix(NamedTuple):
         counts: Integer [num_classes, num_classes]; the first axis is the true class, the second the predicted one.
     """
 
-    counts: jax.Array | np.ndarray
+    counts: "jax.Array | np.ndarray"
 
     @classmethod
     def of(
-        cls, labels: jax.Array, predictions: jax.Array, mask: jax.Array, num_classes: int
+        cls, labels: "jax.Array", predictions: "jax.Array", mask: "jax.Array", num_classes: int
     ) -> "ConfusionMatrix":
         """Counts integer labels and predictions [...] where mask [...] is true.
 
         Pairs with a value of num_classes or more, such as the ignored label 255, are not counted.
         """
+        import jax.numpy as jnp
+
         zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
         return cls(zeros.at[labels, predictions].add(mask.astype(jnp.int32), mode="drop"))
 
@@ -87,6 +93,8 @@ def merge(metrics: dict | None, batch: dict) -> dict:
         metrics: The running metrics; None for the first batch.
         batch: Metrics of one batch, name -> `Mean` or `ConfusionMatrix`.
     """
+    import jax
+
     batch = jax.tree.map(_widen, jax.device_get(batch))
     return batch if metrics is None else jax.tree.map(np.add, metrics, batch)
 
