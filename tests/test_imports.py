@@ -26,6 +26,7 @@ SEAFORMER_JAX = (
 CONVERT = (
     ("arm",),
     ("latency",),
+    ("run",),
     ("export",),
     ("runtimes",),
     ("graph",),
