@@ -42,8 +42,6 @@ class Detection(ImageTask):
 
     def example_batches(self, batch_size: int) -> Sequence[Batch]:
         data = self.config.data
-        # Only buckets that occur: each has to be compiled.
-        used = [data.buckets[bucket] for bucket in np.unique(self.groups())]
         return [
             {
                 "image": jax.ShapeDtypeStruct((batch_size, *bucket, 3), jnp.uint8),
@@ -51,7 +49,7 @@ class Detection(ImageTask):
                 "boxes": jax.ShapeDtypeStruct((batch_size, data.max_boxes, 4), jnp.float32),
                 "labels": jax.ShapeDtypeStruct((batch_size, data.max_boxes), jnp.int32),
             }
-            for bucket in used
+            for bucket in data.buckets
         ]
 
     def eval_batches(self) -> Iterator[Batch]:

@@ -40,7 +40,7 @@ def small_images(folder, **changes) -> tasks.Task:
         "data.train_split": "train",
         "data.val_split": "val",
         "data.scale": (96, 64),
-        "data.buckets": ((64, 96), (96, 64), (96, 96)),
+        "data.buckets": ((64, 96), (96, 64)),
         "eval.scale": (96, 64),
         "eval.score_threshold": 0.0,
         "batch_size": 2,
