@@ -212,8 +212,9 @@ def _model() -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "source": "shapes",  # shapes | folder | tfds
-            "root": "",  # folder: holds <split>/<class>/*.jpg; tfds: the data_dir.
+            "source": "shapes",  # shapes | folder | records | tfds
+            # folder: holds <split>/<class>/*.jpg; records: --out of seaformer_jax.prepare; tfds: the data_dir.
+            "root": "",
             "name": "imagenet2012",  # tfds: name of the data set.
             "train_split": "train",
             "val_split": "val",
@@ -292,7 +293,8 @@ def _augment() -> ConfigDict:
             "crop_ratio": (3 / 4, 4 / 3),  # Range of a crop's width / height.
             "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
             "flip": 0.5,  # Probability of a horizontal flip.
-            # Where flips and RandAugment happen: in the training step (True), or on the host (False).
+            # Where flips and RandAugment happen: in the training step (True), or on the host (False). With
+            # data.source=records, crops are resized there, too.
             "on_device": False,
             "rand_augment": "rand-m9-mstd0.5",  # RandAugment in timm's notation; "" switches it off.
             "erasing": 0.2,  # Probability of random erasing.

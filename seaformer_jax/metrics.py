@@ -1,24 +1,28 @@
 """Metrics that can be merged: sums and counts, which are added, and results of single images, which are joined.
 
-Results therefore do not depend on the batch size or on the number of devices or hosts.
+Results therefore do not depend on the batch size or on the number of devices or hosts. JAX is imported where it is
+used, so that a device without it can score a model, too.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 
 class Mean(NamedTuple):
     """A mean over examples: `total / count`."""
 
-    total: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    total: "jax.Array | np.ndarray"
+    count: "jax.Array | np.ndarray"
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array) -> "Mean":
+    def of(cls, values: "jax.Array", mask: "jax.Array") -> "Mean":
         """Sums values [B] where mask [B] is true; values that are masked out may be NaN."""
+        import jax.numpy as jnp
+
         return cls(jnp.where(mask, values, 0).sum(), mask.sum())
 
     def compute(self) -> float:
@@ -33,16 +37,18 @@ class ConfusionMatrix(NamedTuple):
         counts: Integer [num_classes, num_classes]; the first axis is the true class, the second the predicted one.
     """
 
-    counts: jax.Array | np.ndarray
+    counts: "jax.Array | np.ndarray"
 
     @classmethod
     def of(
-        cls, labels: jax.Array, predictions: jax.Array, mask: jax.Array, num_classes: int
+        cls, labels: "jax.Array", predictions: "jax.Array", mask: "jax.Array", num_classes: int
     ) -> "ConfusionMatrix":
         """Counts integer labels and predictions [...] where mask [...] is true.
 
         Pairs with a value of num_classes or more, such as the ignored label 255, are not counted.
         """
+        import jax.numpy as jnp
+
         zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
         return cls(zeros.at[labels, predictions].add(mask.astype(jnp.int32), mode="drop"))
 
@@ -75,8 +81,8 @@ class PerImage(NamedTuple):
         mask: bool [B]; the values of the other images are left out.
     """
 
-    values: dict[str, jax.Array | np.ndarray]
-    mask: jax.Array | np.ndarray
+    values: dict[str, "jax.Array | np.ndarray"]
+    mask: "jax.Array | np.ndarray"
 
     def of_images(self) -> dict[str, np.ndarray]:
         """Returns the values of the images of the mask, name -> array [N, ...], of merged metrics."""
@@ -93,6 +99,8 @@ def over_devices(metrics: dict[str, Metric], axis: str) -> dict[str, Metric]:
         metrics: Metrics of the device's own rows.
         axis: Name of the mesh axis.
     """
+    import jax
+
     return {
         name: jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), metric)
         if isinstance(metric, PerImage)
@@ -121,17 +129,18 @@ def merge(metrics: dict[str, Metric] | None, batch: dict[str, Metric]) -> dict[s
         metrics: The running metrics; None for the first batch.
         batch: Metrics of one batch by name.
     """
+    import jax
+
     found = {
         name: value if isinstance(value, PerImage) else jax.tree.map(_widen, value)
         for name, value in jax.device_get(batch).items()
     }
-    return (
-        found if metrics is None else {name: _merged(metrics[name], value) for name, value in found.items()}
-    )
-
-
-def _merged(metric: Metric, other: Metric) -> Metric:
-    return jax.tree.map(_joined if isinstance(metric, PerImage) else np.add, metric, other)
+    if metrics is None:
+        return found
+    return {
+        name: jax.tree.map(_joined if isinstance(value, PerImage) else np.add, metrics[name], value)
+        for name, value in found.items()
+    }
 
 
 def _joined(*rows: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from tests.paths import REPOSITORY
 
 # From the top. A module imports from its own group and from those below; the longest name that fits is its group.
 SEAFORMER_JAX = (
-    ("train", "evaluate", "predict", "command"),
+    ("train", "evaluate", "predict", "prepare", "command"),
     ("training",),
     ("tasks",),
     ("evaluation",),
@@ -26,6 +26,7 @@ SEAFORMER_JAX = (
 CONVERT = (
     ("arm",),
     ("latency",),
+    ("run",),
     ("export",),
     ("runtimes",),
     ("graph",),
@@ -34,7 +35,7 @@ CONVERT = (
     ("labels",),
     ("",),
 )
-COMMANDS = ("train", "evaluate", "predict", "command")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "command")
 
 
 def imports(path: pathlib.Path) -> set[str]:

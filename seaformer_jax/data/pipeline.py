@@ -6,7 +6,7 @@ where a run was resumed. So the step count is the whole state of the input, and 
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -20,6 +20,11 @@ from seaformer_jax.types import Batch
 _BUFFERED_BATCHES = 2  # Finished batches that wait: per worker process, or in addition to one per thread.
 
 
+def stack_rows(rows: list[dict[str, Any]]) -> Batch:
+    """Returns elements of equal keys and shapes as a batch."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
 class ProcessBatches:
     """One process's rows of every global batch, as a random-access sequence of stacked elements.
 
@@ -31,18 +36,26 @@ class ProcessBatches:
         batch_size: Global batch size, divisible by `count`.
         index: Index of this process.
         count: Number of processes.
+        stack: Makes a batch of elements.
 
     Raises:
         UserError: The batch size is not divisible by the number of processes.
     """
 
-    def __init__(self, elements: Sequence[dict[str, Any]], batch_size: int, index: int, count: int):
+    def __init__(
+        self,
+        elements: Sequence[dict[str, Any]],
+        batch_size: int,
+        index: int,
+        count: int,
+        stack: Callable[[list[dict[str, Any]]], Batch] = stack_rows,
+    ):
         if batch_size % count:
             raise UserError(
                 f"batch of {batch_size} does not divide among {count} processes; set the batch size to a multiple "
                 "of the number of processes"
             )
-        self.elements, self.batch_size = elements, batch_size
+        self.elements, self.batch_size, self.stack = elements, batch_size, stack
         self.rows = batch_size // count
         self.offset = index * self.rows
 
@@ -56,7 +69,7 @@ class ProcessBatches:
             rows = [self.elements[i] for i in range(first, first + self.rows)]
         except UserError as error:
             return error
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return self.stack(rows)
 
 
 class Masked:
@@ -96,7 +109,8 @@ def train_batches(
 
     Args:
         source: Random access to elements, as in `data.sources`.
-        transform: Random transform of one element; it takes the generator of the element's position.
+        transform: Random transform of one element; it takes the generator of the element's position. If it has a
+            method `stack`, this makes a batch of its elements.
         batch_size: Global batch size, divisible by `process_count`.
         seed: Seed of the order and of the random transforms.
         start_step: Number of the first batch.
@@ -114,7 +128,8 @@ def train_batches(
     else:
         elements = grain.MapDataset.source(Shuffled(source, groups, batch_size, seed)).seed(seed)
     elements = elements.random_map(transform)
-    batches = ProcessBatches(elements, batch_size, process_index, process_count)
+    stack = getattr(transform, "stack", stack_rows)
+    batches = ProcessBatches(elements, batch_size, process_index, process_count, stack)
     return iterate(batches, start_step, workers)
 
 

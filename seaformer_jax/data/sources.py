@@ -2,8 +2,8 @@
 
 A source gives random access to labelled images. It has a length, `labels` (a `LabelSpec`) and `source[i] ->
 {"image": uint8 [height, width, 3], "label": int}`. It can be pickled, and it opens its files only when an element
-is read, because worker processes are spawned. With `decode=images.decode_pillow` a source of files returns RGB
-Pillow images instead of arrays. The transforms work on Pillow images, so this saves a conversion.
+is read, because worker processes are spawned. With another `decode` of `data/images.py`, a source of files may return
+RGB Pillow images instead of arrays. The transforms of classification take both, and this saves a conversion.
 """
 
 from typing import Protocol

@@ -1,11 +1,10 @@
 """The pipeline from a camera image to labels: its three steps, in NumPy and the runtime of a bundle."""
 
-import importlib
-
 import numpy as np
 
 from convert.bundle import Bundle
 from convert.labels import class_map
+from convert.runtimes import registry
 
 
 class ImagePipeline:
@@ -24,8 +23,7 @@ class ImagePipeline:
         self._bundle = bundle
         self._scale, self._offset = normalization(bundle)
         self.reference, _ = bundle.reference()
-        # Only the runtime of this bundle is imported: the others may not be installed on the device.
-        self.network = importlib.import_module(f"convert.runtimes.{bundle.format}").load(bundle, threads)
+        self.network = registry.load(bundle, threads)
 
     def image(self) -> np.ndarray:
         """Returns the RGB image closest to the reference input, uint8 [H, W, 3]: the input of the pipeline."""
