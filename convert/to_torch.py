@@ -4,15 +4,15 @@ python -m convert.to_torch --workdir runs/tiny --out tiny.pth [--checkpoint=best
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import command, json_files, tasks, versions
+from seaformer_jax import command, json_files, paths, tasks, versions
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
@@ -48,7 +48,7 @@ _OUT = command.define_path(
 
 def main() -> int:
     """Writes the weights and the JSON beside them, and prints the code that loads them."""
-    workdir, out = command.existing("workdir", _WORKDIR.value), pathlib.Path(_OUT.value)
+    workdir, out = command.existing("workdir", _WORKDIR.value), paths.of(_OUT.value)
     card = files.beside(out, ".json")  # Before the run is loaded: a wrong suffix is refused at once.
     run = trained.load(workdir, **_CHOICE.arguments())
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
@@ -58,7 +58,7 @@ def main() -> int:
     return 0
 
 
-def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
+def _describe(run: trained.Trained, workdir: epath.Path) -> dict[str, Any]:
     """Returns the content of the JSON file: everything but the weights that is needed to use the model."""
     config = run.config
     return {
@@ -73,7 +73,7 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
         **_labels(run),
         "step": run.step,
         "weights": _which(run),
-        "workdir": workdir.resolve().name,
+        "workdir": paths.real(workdir).name,
         "versions": {name: versions.installed(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
     }
 
@@ -119,7 +119,7 @@ def _which(run: trained.Trained) -> str:
     return f"{'averaged' if averaged else 'last'} weights of step {run.step}"
 
 
-def _usage(run: trained.Trained, out: pathlib.Path) -> str:
+def _usage(run: trained.Trained, out: epath.Path) -> str:
     """Returns Python code that loads the file into the PyTorch model and runs it."""
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
     task, size = run.task.task_type, run.config.data.image_size

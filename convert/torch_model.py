@@ -47,6 +47,9 @@ class Variant(NamedTuple):
         adaptive, adaptive_source, adaptive_shared, adaptive_expansion: Options of SeaFormer++, see `SeaAttention`.
         upsample_ratio: Ratio of the `Upsampling` module of a distilled student; 0 for no module.
         upsample_width: Output channels of that module; 0 keeps the channels of its input.
+        neck_width: Channels of a detector's neck and head.
+        tower_convs: Convolutions of each tower of a detector's head, without the last one.
+        anchor_scale: Side of a level's smallest square anchor / stride of the level. The network does not use it.
     """
 
     stem: int
@@ -70,6 +73,9 @@ class Variant(NamedTuple):
     adaptive_expansion: str = "linear"
     upsample_ratio: float = 0.0
     upsample_width: int = 0
+    neck_width: int = 256
+    tower_convs: int = 4
+    anchor_scale: float = 4.0
 
 
 # fmt: off

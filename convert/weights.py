@@ -16,7 +16,8 @@ from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "head.", "decode_head.", "upsample.")  # Prefixes of everything outside the backbone.
+# Prefixes of everything outside the backbone.
+_HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head.")
 # Names of the last layer: of SeaFormer, then of Swin.
 _CLASSIFIERS = {
     "classification": ("linear.weight", "head.weight"),

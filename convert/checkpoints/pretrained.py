@@ -2,12 +2,12 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
 from convert import weights
@@ -83,7 +83,7 @@ class Pretrained(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     card: dict[str, Any]
-    path: pathlib.Path
+    path: epath.Path
     sha256: str
 
 
@@ -98,14 +98,14 @@ class Stored(NamedTuple):
         classes: Number of classes.
     """
 
-    path: pathlib.Path
+    path: epath.Path
     state_dict: Mapping[str, np.ndarray]
     card: dict[str, Any]
     task: str
     classes: int
 
 
-def read(path: pathlib.Path) -> Stored:
+def read(path: epath.Path) -> Stored:
     """Reads weights with the official names, and the JSON that `convert.to_torch` puts beside them.
 
     Args:
@@ -192,7 +192,7 @@ def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: np.asarray(logits(state, images))
 
 
-def _read_card(path: pathlib.Path) -> dict[str, Any]:
+def _read_card(path: epath.Path) -> dict[str, Any]:
     """Returns the JSON that `convert.to_torch` wrote beside the weights; {} if there is none."""
     beside = files.beside(path, ".json")
     if not beside.exists():

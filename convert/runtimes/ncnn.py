@@ -21,6 +21,8 @@ LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16")
 LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
+INPUT_TYPES = ("float32",)  # ncnn::Mat::from_pixels makes floats of a camera's bytes.
+NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
@@ -37,9 +39,17 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     products_of_four_axes(model)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         traced = Path(scratch) / "traced.pt"
-        torch.jit.trace(model, torch.zeros(1, 3, *graph.input_size)).save(traced)
+        torch.jit.trace(model, graph.example()).save(traced)
         for precision, folder in folders.items():
-            _convert(traced, graph.input_size, precision, folder / MODEL_FILES["ncnn"])
+            param = folder / MODEL_FILES["ncnn"]
+            _convert(traced, graph.input_size, precision, param)
+            # pnnx calls the tensors in0 and out0.
+            named = re.sub(r"\bin0\b", base.INPUT, param.read_text())
+            param.write_text(re.sub(r"\bout0\b", graph.output, named))
+
+
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`. ncnn's files have no place for it."""
 
 
 def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -> None:
@@ -78,8 +88,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     def network(images: np.ndarray) -> np.ndarray:
         planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(planes))
-        status, output = extractor.extract("out0")
+        extractor.input(base.INPUT, ncnn.Mat(planes))
+        status, output = extractor.extract(bundle.output)
         if status:
             raise RuntimeError(f"ncnn ended with status {status}")
         return base.channels_last(np.array(output)[None], bundle.output_layout)

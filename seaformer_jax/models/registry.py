@@ -9,14 +9,19 @@ from flax import nnx
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.models import pretrained
 from seaformer_jax.models.heads.classifier import Classifier
+from seaformer_jax.models.heads.retinanet import RetinaNet
 from seaformer_jax.models.heads.segmenter import Segmenter
 from seaformer_jax.models.swin_config import SWINS, SwinConfig
 from seaformer_jax.models.variants import VARIANTS, SeaFormerConfig
 
 IMAGENET_CLASSES = 1000  # Classes of ImageNet-1k, which the official classifiers predict.
-_TASKS = {"classification": Classifier, "segmentation": Segmenter}
-# Options that only the head of one task reads; the other tasks reject them.
-_HEAD_OPTIONS = {"classification": (), "segmentation": ("fusion_widths", "fusion")}
+_TASKS = {"classification": Classifier, "segmentation": Segmenter, "detection": RetinaNet}
+# Options that only some heads read; the other tasks reject them.
+_HEAD_OPTIONS = {
+    "classification": ("upsample_ratio", "upsample_width"),
+    "segmentation": ("fusion_widths", "fusion", "upsample_ratio", "upsample_width"),
+    "detection": ("neck_width", "tower_convs", "anchor_scale"),
+}
 # Options whose default depends on the model. An empty value keeps that default.
 _DEFAULT_BY_MODEL = ("fusion_widths", "adaptive", "attention")
 
@@ -38,14 +43,16 @@ def create_model(
 
     Args:
         name: One of `list_models(task)`.
-        task: "classification" for logits [B, num_classes] from images [B, H, W, 3], or "segmentation" for logits
-            [B, ceil(H/8), ceil(W/8), num_classes].
+        task: "classification" for logits [B, num_classes] from images [B, H, W, 3], "segmentation" for logits
+            [B, ceil(H/8), ceil(W/8), num_classes], or "detection" for logits [B, A, num_classes] and box deltas
+            [B, A, 4] of A anchors (`heads.retinanet`).
         num_classes: Number of classes that the head predicts. The default is that of `weights`, otherwise 1000.
         seed: Seed of the initial parameters.
         weights: One of `list_weights()`, such as "camvid"; "" for fresh parameters.
         **options: Fields of `SeaFormerConfig` to change, such as `dtype="bfloat16"`, `bn_groups=8`,
-            `drop_path_rate=0.0` or `fusion="add"` (segmentation only). `fusion_widths=()`, `adaptive=""` and
-            `attention=""` keep the values of the named model. Swin has the fields of `SwinConfig`.
+            `drop_path_rate=0.0`, `fusion="add"` (segmentation only) or `neck_width=64` (detection only).
+            `fusion_widths=()`, `adaptive=""` and `attention=""` keep the values of the named model. Swin has the
+            fields of `SwinConfig`.
     Returns:
         An `nnx.Module`; call it as `model(images, train=False)`. Its `backbone` returns all stages' feature maps.
     Raises:
@@ -68,7 +75,7 @@ def model_config(name: str, task: str = "classification", **options) -> SeaForme
 
     Args:
         name: One of `list_models(task)`.
-        task: "classification" or "segmentation"; options of the other task's head are rejected.
+        task: "classification", "segmentation" or "detection"; options of the other tasks' heads are rejected.
         **options: As in `create_model`.
     Raises:
         UserError: The name, an option or the value of an option is unknown.

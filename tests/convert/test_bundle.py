@@ -23,6 +23,10 @@ def make(folder, **changes) -> Bundle:
         "output": "logits8",
         "tail": bundle.KERNEL,
         "input_size": (64, 96),
+        "input_type": "float32",
+        "dynamic_batch": False,
+        "tensors": {"input": "image", "output": "logits8"},
+        "preprocessing": {"resize": "stretch", "crop_fraction": 1.0, "interpolation": "bilinear"},
         "layout": "NHWC",
         "output_layout": "NHWC",
         "normalized_inside": False,
@@ -30,6 +34,9 @@ def make(folder, **changes) -> Bundle:
         "std": (0.2, 0.2, 0.1),
         "class_names": ("road", "sky"),
         "palette": ((1, 2, 3), (4, 5, 6)),
+        "masks": {"ignore_label": 255, "reduce_zero_label": False, "id_map": ((0, 1), (7, 0))},
+        "licence": "MIT",
+        "score": {"metric": "mIoU", "percent": 60.5, "images": 101},
         "source": {"file": "m.pth", "sha256": "00"},
         "versions": {"jax": "0.10.2", "torch": None},
     }
@@ -94,7 +101,7 @@ def test_kernel_travels_as_source(tmp_path):
         ("[1]", "is no bundle"),
         (
             '{"task": "segmentation"}',
-            "another version of this project .fields class_names, format",
+            "another version of this project .fields class_names, dynamic_batch, format",
         ),
     ],
 )
