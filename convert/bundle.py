@@ -6,6 +6,7 @@
     reference.npz           an input image and the model's output for it, to check the model on another machine
     report.json, report.md  how far the exported model is from the trained one
     argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
+    decode_boxes.{h,c}      only for detectors: C source that turns logits and deltas into boxes
 
 The bundles of `convert/export/seeded_bundles.py`, which are for measurements only, have no report and no C source.
 This module needs no package but NumPy, so that bundles can be read on a device.
@@ -33,8 +34,7 @@ MODEL_FILES = {
 }
 FORMATS = tuple(MODEL_FILES)
 PRECISIONS = ("fp32", "fp16", "int8")
-OUTPUTS = ("logits8", "logits", "labels")
-KERNEL = "argmax_upsample"
+OUTPUTS = ("logits8", "logits", "labels", "head")
 CARD = "model.json"
 _REFERENCE = "reference.npz"
 _CHECKSUMS = "checksums"  # Further entry of the card: file name -> CRC-32; that of the card is of its fields.
@@ -46,7 +46,7 @@ class Bundle:
 
     Attributes:
         folder: Path of the bundle.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         name: Name of the model size, such as "seaformer_tiny".
         format: Format of the model file, one of FORMATS.
         precision: Precision of the weights, one of PRECISIONS. An int8 model also computes in int8. Whether an fp16
@@ -57,8 +57,10 @@ class Bundle:
             [1, ceil(H / 8), ceil(W / 8), classes]; a student with an up-sampling module of ratio r has r*H and r*W,
             rounded, in place of H and W. "logits" are the same logits resized to the input size, [1, H, W, classes].
             "labels" are class numbers at the input size, uint8 [1, H, W].
-        tail: "argmax_upsample" if the model's logits8 still have to become labels: the C source argmax_upsample,
-            which travels in the bundle, turns the model's logits8 into labels, uint8 [H, W]. Otherwise "".
+            A detector returns "head": two tensors, float32 logits [1, A, classes] and box deltas [1, A, 4] of the A
+            anchors, by level, row, column and anchor.
+        tail: Name of the C source in the bundle that has to follow the model. "argmax_upsample" turns logits8 into
+            labels, uint8 [H, W]; "decode_boxes" turns the outputs of a detector into boxes. Otherwise "".
         input_size: Height H and width W of the input in pixels. The input is one RGB image in float32.
         layout: Layout of the input: "NHWC" for [1, H, W, 3] or "NCHW" for [1, 3, H, W].
         output_layout: Layout of the "logits8" or "logits" of a segmentation model: "NHWC", as written above, or
@@ -67,7 +69,9 @@ class Bundle:
             caller has to pass (image - mean) / std, with the image in [0, 1].
         mean, std: Mean and standard deviation of red, green and blue, for images in [0, 1].
         class_names: Name of class k at position k; empty if the names are unknown.
-        palette: Colour (red, green, blue in 0..255) of class k at position k; empty for classifiers.
+        palette: Colour (red, green, blue in 0..255) of class k at position k; only for segmentation models.
+        decoding: How the outputs of a detector become boxes: the fields of `labels.boxes.Decoding`, without
+            `input_size`. Empty for other models.
         source: The file of weights: "file" is its name, "sha256" the hash of its content.
         versions: Package name -> version, for the packages that made the bundle; None if one was not installed.
     """
@@ -87,6 +91,7 @@ class Bundle:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, ...], ...]
+    decoding: dict[str, float]
     source: dict[str, str]
     versions: dict[str, str | None]
 
@@ -169,10 +174,9 @@ class Bundle:
         json_files.write(self.folder / "report.json", report)
         (self.folder / "report.md").write_text(text)
 
-    def copy_kernel(self) -> None:
-        """Copies the C source argmax_upsample.{h,c}, which turns logits8 into labels, into the bundle."""
-        for suffix in (".h", ".c"):
-            source = pathlib.Path(__file__).parent / "labels" / (KERNEL + suffix)
+    def copy_tail(self) -> None:
+        """Copies the C source of the tail, if there is one, into the bundle."""
+        for source in (pathlib.Path(__file__).parent / "labels").glob(f"{self.tail}.[hc]"):
             shutil.copyfile(source, self.folder / source.name)
 
 

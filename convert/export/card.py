@@ -22,6 +22,7 @@ def new_bundle(
     std: Sequence[float] = IMAGENET_STD,
     class_names: Sequence[str] = (),
     palette: Sequence[tuple[int, ...]] = (),
+    decoding: Mapping[str, float] | None = None,
     source: Mapping[str, str] | None = None,
     versions: Mapping[str, str | None] | None = None,
 ) -> Bundle:
@@ -32,7 +33,7 @@ def new_bundle(
         graph: The network that is exported.
         name: Name of the model size, such as "seaformer_tiny".
         format: One of `bundle.FORMATS`.
-        precision, tail, normalized_inside, mean, std, class_names, palette: See `Bundle`.
+        precision, tail, normalized_inside, mean, std, class_names, palette, decoding: See `Bundle`.
         source: "file" and "sha256" of the weights; None for seeded random weights, which have no file.
         versions: Package name -> version, for the packages that made the bundle.
     """
@@ -54,6 +55,7 @@ def new_bundle(
         std=tuple(std),
         class_names=tuple(class_names),
         palette=tuple(palette),
+        decoding=dict(decoding or {}),
         source=dict(source or {"file": "seeded", "sha256": ""}),
         versions=dict(versions or {}),
     )

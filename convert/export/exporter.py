@@ -18,9 +18,11 @@ from convert.export import report as export_report
 from convert.export.accuracy import Validation
 from convert.export.card import new_bundle
 from convert.export.request import Request, outputs, runtime_of
+from convert.labels.boxes import Decoding
 from convert.runtimes import registry
 from convert.runtimes.base import Graph, Network
 from seaformer_jax import versions
+from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
 from seaformer_jax.resize import resize_linear
 
@@ -56,6 +58,7 @@ class Export:
             inside=request.inside,
         )
         self.graph = Graph(self._deployed(), self.source.task, self.output, request.input_size)
+        self.decoding = _decoding(self.source) if self.output == "head" else {}
         # 4. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
         # becomes the reference of the bundle.
         self.images = [
@@ -136,17 +139,21 @@ class Export:
             std=source.std,
             class_names=source.labels.class_names,
             palette=source.labels.palette,
+            decoding=self.decoding,
             source={"file": source.path.name, "sha256": source.sha256},
             versions={package: versions.installed(package) for package in packages},
         )
 
     def _compare(self, networks: Mapping[str, Network]) -> dict[str, parity.Comparison]:
         """Compares every precision with the trained model; raises UserError if one is out of tolerance."""
-        expected = [self._expected(image) for image in self.images]
+        expected, size = [self._expected(image) for image in self.images], self.request.input_size
+        agreement = parity.same_classes(size)
+        if self.decoding:
+            agreement = parity.same_boxes(Decoding(size, **self.decoding))
         comparisons = {}
         for precision, network in networks.items():
             found = [network(self.preparation.exported(image)) for image in self.images]
-            comparisons[precision] = parity.compare(expected, found, self.request.input_size)
+            comparisons[precision] = parity.compare(expected, found, agreement)
             parity.check(comparisons[precision], precision)
         return comparisons
 
@@ -199,14 +206,19 @@ class Export:
         bundle.write_reference(image, network(image))
         bundle.write_card()  # After the files of which it holds the checksums.
         bundle.write_report(report, export_report.text(report))
-        if bundle.tail:
-            bundle.copy_kernel()
+        bundle.copy_tail()
 
     def _fitted(self, flag: str) -> list[np.ndarray]:
         """Returns the images in the folder of `flag`, brought to the input size; [] if the flag is not given."""
         folder = getattr(self.request, flag)
         found = preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
         return [self.preparation.fit(image) for image in found]
+
+
+def _decoding(source: pretrained.Pretrained) -> dict[str, float]:
+    """Returns `Bundle.decoding` for a detector: the settings of its evaluation, or those of mmdetection."""
+    settings = {name: source.card.get(name, value) for name, value in Settings()._asdict().items()}
+    return {"anchor_scale": source.model.anchor_scale, **settings}
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from convert.labels.boxes import Photograph
 from seaformer_jax import paths
 from seaformer_jax.data import files, images, shapes
 from seaformer_jax.data.classification.augment import RESAMPLING
@@ -20,7 +21,7 @@ class Preparation(NamedTuple):
     """How an image of any size becomes the input of a model.
 
     Attributes:
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         size: H and W of the input.
         mean, std: Mean and standard deviation of the three channels, for images in [0, 1].
         inside: True if the exported model normalises its input.
@@ -51,11 +52,25 @@ class Preparation(NamedTuple):
     def fit(self, image: np.ndarray) -> np.ndarray:
         """Brings an image uint8 [h, w, 3] to the input size, uint8 [H, W, 3].
 
-        Segmentation resizes the whole image to H x W; classification resizes it and crops the centre.
+        Segmentation resizes the whole image to H x W; classification resizes it and crops the centre. Detection
+        resizes it as far as it fits, with its aspect ratio kept, and fills the rest with the mean colour.
         """
         if self.task == "segmentation":
             return resizing.resize_image(image, self.size)
+        if self.task == "detection":
+            filled = np.empty((*self.size, 3), np.uint8)
+            filled[:] = np.rint(255 * np.array(self.mean))
+            rows, columns = self.photograph(image).size
+            filled[:rows, :columns] = resizing.resize_image(image, (rows, columns))
+            return filled
         return _centre(image, self.size, self.crop_fraction, self.interpolation)
+
+    def photograph(self, image: np.ndarray) -> Photograph:
+        """Returns where `fit` puts the image uint8 [h, w, 3] of a detector."""
+        height, width = image.shape[:2]
+        factor = min(self.size[0] / height, self.size[1] / width)
+        size = tuple(max(int(side * factor + 0.5), 1) for side in (height, width))
+        return Photograph(size, (size[0] / height, size[1] / width))
 
     def trained(self, image: np.ndarray) -> np.ndarray:
         """Turns uint8 [H, W, 3] into the input of the trained model: float32 [1, H, W, 3], normalised."""

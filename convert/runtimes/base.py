@@ -15,7 +15,8 @@ from convert.bundle import Bundle
 if TYPE_CHECKING:
     from torch import nn
 
-# From images, float32 [1, H, W, 3], to the output of the model file, channels last.
+# From images, float32 [1, H, W, 3], to the output of the model file, channels last. The two tensors of a detector are
+# joined: float32 [1, A, classes + 4], the logits of an anchor before its box deltas.
 Network = Callable[[np.ndarray], np.ndarray]
 
 
@@ -23,9 +24,9 @@ class Graph(NamedTuple):
     """The network that is to be exported.
 
     Attributes:
-        model: Inference form, made by `graph.rewrites.deploy`: images [1, 3, H, W] -> logits [1, classes] or logits8
-            [1, classes, h, w].
-        task: "classification" or "segmentation".
+        model: Inference form, made by `graph.rewrites.deploy`: images [1, 3, H, W] -> logits [1, classes], logits8
+            [1, classes, h, w], or logits [1, A, classes] and box deltas [1, A, 4].
+        task: See `Bundle.task`.
         output: Output that the model file is to have, see `Bundle.output`.
         input_size: H and W in pixels.
     """
@@ -72,15 +73,22 @@ def channels_first(images: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def channels_last(output: np.ndarray, layout: str) -> np.ndarray:
-    """Returns a copy of a model file's output with the channels last; `layout` is `Bundle.output_layout`."""
-    return np.array(output.transpose(0, 2, 3, 1) if layout == "NCHW" else output)
+def names(output: str) -> tuple[str, ...]:
+    """Returns the names of the tensors of an output, see `Bundle.output`."""
+    return ("logits", "deltas") if output == "head" else (output,)
+
+
+def joined(outputs: Sequence[np.ndarray], layout: str) -> np.ndarray:
+    """Returns a copy of a model file's tensors as one array, see `Network`; `layout` is `Bundle.output_layout`."""
+    if len(outputs) > 1:
+        return np.concatenate(outputs, axis=-1)
+    return np.array(outputs[0].transpose(0, 2, 3, 1) if layout == "NCHW" else outputs[0])
 
 
 def upsampled(graph: Graph) -> "nn.Module":
     """Returns the model with an upsampling layer if "logits" of the input's size are wanted; channels first."""
     from torch import nn
 
-    if graph.task == "classification" or graph.output == "logits8":
+    if graph.task != "segmentation" or graph.output == "logits8":
         return graph.model
     return nn.Sequential(graph.model, nn.Upsample(graph.input_size, mode="bilinear", align_corners=False))

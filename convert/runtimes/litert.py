@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite), run with XNNPACK: the format for phones."""
 
 import collections
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,9 +45,13 @@ def _float_model(graph: Graph, path: Path) -> bytes:
     import litert_torch
     import torch
 
+    from convert.graph import doubling
+
     height, width = graph.input_size
     maps = [0] if graph.task == "segmentation" else None  # Only feature maps have channels to move.
-    model = litert_torch.to_channel_last_io(base.upsampled(graph), args=[0], outputs=maps).eval()
+    network = copy.deepcopy(base.upsampled(graph))  # The rewrite works in place.
+    doubling.by_concatenation(network)
+    model = litert_torch.to_channel_last_io(network, args=[0], outputs=maps).eval()
     litert_torch.convert(model, (torch.zeros(1, height, width, 3),)).export(str(path))
     content = path.read_bytes()
     path.unlink()
@@ -96,14 +101,21 @@ def _signature(model: bytes) -> tuple[str, str]:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     interpreter = _interpreter(bundle, threads)
-    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_,) = interpreter.get_input_details()
+    outputs = _in_order(interpreter)
 
     def network(images: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(input_["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return base.joined([interpreter.get_tensor(index) for index in outputs], "NHWC")
 
     return network
+
+
+def _in_order(interpreter: "ai_edge_litert.interpreter.Interpreter") -> list[int]:  # noqa: F821
+    """Returns the indices of the output tensors in the order of the model's results, output_0, output_1, ..."""
+    (runner,) = map(interpreter.get_signature_runner, interpreter.get_signature_list())
+    return [details["index"] for _, details in sorted(runner.get_output_details().items())]
 
 
 def outside(bundle: Bundle) -> dict[str, int]:

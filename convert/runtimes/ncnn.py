@@ -79,10 +79,13 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
         planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
         extractor.input("in0", ncnn.Mat(planes))
-        status, output = extractor.extract("out0")
-        if status:
-            raise RuntimeError(f"ncnn ended with status {status}")
-        return base.channels_last(np.array(output)[None], bundle.output_layout)
+        outputs = []
+        for number, name in enumerate(base.names(bundle.output)):
+            status, output = extractor.extract(f"out{number}")  # pnnx names the tensors so.
+            if status:
+                raise RuntimeError(f"ncnn ended with status {status} for {name}")
+            outputs.append(np.array(output)[None])
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

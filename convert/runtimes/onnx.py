@@ -61,7 +61,7 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
         dynamo=True,
         opset_version=_OPSET,
         input_names=[_INPUT],
-        output_names=[graph.output],
+        output_names=base.names(graph.output),
         verbose=False,
     )
     return _without_remarks(program.model_proto)
@@ -133,8 +133,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = session.run(None, {_INPUT: base.channels_first(images)})
-        return base.channels_last(output, bundle.output_layout)
+        outputs = session.run(None, {_INPUT: base.channels_first(images)})
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

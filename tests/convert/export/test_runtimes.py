@@ -18,6 +18,7 @@ from seaformer_jax.errors import UserError
 from tests.convert.alive import alive
 
 SIZE = (64, 96)
+_LOGITS = {"output": "logits", "output_layout": ""}
 
 
 @pytest.fixture(params=FORMATS)
@@ -40,9 +41,7 @@ def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[B
 def bare(folder, format_: str, precision: str) -> Bundle:
     """Returns a bundle with only the fields that a runtime reads."""
     fields = {field.name: None for field in dataclasses.fields(Bundle)}
-    return Bundle(
-        **fields | {"folder": folder, "format": format_, "precision": precision, "output_layout": ""}
-    )
+    return Bundle(**fields | {"folder": folder, "format": format_, "precision": precision} | _LOGITS)
 
 
 def normalized(made: Bundle, image: np.ndarray) -> torch.Tensor:
@@ -129,9 +128,7 @@ def test_threads_and_copies(tmp_path, installed):
     graph = Graph(model, "classification", "logits", SIZE)
     runtime.export(graph, {"fp32": tmp_path}, [])
     fields = {field.name: None for field in dataclasses.fields(Bundle)}
-    made = Bundle(
-        **fields | {"folder": tmp_path, "format": installed, "precision": "fp32", "output_layout": ""}
-    )
+    made = Bundle(**fields | {"folder": tmp_path, "format": installed, "precision": "fp32"} | _LOGITS)
     network = runtime.load(made, threads=2)
     images = np.random.default_rng(0).random((2, 1, *SIZE, 3), np.float32)
     found = [network(image) for image in images]

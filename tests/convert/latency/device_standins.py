@@ -159,6 +159,7 @@ def write_bundle(folder: pathlib.Path, kind: str = "executorch", off: float = 0.
         "std": (0.2, 0.25, 0.1),
         "class_names": ("red", "green", "blue"),
         "palette": (),
+        "decoding": {},
         "source": {},
         "versions": {},
     }
