@@ -5,6 +5,8 @@ The names of classifiers come from the official `seaformer-cls/seaformer.py`. Se
 before those of `decode_heads/light_head.py`. Detectors have the same backbone, and the names of mmdetection's `FPN`
 and `RetinaHead` after "neck." and "bbox_head.".
 
+The names of Swin, of bare attention modules and of transformer blocks are in `swin_names` and `attention_names`.
+
 A path is a tuple such as ("backbone", "stages", 3, "sea", 0, "attention", "to_q", "conv", "kernel").
 """
 
@@ -13,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convert import attention_names
+from convert import attention_names, swin_names
 from convert.attention_names import LEAVES, Layout, kernel_layout
 
 _MOBILE = ("expand", "depthwise", "project")
@@ -69,8 +71,10 @@ def entries(shapes: Mapping[tuple, tuple[int, ...]]) -> list[Entry]:
     Args:
         shapes: Path -> shape in JAX, for all arrays of the model; the names depend on which paths exist.
     """
-    if not any(path[0] == "backbone" for path in shapes):  # A bare attention module.
-        return [_entry(path, shape, *attention_names.locate(path, shape)) for path, shape in shapes.items()]
+    if not any(path[0] == "backbone" for path in shapes):  # A bare attention module or transformer block.
+        return [_entry(path, shape, *swin_names.in_block(path, shape)) for path, shape in shapes.items()]
+    if ("backbone", "patch", "kernel") in shapes:
+        return [_entry(path, shape, *swin_names.locate(path, shape)) for path, shape in shapes.items()]
     # The official code counts attention stages from 1 (`trans1`), wherever the first one is.
     first_sea = min(path[2] for path in shapes if path[1] == "stages" and path[3] == "sea")
     backbone = "" if ("head", "kernel") in shapes else "backbone."  # Only classifiers have no prefix.

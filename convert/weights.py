@@ -18,12 +18,12 @@ from seaformer_jax.errors import UserError
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
 # Prefixes of everything outside the backbone.
-_HEADS = ("linear.", "decode_head.", "upsample.", "neck.", "bbox_head.")
-# Task -> its last layer, and the number of output channels per class.
+_HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head.")
+# Names of the last layer: of SeaFormer, then of Swin.
 _CLASSIFIERS = {
-    "classification": ("linear.weight", 1),
-    "segmentation": ("decode_head.conv_seg.weight", 1),
-    "detection": ("bbox_head.retina_cls.weight", PER_CELL),
+    "classification": ("linear.weight", "head.weight"),
+    "segmentation": ("decode_head.conv_seg.weight",),
+    "detection": ("bbox_head.retina_cls.weight",),
 }
 
 
@@ -117,7 +117,7 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     Raises:
         UserError: The state dict has no last layer of a model for `task`.
     """
-    head, channels = _CLASSIFIERS[task]
+    head, channels = _last_layer(state_dict, task), PER_CELL if task == "detection" else 1
     shape = np.shape(state_dict.get(head))
     # A linear layer or a convolution, both with the classes first.
     if len(shape) in (2, 4) and shape[0] and shape[0] % channels == 0:
@@ -132,7 +132,12 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
 
 def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     """Returns the input channels of the last layer; `class_count` must accept the state dict."""
-    return np.shape(state_dict[_CLASSIFIERS[task][0]])[1]
+    return np.shape(state_dict[_last_layer(state_dict, task)])[1]
+
+
+def _last_layer(state_dict: Mapping[str, np.ndarray], task: str) -> str:
+    names = _CLASSIFIERS[task]
+    return next((name for name in names if name in state_dict), names[0])
 
 
 def in_backbone(name: str) -> bool:

@@ -132,14 +132,15 @@ def _common() -> ConfigDict:
 def _model() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "seaformer_tiny",  # One of seaformer_jax.list_models().
+            "name": "seaformer_tiny",  # One of seaformer_jax.list_models(), or swin_tiny.
             # Drop-path probability of the last layer of each stage; it rises linearly from 0 within the stage.
             "drop_path_rate": 0.1,
             # Number of groups that the global (micro)batch is split into, each with its own BatchNorm statistics.
             "bn_groups": 1,
-            # Attention of the SeaFormer layers: sea | enhancement (SEA's detail alone) | none | vanilla | window |
-            # window_shift | axial_sum | axial_deeplab | acmix_swin | acmix_conv | mixformer | sea_plus.
-            "attention": "sea",
+            # Attention of the model's layers: sea | sea_plus | enhancement (SEA's detail alone) | none | vanilla |
+            # window | window_shift | axial_sum | axial_deeplab | acmix_swin | acmix_conv | mixformer; "" keeps the
+            # model's own.
+            "attention": "",
             "attention_widths": (),  # Channels of q, k and v in each stage with attention; () takes the stage's.
             "attention_window": 7,  # Side of a window on the feature map, for kinds with windows.
             "attention_input": (),  # axial_deeplab: (height, width) of the images in pixels, which its tables fix.
@@ -218,6 +219,8 @@ def _augment() -> ConfigDict:
             "crop_ratio": (3 / 4, 4 / 3),  # Range of a crop's width / height.
             "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
             "flip": 0.5,  # Probability of a horizontal flip.
+            # Where flips and RandAugment happen: in the training step (True), or on the host (False).
+            "on_device": False,
             "rand_augment": "rand-m9-mstd0.5",  # RandAugment in timm's notation; "" switches it off.
             "erasing": 0.2,  # Probability of random erasing.
             "mixup": 0.0,  # Alpha of mixup; 0 switches it off.

@@ -182,7 +182,7 @@ _GROUPS: dict[str, Range] = {
     "augment.cat_max_ratio": _SHARE,
     "augment.rand_augment": _TEXT,
     "augment.flip augment.erasing": _PROBABILITY,
-    "augment.photometric": _SWITCH,
+    "augment.photometric augment.on_device": _SWITCH,
     # Larger alphas give half of each image almost always, which nobody means.
     "augment.mixup augment.cutmix": _number(0, 2),
     "augment.mix_group": _whole(1),

@@ -17,14 +17,14 @@ from seaformer_jax.training import optim, schedules, workdir
 NAN, INFINITY = math.nan, math.inf
 PAIRS = (("head/.*", 10.0),)
 TEXTS = (
-    "init_from compilation_cache distributed.coordinator model.name model.detail_input model.detail_combine "
-    "model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
+    "init_from compilation_cache distributed.coordinator model.name model.attention model.detail_input "
+    "model.detail_combine model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
     "teacher.model teacher.sha256 data.source data.root data.name data.train_split data.val_split data.images "
     "data.annotations data.on_corrupt augment.interpolation augment.rand_augment eval.interpolation"
 )
 SWITCHES = (
-    "distributed.enabled eval.use_ema optim.ema_warmup model.position_embedding model.adaptive_shared "
-    "data.reduce_zero_label augment.photometric eval.flip"
+    "distributed.enabled eval.use_ema optim.ema_warmup optim.decay_tables model.position_embedding "
+    "model.adaptive_shared data.reduce_zero_label augment.photometric augment.on_device eval.flip"
 )
 # Key -> values outside its range.
 REFUSED = {
@@ -41,6 +41,9 @@ REFUSED = {
     "model.drop_path_rate": (1.0, -0.1, NAN),
     "model.bn_groups": (0,),
     "model.fusion_widths": ((0,), 64, ("64",)),
+    "model.attention_widths": ((0,), 64, ("64",)),
+    "model.attention_window": (0, 65, 7.0),
+    "model.attention_input": ((16, 64), (64,), 64),
     "model.upsample_ratio": (0.5, INFINITY, NAN),
     "model.upsample_width": (-1,),
     "task.num_classes": (1, -1, 2**31, "8"),

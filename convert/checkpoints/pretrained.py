@@ -20,6 +20,8 @@ from seaformer_jax.data.class_names import numbered
 from seaformer_jax.data.labels import LabelSpec, distinct_colours
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import create_model, list_models
+from seaformer_jax.models.swin_config import SWINS
+from seaformer_jax.models.variants import VARIANTS
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _TASKS = {
     "linear.weight": "classification",
     "decode_head.conv_seg.weight": "segmentation",
+    "head.weight": "classification",  # Swin
     "bbox_head.retina_cls.weight": "detection",
 }
 
@@ -148,7 +151,7 @@ def load(
     std = _checked("deviations", std or card.get("std", IMAGENET_STD), 3)
     # 3. The model: its size comes from the JSON or is found by trial.
     options = card.get("options", {})
-    names = [card["model"]] if card else list_models()
+    names = [card["model"]] if card else list_models(task)
     model, name = _fitting(names, task, count, options, stored.state_dict)
     # The hash identifies the weights in the bundle.
     sha256 = hashlib.sha256(stored.path.read_bytes()).hexdigest()
@@ -162,16 +165,20 @@ def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
     """Returns the same model in PyTorch, in evaluation mode."""
     import torch  # Here, because loading .safetensors for JAX needs no PyTorch.
 
-    from convert import torch_detection, torch_model, torch_segmentation
+    from convert import torch_detection, torch_model, torch_segmentation, torch_swin
+    from convert.torch_attention.kinds import chosen
 
     mirrors = {
         "classification": torch_model,
         "segmentation": torch_segmentation,
         "detection": torch_detection,
     }
-    model = mirrors[pretrained.task].create_model(
-        pretrained.name, len(pretrained.labels.class_names), **pretrained.options
-    )
+    count, options = len(pretrained.labels.class_names), dict(pretrained.options)
+    if pretrained.name in SWINS:
+        model = torch_swin.create_model(pretrained.name, count, **options)
+    else:
+        kind = chosen(options.pop("attention", VARIANTS[pretrained.name].attention))
+        model = mirrors[pretrained.task].create_model(pretrained.name, count, attention=kind, **options)
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in pretrained.state_dict.items()})
     return model.eval()
 

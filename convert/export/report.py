@@ -58,6 +58,14 @@ def medians(networks: Mapping[str, Network], image: np.ndarray) -> dict[str, flo
     return {name: float(np.median(values[_WARM_UP:])) for name, values in taken.items()}
 
 
+def score(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `Bundle.score`."""
+    if report["metric"] is None:
+        return {}
+    (row,) = (row for row in report["precisions"] if row["precision"] == report["precision"])
+    return {"metric": report["metric"], "percent": row["score"], "images": report["validation_images"]}
+
+
 def text(report: Mapping[str, Any]) -> str:
     """Returns the report as Markdown."""
     height, width = report["input_size"]
@@ -65,7 +73,8 @@ def text(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['name']}, {report['task']}, for {report['format']}",
         "",
-        f"Output {report['output']} in {report['precision']}, for images of {height}x{width}. Made from "
+        f"Output {report['output']} in {report['precision']}, for images of {height}x{width} in "
+        f"{report['input_type']}. {_tail(report)}Made from "
         f"{report['source']['file']} (SHA-256 {report['source']['sha256'][:16]}) with "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + ".",
@@ -83,6 +92,13 @@ def text(report: Mapping[str, Any]) -> str:
         _limits(report),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tail(report: Mapping[str, Any]) -> str:
+    """Returns the sentence on the code that has to follow the model file, if there is such code."""
+    if not report["tail"]:
+        return ""
+    return f"`{report['tail']}.c` in this bundle turns the model's {report['output']} into labels. "
 
 
 def _table(report: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from convert.bundle import MODEL_FILES, OUTPUTS, PRECISIONS
+from convert.bundle import INPUT_TYPES, MODEL_FILES, OUTPUTS, PRECISIONS
 from convert.labels import boxes, class_map
 from convert.runtimes import registry
 from convert.runtimes.base import Runtime
@@ -31,11 +31,13 @@ class Request:
             head for detectors.
         input_size: H and W in pixels.
         inside: True if the exported model is to normalise its input.
+        input_type, dynamic_batch: See `Bundle`.
+        opset: Version of ONNX's operators; None for the default.
         images: Folder of images to compare on; "" for none, as in the next two.
         calibration: Folder of images to calibrate int8 on.
         validation: Folder of labelled images to score on.
         max_drop: Percentage points that int8 may lose on `validation`.
-        class_names, mean, std: Replace those that come with the weights; () keeps them.
+        class_names, mean, std, licence: Replace those that come with the weights; () or "" keeps them.
     """
 
     weights: epath.Path
@@ -44,6 +46,9 @@ class Request:
     precision: str = "fp32"
     output: str = ""
     inside: bool = True
+    input_type: str = "float32"
+    dynamic_batch: bool = False
+    opset: int | None = None
     images: str = ""
     calibration: str = ""
     validation: str = ""
@@ -51,6 +56,7 @@ class Request:
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    licence: str = ""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -62,6 +68,7 @@ def runtime_of(request: Request) -> Runtime:
     """
     runtime = registry.find(request.format)
     _check_precision(request, runtime.PRECISIONS)
+    _check_graph(request, runtime)
     if request.output not in ("", *OUTPUTS):
         known = f"expected one of {', '.join(OUTPUTS)}.{suggest(request.output, OUTPUTS)}"
         raise UserError(f"--output {request.output}; {known}")
@@ -93,6 +100,29 @@ def _check_precision(request: Request, available: Sequence[str]) -> None:
             "int8 needs --calibration, a folder of images like those the model will see, and --validation, a folder "
             "of labelled images on which its loss of accuracy is measured (see --max-drop)"
         )
+
+
+def _check_graph(request: Request, runtime: Runtime) -> None:
+    """Raises UserError if the format does not have the type of input, the batch size or the opset."""
+    if request.input_type not in INPUT_TYPES:
+        known = f"expected one of {', '.join(INPUT_TYPES)}.{suggest(request.input_type, INPUT_TYPES)}"
+        raise UserError(f"--input-type {request.input_type}; {known}")
+    if request.input_type not in runtime.INPUT_TYPES:
+        raise UserError(
+            f"--input-type {request.input_type} is not available for {request.format}, which takes "
+            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format onnx or litert"
+        )
+    if request.input_type == "uint8" and not request.inside:
+        raise UserError(
+            "--no-normalize leaves no uint8 to take; leave it out, or choose --input-type float32"
+        )
+    if request.dynamic_batch and not runtime.DYNAMIC_BATCH:
+        raise UserError(f"--dynamic-batch: {request.format} files have batch size 1; choose --format onnx")
+    if request.opset is not None and request.opset not in runtime.OPSETS:
+        found = (
+            f"{runtime.OPSETS[0]} to {runtime.OPSETS[-1]}" if runtime.OPSETS else "none: only onnx has opsets"
+        )
+        raise UserError(f"--opset {request.opset}; expected for {request.format} {found}")
 
 
 def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str, str]:

@@ -16,12 +16,12 @@ from convert.graph.replacing import parts, replace
 from convert.torch_attention import layers as swapped
 from convert.torch_model import (
     AdaptiveMap,
-    AttentionStage,
     ConvBN,
     SeaAttention,
     SqueezeAxialPositionalEmbedding,
 )
 from convert.torch_segmentation import ConvModule, FusionBlock, LightHead
+from convert.torch_swin import Swin
 from seaformer_jax.errors import UserError
 
 STRIDE = 64  # Stride of the last stage, in pixels of the input.
@@ -158,6 +158,13 @@ def products_of_four_axes(model: nn.Module) -> None:
         axial.lead, axial.product = (1, *axial.lead[-1:]), torch.matmul
 
 
+def any_batch(model: nn.Module) -> None:
+    """Lets attention take any number of images at once, in products of four axes."""
+    products_of_four_axes(model)
+    for axial in parts(model, AxialAttention):
+        axial.batch, axial.lead = -1, (-1, axial.lead[-1])
+
+
 @torch.no_grad()
 def include_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Returns `model` with normalisation included: a subtraction of the mean, and 1/std in the first convolution.
@@ -234,8 +241,18 @@ def _merged(attention: SeaAttention) -> MergedAttention:
     )
 
 
-def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[AttentionStage, Size]]:
-    """Yields the attention stages of `model`, each with the (height, width) of its feature map."""
+def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[nn.Module, Size]]:
+    """Yields the attention stages of `model`, each with the (height, width) of its feature map.
+
+    For an attention module in an `nn.Sequential`, `input_size` is that of its feature map.
+    """
+    if isinstance(model, Swin):
+        for i, stage in enumerate(model.layers):
+            yield stage, tuple(-(-length // (4 << i)) for length in input_size)
+        return
+    if isinstance(model, nn.Sequential):  # An attention module on its own.
+        yield model, input_size
+        return
     backbone = getattr(model, "backbone", model)  # A classifier is its own backbone.
     for i in range(backbone.mobile_only, len(backbone.channels)):
         stage = backbone.get_submodule(f"trans{i - backbone.mobile_only + 1}")

@@ -19,26 +19,28 @@ Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 def argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes logits bilinearly (`align_corners=False`) and returns the class with the largest logit of every pixel.
 
-    Ties go to the lowest class id. The labels equal those of PyTorch's `interpolate(...).argmax` at every pixel and
-    take a small part of its time. The work is done by `argmax_upsample.c`, which is compiled at the first call.
+    Of classes with equal logits the lowest wins. The labels equal those of PyTorch's `interpolate(...).argmax` at
+    every pixel and take a small part of its time. The work is done by `argmax_upsample.c`, which is compiled at the
+    first call; it writes bytes, so that more than 256 classes are left to NumPy.
 
     Args:
-        logits: float32 [h, w, C], finite, for at most 256 classes.
+        logits: float32 [h, w, C], finite.
         size: Height and width of the image.
 
     Returns:
-        The class map, uint8 [*size].
+        The class map [*size], uint8, or uint16 for more than 256 classes.
 
     Raises:
         ValueError: The logits have another shape, or the image has no pixels.
     """
     logits = np.ascontiguousarray(logits, np.float32)
-    if logits.ndim != 3 or not 1 <= logits.shape[2] <= MAX_CLASSES or min(*logits.shape, *size) < 1:
+    if logits.ndim != 3 or min(*logits.shape, *size) < 1:
         raise ValueError(
-            f"found logits of shape {logits.shape} for an image of {size}; expected [h, w, C] with 1 to "
-            f"{MAX_CLASSES} classes and an image of at least one pixel"
+            f"found logits of shape {logits.shape} for an image of {size}; expected [h, w, C] with at least one "
+            "class and an image of at least one pixel"
         )
-    return _kernel()(logits, size)
+    kernel = _kernel() if logits.shape[2] <= MAX_CLASSES else numpy_argmax_upsample
+    return kernel(logits, size)
 
 
 def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -54,11 +56,11 @@ def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def numpy_argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Computes `argmax_upsample` without C, about thirty times slower: float32 [h, w, C] -> uint8 [*size]."""
+    """Computes `argmax_upsample` without C, about thirty times slower."""
     height, width = size
     low, high, keep, part = _taps(height, len(logits))
     left, right, keep_x, part_x = _taps(width, logits.shape[1])
-    labels = np.empty(size, np.uint8)
+    labels = np.empty(size, np.uint8 if logits.shape[2] <= MAX_CLASSES else np.uint16)
     # Only the pixels between two neighbouring logit rows are upsampled at a time, and of their classes only those
     # that can win.
     for cell in np.unique(low):

@@ -22,6 +22,8 @@ LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
+INPUT_TYPES = ("float32",)  # A cast from uint8 would run outside XNNPACK.
+NAMED, DYNAMIC_BATCH, OPSETS = False, False, ()
 
 _CAST = "dim_order_ops::_to_dim_order_copy"  # Casts between fp16 and float32, which XNNPACK does not take.
 
@@ -42,9 +44,8 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     from convert.graph import doubling
 
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    model = copy.deepcopy(base.upsampled(graph)).eval()  # The rewrite works in place.
-    doubling.by_convolution(model)
-    example = torch.zeros(1, 3, *graph.input_size)
+    model, example = copy.deepcopy(base.upsampled(graph)).eval(), graph.example()
+    doubling.by_convolution(model)  # In place, hence the copy.
     for precision, folder in folders.items():
         if precision == "int8":
             program = _quantized(model, example, calibration)
@@ -55,6 +56,10 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
         path = folder / MODEL_FILES["executorch"]
         path.write_bytes(_lowered(program))
         _check_delegated(path)
+
+
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`. ExecuTorch's files have no place for it."""
 
 
 def _half(model: "nn.Module") -> "nn.Module":

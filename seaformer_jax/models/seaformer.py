@@ -198,6 +198,7 @@ def create_attention(
             window=config.attention_window,
             size=tuple(-(-side // stride) for side in config.attention_input) or None,
             bn_groups=config.bn_groups,
+            normalized=True,
         )
         return kinds.build(kind, width, config.heads, rng, setting)
     return SeaAttention(

@@ -13,6 +13,7 @@ from flax import nnx
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.blocks import ConvBN, InvertedResidual, Pointwise
+from seaformer_jax.models.swin_config import SwinConfig
 from seaformer_jax.models.variants import InvertedResidualSpec, SeaFormerConfig
 from seaformer_jax.resize import resize_linear
 
@@ -67,7 +68,7 @@ class Upsampling(nnx.Module):
 
 
 def create(
-    config: SeaFormerConfig, width: int, stride: int, rng: np.random.Generator
+    config: SeaFormerConfig | SwinConfig, width: int, stride: int, rng: np.random.Generator
 ) -> tuple[Upsampling | None, int]:
     """Creates the up-sampling module of a model.
 

@@ -162,6 +162,16 @@ class SeaFormerConfig:
                 )
 
     @property
+    def last_width(self) -> int:
+        """Channels of the last stage."""
+        return self.stages[-1][-1].channels
+
+    @property
+    def stride(self) -> int:
+        """Side of a position of the last stage, in pixels of the image: the stem and every stage halve it."""
+        return 2 << len(self.stages)
+
+    @property
     def adaptive_steps(self) -> str:
         """`adaptive`, or "both" for the attention of the seaformer_plus models."""
         return "both" if self.attention == "sea_plus" else self.adaptive

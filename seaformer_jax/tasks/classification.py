@@ -10,11 +10,12 @@ from flax import nnx
 
 from seaformer_jax.data import pipeline
 from seaformer_jax.data.classification import sources
-from seaformer_jax.data.classification.transforms import EvalTransform, TrainTransform
+from seaformer_jax.data.classification.transforms import EvalTransform, TrainTransform, policy
 from seaformer_jax.data.images import decode_pillow
 from seaformer_jax.data.on_device.erase import random_erasing
 from seaformer_jax.data.on_device.mix import mix
 from seaformer_jax.data.on_device.normalize import smooth_one_hot
+from seaformer_jax.data.on_device.randaugment import flip, rand_augment
 from seaformer_jax.data.sources import SkipCorrupt, Source
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction, report
@@ -79,18 +80,28 @@ class Classification(ImageTask):
         smoothing = self.config.task.label_smoothing
         # 1. Targets as probabilities, so that mixing can blend them.
         targets = smooth_one_hot(batch["label"], self.num_classes, smoothing)
-        # 2. Mixup and CutMix on the pixel values 0..255, as timm's `FastCollateMixup`.
+        # 2. Flips and RandAugment, unless the host has done them.
+        images = self._augmented(batch["image"], key) if augment.on_device else batch["image"]
+        # 3. Mixup and CutMix on the pixel values 0..255, as timm's `FastCollateMixup`.
         images, targets = mix(
-            batch["image"],
+            images,
             targets,
             mix_key,
             mixup=augment.mixup,
             cutmix=augment.cutmix,
             group=augment.mix_group,
         )
-        # 3. Erasing on normalised images, as timm: the erased pixels become noise from N(0, 1).
+        # 4. Erasing on normalised images, as timm: the erased pixels become noise from N(0, 1).
         images = random_erasing(self.normalize(images), erase_key, augment.erasing)
         return images, targets, dropout_key
+
+    def _augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Flips and augments uint8 images [B, S, S, 3], each with its own draws."""
+        config = self.config
+        flip_key, policy_key = jax.random.split(jax.random.fold_in(key, 0))
+        images = flip(images, flip_key, config.augment.flip)
+        drawn = policy(config.augment, config.data.mean)
+        return rand_augment(images, policy_key, drawn) if drawn else images
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         logits = model(self.prepare(batch["image"]), train=False)

@@ -27,6 +27,7 @@ from configs import (
     imagenet,
     pascal_context,
     quickstart,
+    swin_imagenet,
     trashnet,
 )
 from convert import torch_model
@@ -44,6 +45,7 @@ from tests.training import distilled
 SIZES = [name.removeprefix("seaformer_") for name in list_models() if "_plus_" not in name]
 RECIPES = {
     "imagenet": (imagenet, [size + optimizer for size in SIZES for optimizer in ("", ",lamb", ",lars")]),
+    "swin_imagenet": (swin_imagenet, ["tiny"]),
     "quickstart": (quickstart, SIZES),
     "trashnet": (trashnet, SIZES),
     "ade20k": (ade20k, ["tiny", *(f"{size}_{batch}" for size in SIZES for batch in ("2x8", "4x8"))]),

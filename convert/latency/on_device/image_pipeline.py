@@ -16,8 +16,8 @@ class ImagePipeline:
     3. Post-processing: `finish` turns the output into a class, a label map or boxes.
 
     Attributes:
-        reference: The bundle's reference input, float32 [1, H, W, 3].
-        network: The network step. It takes float32 [1, H, W, 3] and returns the model's output, channels last.
+        reference: The bundle's reference input, [1, H, W, 3] of `Bundle.input_type`.
+        network: The network step. It takes such an input and returns the model's output, channels last.
     """
 
     def __init__(self, bundle: Bundle, threads: int):
@@ -41,8 +41,10 @@ class ImagePipeline:
             image: uint8 [H, W, 3], of the network's input size.
 
         Returns:
-            The network's input, float32 [1, H, W, 3].
+            The network's input, [1, H, W, 3] of `Bundle.input_type`.
         """
+        if self._bundle.input_type == "uint8":
+            return image[None]
         prepared = np.multiply(image, self._scale, dtype=np.float32)
         prepared -= self._offset  # In place, so that only one float32 image is allocated.
         return prepared[None]
@@ -55,8 +57,8 @@ class ImagePipeline:
                 detector's head [1, A, C + 4].
 
         Returns:
-            `output` itself if the model already returns labels; else uint8 [H, W] for segmentation, uint8 [] for
-            classification, and boxes in pixels of the input for detection.
+            `output` itself if the model already returns labels; else integers [H, W] for segmentation, an integer []
+            for classification, and boxes in pixels of the input for detection.
         """
         match self._bundle.output:
             case "labels":
@@ -65,7 +67,7 @@ class ImagePipeline:
                 return class_map.argmax_upsample(np.ascontiguousarray(output[0]), self._bundle.input_size)
             case "head":
                 return boxes.decode(output[0], self._decoding)
-        return output[0].argmax(axis=-1).astype(np.uint8)
+        return output[0].argmax(axis=-1)
 
 
 def normalization(bundle: Bundle) -> tuple[np.ndarray, np.ndarray]:
@@ -85,4 +87,6 @@ def picture(bundle: Bundle) -> np.ndarray:
     """
     scale, offset = normalization(bundle)
     reference, _ = bundle.reference()
+    if reference.dtype == np.uint8:
+        return reference[0]
     return np.clip(np.rint((reference[0] + offset) / scale), 0, 255).astype(np.uint8)

@@ -15,6 +15,21 @@ from seaformer_jax.data.classification import augment as ops
 from seaformer_jax.data.classification.randaugment import RandAugment
 
 
+def policy(augment: Mapping[str, Any], mean: Sequence[float]) -> RandAugment | None:
+    """Returns the RandAugment policy of a config, or None if it has none.
+
+    Args:
+        augment: `config.augment`, or a mapping with its keys `rand_augment` and `interpolation`.
+        mean: Channel means of images in [0, 1]; geometric operations fill with this colour.
+
+    Raises:
+        UserError: The RandAugment string is malformed.
+    """
+    fill = tuple(min(255, round(255 * value)) for value in mean)
+    text = augment["rand_augment"]
+    return RandAugment.parse(text, fill, augment["interpolation"]) if text else None
+
+
 class TrainTransform(grain.transforms.RandomMap):
     """Random resized crop, flip, RandAugment: the order of timm's `transforms_imagenet_train`.
 
@@ -22,8 +37,8 @@ class TrainTransform(grain.transforms.RandomMap):
 
     Args:
         image_size: Side of the result in pixels.
-        augment: `config.augment`, or a mapping with its keys `crop_scale`, `crop_ratio`, `interpolation`, `flip`
-            and `rand_augment`; other keys are not read.
+        augment: `config.augment`, or a mapping with its keys `crop_scale`, `crop_ratio`, `interpolation`, `flip`,
+            `rand_augment` and `on_device`; other keys are not read. With `on_device` only the crop happens here.
         mean: Channel means of images in [0, 1]; geometric operations fill with this colour.
 
     Raises:
@@ -36,10 +51,8 @@ class TrainTransform(grain.transforms.RandomMap):
         self._scale = tuple(augment["crop_scale"])
         self._ratio = tuple(augment["crop_ratio"])
         self._interpolation = ops.check_interpolation(augment["interpolation"], allow_random=True)
-        self._flip = augment["flip"]
-        fill = tuple(min(255, round(255 * value)) for value in mean)
-        text = augment["rand_augment"]
-        self._policy = RandAugment.parse(text, fill, self._interpolation) if text else None
+        self._flip = 0.0 if augment["on_device"] else augment["flip"]
+        self._policy = None if augment["on_device"] else policy(augment, mean)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         image = ops.random_resized_crop(

@@ -8,6 +8,8 @@ from flax import nnx
 from seaformer_jax.models import upsampling
 from seaformer_jax.models.blocks import Pointwise
 from seaformer_jax.models.seaformer import SeaFormer
+from seaformer_jax.models.swin import Swin
+from seaformer_jax.models.swin_config import SwinConfig
 from seaformer_jax.models.variants import SeaFormerConfig
 
 
@@ -17,11 +19,10 @@ class Classifier(nnx.Module):
     There is no dropout, as in the official code. An up-sampling module follows the last stage if the config has one.
     """
 
-    def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
-        self.backbone = SeaFormer(config, rng)
-        # The stem and every stage halve the image.
-        width, stride = config.stages[-1][-1].channels, 2 ** (1 + len(config.stages))
-        self.upsample, self.width = upsampling.create(config, width, stride, rng)
+    def __init__(self, config: SeaFormerConfig | SwinConfig, num_classes: int, rng: np.random.Generator):
+        backbone = Swin if isinstance(config, SwinConfig) else SeaFormer
+        self.backbone = backbone(config, rng)
+        self.upsample, self.width = upsampling.create(config, config.last_width, config.stride, rng)
         self.head = Pointwise(self.width, num_classes, rng, use_bias=True)
 
     def __call__(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
@@ -35,7 +36,7 @@ class Classifier(nnx.Module):
         return self.classify(self.features(images, train, rngs), train, rngs)
 
     def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns the feature map of the last stage, [B, ceil(H/64), ceil(W/64), width].
+        """Returns the feature map of the last stage, [B, ceil(H/s), ceil(W/s), width]; s is 64, or 32 for Swin.
 
         With an up-sampling module of ratio r, the size is that for an image of r*H x r*W pixels. The arguments are
         those of a call.

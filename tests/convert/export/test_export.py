@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convert import bundle_folder, torch_detection, torch_model, torch_segmentation
+from convert import bundle_folder, torch_model, torch_segmentation
 from convert.bundle import Bundle
 from convert.checkpoints import files, pretrained
 from convert.export import accuracy, preparation
@@ -24,7 +25,7 @@ from seaformer_jax.data.segmentation.augment import resize_image
 from seaformer_jax.detection import postprocess
 from seaformer_jax.errors import UserError
 from tests import forked, toys
-from tests.convert.alive import alive
+from tests.convert.alive import alive, write_detector
 
 SIZE = (64, 96)
 NAMES = ("cat", "dog", "eel")
@@ -35,6 +36,7 @@ class InTorch:
 
     LAYOUT, OUTPUT_LAYOUTS = "NCHW", {"logits8": "NCHW", "logits": "NCHW"}
     PRECISIONS, LABELS_IN_GRAPH = ("fp32", "fp16", "int8"), False
+    INPUT_TYPES, NAMED, DYNAMIC_BATCH, OPSETS = ("float32", "uint8"), True, False, ()
 
     def __init__(self, error: Exception | None = None):
         self.error, self.calibration = error, []
@@ -43,7 +45,7 @@ class InTorch:
         if self.error:
             raise self.error
         self.calibration = calibration
-        traced = torch.jit.trace(base.upsampled(graph), torch.zeros(1, 3, *graph.input_size))
+        traced = torch.jit.trace(base.upsampled(graph), graph.example())
         for folder in folders.values():
             traced.save(folder / "model.onnx")
 
@@ -51,11 +53,14 @@ class InTorch:
         model = torch.jit.load(made.model)
 
         def network(images):
-            output = model(torch.from_numpy(base.channels_first(images)))
+            output = model(torch.from_numpy(base.in_layout(images, made.layout)))
             outputs = output if isinstance(output, tuple) else (output,)
             return base.joined([part.detach().numpy() for part in outputs], made.output_layout)
 
         return network
+
+    def annotate(self, made):
+        (made.folder / "annotation").write_text(json.dumps(base.metadata(made)))
 
     def outside(self, made):
         return {"Cast": 2}
@@ -71,18 +76,8 @@ def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
         model = alive(mirror.create_model("mini", len(NAMES)), SIZE)
         found[task] = folder / f"{task}.pth"
         torch.save(model.state_dict(), found[task])
-    found["detection"] = detector_weights(folder)
+    found["detection"] = write_detector(folder, NAMES, SIZE)
     return found
-
-
-def detector_weights(folder: pathlib.Path) -> pathlib.Path:
-    """Writes a detector that finds boxes, with the JSON that `convert.to_torch` puts beside it."""
-    options = {"neck_width": 8, "tower_convs": 1, "anchor_scale": 2.0}
-    model = alive(torch_detection.create_model("nano_detection", len(NAMES), **options), SIZE)
-    card = {"model": "nano_detection", "options": options, "class_names": NAMES, "score_threshold": 0.1}
-    (folder / "detection.json").write_text(json.dumps(card))
-    torch.save(model.state_dict(), folder / "detection.pth")
-    return folder / "detection.pth"
 
 
 @pytest.fixture
@@ -94,9 +89,13 @@ def runtime(monkeypatch) -> InTorch:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> pathlib.Path:
-    """Labelled images of both tasks: classes/<class>/*.png, seg/images/val/*.png, seg/annotations/val/*.png."""
+    """Labelled images of both tasks: classes/<class>/*.png, seg/images/val/*.png, seg/annotations/val/*.png.
+
+    Those in other/ are not among them.
+    """
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(1)
-    for place in (*(f"classes/{name}" for name in NAMES), "seg/images/val", "seg/annotations/val", "empty"):
+    places = "seg/images/val", "seg/annotations/val", "other", "empty"
+    for place in (*(f"classes/{name}" for name in NAMES), *places):
         (folder / place).mkdir(parents=True)
     for index, name in enumerate(NAMES):
         pixels = rng.integers(0, 256, (80, 120, 3), np.uint8)
@@ -105,6 +104,7 @@ def photos(tmp_path_factory) -> pathlib.Path:
         Image.fromarray(pixels).save(folder / "classes" / name / "a.png")
         Image.fromarray(pixels).save(folder / "seg/images/val" / f"{index}.png")
         Image.fromarray(mask).save(folder / "seg/annotations/val" / f"{index}.png")
+        Image.fromarray(255 - pixels).save(folder / "other" / f"{index}.png")
     return folder
 
 
@@ -127,6 +127,18 @@ def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
     assert (made.task, made.name, made.output, made.tail) == ("segmentation", "mini", written, tail)
     assert (made.layout, made.output_layout, len(made.palette)) == ("NCHW", "NCHW", 3)
     assert (tmp_path / "b" / "argmax_upsample.c").exists() == bool(tail)
+    assert ("`argmax_upsample.c` in this bundle turns" in (tmp_path / "b" / "report.md").read_text()) == bool(
+        tail
+    )
+    assert made.tensors == {"input": "image", "output": written}
+    assert made.masks == {"ignore_label": 255, "reduce_zero_label": False, "id_map": None}
+    assert made.preprocessing == {
+        "resize": "stretch",
+        "crop_fraction": 1.0,
+        "interpolation": "bilinear",
+        "channel_order": "RGB",
+        "value_range": (0, 1),
+    }
 
     # The reference output is that of the trained model, whether the caller normalises or the exported model.
     image, expected = made.reference()
@@ -157,6 +169,8 @@ def test_classifier_bundle_and_report(tmp_path, weights, runtime, photos):
     assert row["outside_delegate"] == {"Cast": 2} and row["bytes"] == made.size()
     text = (tmp_path / "b" / "report.md").read_text()
     assert "2 Cast" in text and "on 6 images" in text
+    annotation = json.loads((tmp_path / "b" / "annotation").read_text())
+    assert annotation["task"] == "classification" and json.loads(annotation["class_names"]) == list(names)
 
 
 def test_detector_bundle_and_report(tmp_path, weights, runtime, photos):
@@ -189,7 +203,7 @@ def test_detector_bundle_and_report(tmp_path, weights, runtime, photos):
 
 
 def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
-    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    folders = {"calibration": str(photos / "other"), "validation": str(photos / "seg/images/val")}
     made = run(tmp_path, weights["segmentation"], precision="int8", **folders)
     assert made.precision == "int8"
     assert [image.shape for image in runtime.calibration] == 3 * [(1, *SIZE, 3)]
@@ -203,7 +217,10 @@ def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
         "reference.npz",
         "report.json",
         "report.md",
+        "README.md",
+        "annotation",
     }
+    assert made.score == {"metric": "mIoU", "percent": report["trained_score"], "images": 3}
 
 
 @pytest.mark.parametrize(("most", "refused"), [(1.0, True), (2.5, False)])
@@ -211,7 +228,7 @@ def test_int8_may_lose_the_given_points(tmp_path, weights, runtime, photos, monk
     """Only the loss of int8 against the trained model counts; fp16 loses one point here."""
     scores = iter((60.0, 60.0, 59.0, 57.5))  # The trained model, fp32, fp16, int8.
     monkeypatch.setattr(accuracy.Validation, "score", lambda self, predict: next(scores))
-    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    folders = {"calibration": str(photos / "other"), "validation": str(photos / "seg/images/val")}
     says = r"int8 drops mIoU from 60\.00 to 57\.50 %, by more than --max-drop 1\.0"
     with pytest.raises(UserError, match=says) if refused else contextlib.nullcontext():
         run(tmp_path, weights["segmentation"], precision="int8", max_drop=most, **folders)
@@ -228,6 +245,54 @@ def test_calibration_images_are_inputs_of_the_exported_model(tmp_path, weights, 
         expected = (expected - IMAGENET_MEAN) / IMAGENET_STD
     (found,) = Export(request).calibration
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_bytes_of_a_camera(tmp_path, weights, runtime):
+    """The model that takes uint8 computes what the one that takes floats computes."""
+    floats, of_floats = run(tmp_path, weights["segmentation"]).reference()
+    made = run(tmp_path, weights["segmentation"], input_type="uint8")
+    bytes_, of_bytes = made.reference()
+    assert (bytes_.dtype, bytes_.shape, made.layout) == (np.uint8, (1, *SIZE, 3), "NHWC")
+    assert made.preprocessing["value_range"] == (0, 255)
+    np.testing.assert_allclose(bytes_ / 255, floats, atol=1e-6)
+    np.testing.assert_allclose(of_bytes, of_floats, atol=1e-4 * np.abs(of_floats).max())
+
+
+def test_calibration_images_are_no_validation_images(weights, runtime, photos, tmp_path):
+    """Their content decides, not their names."""
+    for path in ("other/0.png", "other/1.png", "classes/cat/a.png"):
+        (tmp_path / path.replace("/", "_")).write_bytes((photos / path).read_bytes())
+    folders = {"calibration": str(tmp_path), "validation": str(photos / "classes")}
+    with pytest.raises(
+        UserError, match=r"1 of 3 calibration images are also in --validation .*classes_cat_a\.png"
+    ):
+        Export(Request(weights["classification"], "onnx", SIZE, precision="int8", **folders))
+
+
+def test_what_a_converter_prints_stays_out(tmp_path, weights, runtime, capfd):
+    def noisy(graph, folders, calibration):
+        print("from Python")
+        os.write(1, b"from C to stdout\n")
+        os.write(2, b"from C to stderr\n")
+        quiet_export(graph, folders, calibration)
+
+    quiet_export, runtime.export = runtime.export, noisy
+    run(tmp_path, weights["classification"])
+    os.write(2, b"afterwards\n")
+    out, err = capfd.readouterr()
+    assert "from" not in out + err and err.endswith("afterwards\n")
+
+
+def test_more_classes_than_labels_can_name(tmp_path, runtime):
+    torch.manual_seed(0)
+    model = alive(torch_segmentation.create_model("mini", 257), SIZE)
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(
+        UserError, match="--output labels: the weights have 257 classes; expected at most 256"
+    ):
+        Export(Request(tmp_path / "m.pth", "onnx", SIZE, output="labels"))
+    made = run(tmp_path, tmp_path / "m.pth", output="logits8")
+    assert made.reference()[1].shape == (1, 8, 12, 257)
 
 
 def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, monkeypatch):
@@ -256,6 +321,10 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
         ("classification", {"precision": "int4"}, "--precision int4; expected one of fp32, fp16, int8"),
         ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
         ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
+        ("segmentation", {"input_type": "uint"}, "--input-type uint; .*float32, uint8. Did you mean 'uint8'"),
+        ("segmentation", {"input_type": "uint8", "inside": False}, "--no-normalize leaves no uint8 to take"),
+        ("segmentation", {"dynamic_batch": True}, "--dynamic-batch: onnx files have batch size 1"),
+        ("segmentation", {"opset": 17}, "--opset 17; expected for onnx none"),
         ("classification", {"max_drop": float("nan")}, "--max-drop nan; expected percentage points"),
         ("classification", {"max_drop": -1.0}, "--max-drop -1.0; expected percentage points of at least 0"),
         ("classification", {"images": "absent"}, "--images absent: no such folder"),
@@ -404,7 +473,7 @@ def test_images_of_a_folder_are_evenly_spread(tmp_path):
         Image.new("RGB", (2, 2), (value,) * 3).save(tmp_path / f"{value}.png")
     for most, expected in {1: [0], 2: [0, 4], 3: [0, 2, 4], 5: [0, 1, 2, 3, 4], 9: [0, 1, 2, 3, 4]}.items():
         found = preparation.of_folder("images", str(tmp_path), most)
-        assert [int(image.mean()) for image in found] == expected
+        assert [int(path.stem) for path in found] == expected
 
 
 def test_seeded_images_are_the_same_every_time():

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convert.checkpoints.pretrained import Pretrained
 from convert.export import accuracy, parity
 from convert.export.preparation import Preparation
 from convert.labels.boxes import Decoding
@@ -104,8 +103,7 @@ def test_miou_is_counted_at_the_size_of_the_input(tmp_path):
     Image.fromarray(np.uint8([[1, 1, 2, 9], [1, 1, 2, 9]])).save(tmp_path / "set/annotations/val/a.png")
     labels = LabelSpec(("a", "b"), ((0, 0, 0), (1, 1, 1)), ignore_label=9, reduce_zero_label=True)
     preparation = Preparation("segmentation", (4, 8), (0,) * 3, (1,) * 3, True, 1.0, "bicubic")
-    pretrained = Pretrained("m", "segmentation", {}, None, {}, labels, (0,) * 3, (1,) * 3, {}, None, "")
-    measured = accuracy.Validation(str(tmp_path / "set" / "images" / "val"), pretrained, preparation)
+    measured = accuracy.Validation(str(tmp_path / "set" / "images" / "val"), labels, preparation)
 
     def predict(image):
         assert image.shape == (4, 8, 3)
@@ -124,8 +122,6 @@ def test_accuracy_of_a_classifier(tmp_path):
             image = np.full((8, 8, 3), 100 * index + 10 * number, np.uint8)
             Image.fromarray(image).save(tmp_path / "val" / name / f"{number}.png")
     preparation = Preparation("classification", (8, 8), (0,) * 3, (1,) * 3, True, 1.0, "bicubic")
-    labels = LabelSpec(("cat", "dog"))
-    pretrained = Pretrained("m", "classification", {}, None, {}, labels, (0,) * 3, (1,) * 3, {}, None, "")
-    measured = accuracy.Validation(str(tmp_path / "val"), pretrained, preparation)
+    measured = accuracy.Validation(str(tmp_path / "val"), LabelSpec(("cat", "dog")), preparation)
     assert (len(measured), measured.metric) == (4, "top1")
     assert measured.score(lambda image: np.float32([[0, float(image.mean()) - 105]])) == 75
