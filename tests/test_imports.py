@@ -10,11 +10,11 @@ from tests.paths import REPOSITORY
 
 # From the top. A module imports from its own group and from those below; the longest name that fits is its group.
 SEAFORMER_JAX = (
-    ("train", "evaluate", "predict", "command"),
+    ("train", "evaluate", "predict", "prepare", "command"),
     ("training",),
     ("tasks",),
     ("evaluation",),
-    ("data.classification", "data.segmentation", "data.on_device"),
+    ("data.classification", "data.segmentation", "data.detection", "data.on_device"),
     ("data",),
     ("models.registry",),
     ("models.heads",),
@@ -26,6 +26,7 @@ SEAFORMER_JAX = (
 CONVERT = (
     ("arm",),
     ("latency",),
+    ("run",),
     ("export",),
     ("runtimes",),
     ("graph",),
@@ -34,7 +35,7 @@ CONVERT = (
     ("labels",),
     ("",),
 )
-COMMANDS = ("train", "evaluate", "predict", "command")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "command")
 
 
 def imports(path: pathlib.Path) -> set[str]:

@@ -212,7 +212,7 @@ def test_every_variant_builds(recipe, variant):
     config = RECIPES[recipe][0].get_config(variant)
     config_check.check(config)
     task = tasks.create(config, [f"class {index}" for index in range(10)])
-    images = task.example_batch(2)["image"]
+    images = task.example_batches(2)[0]["image"]
     model, logits = traced(task, images)
     sides = [side // 8 for side in images.shape[1:3]] if task.task_type == "segmentation" else []
     assert logits.shape == (2, *sides, 10)

@@ -1,11 +1,10 @@
 """The pipeline from a camera image to labels: its three steps, in NumPy and the runtime of a bundle."""
 
-import importlib
-
 import numpy as np
 
 from convert.bundle import Bundle
 from convert.labels import boxes, class_map
+from convert.runtimes import registry
 
 
 class ImagePipeline:
@@ -27,8 +26,7 @@ class ImagePipeline:
         self._decoding = (
             boxes.Decoding(tuple(bundle.input_size), **bundle.decoding) if bundle.decoding else None
         )
-        # Only the runtime of this bundle is imported: the others may not be installed on the device.
-        self.network = importlib.import_module(f"convert.runtimes.{bundle.format}").load(bundle, threads)
+        self.network = registry.load(bundle, threads)
 
     def image(self) -> np.ndarray:
         """Returns the RGB image closest to the reference input, uint8 [H, W, 3]: the input of the pipeline."""

@@ -37,10 +37,9 @@ class Draws(NamedTuple):
     cubic: jax.Array
 
 
-def flip(images: jax.Array, key: jax.Array, probability: float) -> jax.Array:
-    """Mirrors each image of [B, H, W, C] left to right, with the given probability."""
-    mirrored = jax.random.bernoulli(key, probability, (len(images), 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
+def flip(images: jax.Array, mirrored: jax.Array) -> jax.Array:
+    """Mirrors the images [B, H, W, C] left to right for which `mirrored`, bool [B], is True."""
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def rand_augment(images: jax.Array, key: jax.Array, policy: RandAugment) -> jax.Array:
@@ -96,7 +95,11 @@ def draw(key: jax.Array, batch: int, policy: RandAugment) -> Draws:
     change = slope * share
     change = jnp.where(signed & jax.random.bernoulli(sign_key, shape=shape), -change, change)
     argument = jnp.maximum(least, start + jnp.where(whole, jnp.trunc(change), change))
-    # 4. The filters.
-    probability = {"random": 0.5, "bilinear": 0.0, "bicubic": 1.0}[policy.interpolation]
-    cubic = jax.random.bernoulli(filter_key, probability, shape)
-    return Draws(jnp.where(jax.random.bernoulli(use_key, PROBABILITY, shape), op, _NONE), argument, cubic)
+    # 4. Which of them are applied, and the filters.
+    op = jnp.where(jax.random.bernoulli(use_key, PROBABILITY, shape), op, _NONE)
+    return Draws(op, argument, draw_cubic(filter_key, policy.interpolation, shape))
+
+
+def draw_cubic(key: jax.Array, interpolation: str, shape: tuple[int, ...]) -> jax.Array:
+    """Draws whether to interpolate cubically: as "bicubic" always, "bilinear" never, "random" half of the times."""
+    return jax.random.bernoulli(key, {"random": 0.5, "bilinear": 0.0, "bicubic": 1.0}[interpolation], shape)

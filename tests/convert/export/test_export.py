@@ -346,7 +346,7 @@ def test_folders_without_what_they_are_to_hold(weights, runtime, photos):
     for folder, said in ((photos / "classes", "in or below one called 'images'"), (photos, "'images'")):
         with pytest.raises(UserError, match=said):
             Export(Request(weights["segmentation"], "onnx", SIZE, validation=str(folder)))
-    with pytest.raises(UserError, match="class 0 is 'cat' in the validation data, but 'ant' in the weights"):
+    with pytest.raises(UserError, match="class 0 is 'cat' in the validation data, but 'ant' in the model"):
         names = ("ant", "bee", "cow")
         Export(
             Request(

@@ -21,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def augment(images, labels, key):
     first, second, third, fourth = jax.random.split(key, 4)
-    images = rand_augment(flip(images, third, 0.5), fourth, POLICY)
+    images = rand_augment(flip(images, jax.random.bernoulli(third, shape=(len(images),))), fourth, POLICY)
     targets = smooth_one_hot(labels, 10, 0.1)
     images, targets = mix(images, targets, first, mixup=0.2, cutmix=1.0, group=4)
     return random_erasing(normalize(images, MEAN, STD), second, 0.5), targets
