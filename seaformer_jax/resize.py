@@ -71,11 +71,11 @@ def linear_matrix(size: int | jax.Array, new_size: int | jax.Array, length: int,
 def _positions(size: int | jax.Array, new_size: int | jax.Array, length: int) -> jax.Array:
     """Returns the position of each output's centre among the input entries, float32 [..., length].
 
-    The ratio of the sizes is float32, as in PyTorch, whether or not the sizes are known when tracing. Clipping
-    repeats the entries at the ends.
+    That is (i + 1/2) * size / new_size - 1/2. It is written with integers and a single division, so that it does not
+    depend on whether the sizes are known when tracing. Clipping repeats the entries at the ends.
     """
-    ratio = jnp.asarray(size, jnp.float32) / new_size
-    return jnp.clip((jnp.arange(length) + 0.5) * ratio - 0.5, 0, size - 1)
+    numerator = (2 * jnp.arange(length) + 1) * size - new_size
+    return jnp.clip(numerator / (2 * new_size), 0, size - 1)
 
 
 def then(first: Taps, second: Taps) -> Taps:

@@ -35,18 +35,29 @@ class Pointwise(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """k x k convolution without bias: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
+    """k x k convolution: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
 
     The input is padded by k // 2 on every side. It may have padding of its own and come in bands, see `extents`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, rng: np.random.Generator):
-        shape = (kernel_size, kernel_size, inputs, outputs)
-        self.kernel = _torch_uniform(rng, shape, fan_in=kernel_size**2 * inputs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        stride: int,
+        rng: np.random.Generator,
+        *,
+        use_bias: bool = False,
+    ):
+        shape, fan_in = (kernel_size, kernel_size, inputs, outputs), kernel_size**2 * inputs
+        self.kernel = _torch_uniform(rng, shape, fan_in)
+        self.bias = _torch_uniform(rng, (outputs,), fan_in) if use_bias else None
         self.stride = stride
 
     def __call__(self, x: jax.Array, extent: Extent = WHOLE) -> jax.Array:
-        return convolution(extent.clear(x), self.kernel[...], self.stride, 1, extent.bands)
+        y = convolution(extent.clear(x), self.kernel[...], self.stride, 1, extent.bands)
+        return y if self.bias is None else add_parameter(y, self.bias[...])
 
 
 class Depthwise(nnx.Module):

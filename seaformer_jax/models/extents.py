@@ -15,6 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from seaformer_jax.errors import UserError
 from seaformer_jax.models import bands as bands_of_rows
 from seaformer_jax.resize import linear_matrix, resize_linear
 
@@ -171,3 +172,8 @@ def of(images: jax.Array, sizes: jax.Array | None, bands: int = 1) -> Extent:
 def mapped_sizes(sizes: jax.Array, size: Callable[[int], int], largest: int) -> jax.Array:
     """Returns `size(n)` for every n of an int array with values from 0 to `largest`."""
     return jnp.array([size(n) for n in range(largest + 1)])[sizes]
+
+
+def not_taken() -> UserError:
+    """Returns the error of a backbone that gets `sizes`, although its attention does not know of padding."""
+    return UserError("images with padding need SEA attention; leave out sizes, or choose model.attention=sea")

@@ -14,6 +14,7 @@ from flax import nnx
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.blocks import ConvBN, InvertedResidual, Pointwise
 from seaformer_jax.models.extents import WHOLE, Extent
+from seaformer_jax.models.swin_config import SwinConfig
 from seaformer_jax.models.variants import InvertedResidualSpec, SeaFormerConfig
 
 _KERNEL, _EXPANSION = 5, 4  # Figure 5 of the SeaFormer++ paper.
@@ -78,7 +79,7 @@ class Upsampling(nnx.Module):
 
 
 def create(
-    config: SeaFormerConfig, width: int, stride: int, rng: np.random.Generator
+    config: SeaFormerConfig | SwinConfig, width: int, stride: int, rng: np.random.Generator
 ) -> tuple[Upsampling | None, int]:
     """Creates the up-sampling module of a model.
 

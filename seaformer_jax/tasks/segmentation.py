@@ -1,16 +1,18 @@
 """Semantic segmentation: the official recipes' loss, mIoU and class maps."""
 
 import functools
-import pathlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 from flax import nnx
 
+from seaformer_jax.data.buckets import Size, sizes
 from seaformer_jax.data.labels import distinct_colours
+from seaformer_jax.data.on_device.normalize import zero_padding
 from seaformer_jax.data.segmentation import batches, buckets, masks, sources
 from seaformer_jax.data.segmentation.transforms import (
     SegmentationEvalTransform,
@@ -23,6 +25,7 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import inference, report, visualizer
 from seaformer_jax.losses import PixelSums, pixel_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
+from seaformer_jax.models.registry import model_config
 from seaformer_jax.tasks.image_task import ImageTask
 from seaformer_jax.types import Batch
 
@@ -54,13 +57,15 @@ class Segmentation(ImageTask):
         except UserError:
             return distinct_colours(self.num_classes)
 
-    def example_batch(self, batch_size: int) -> Batch:
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
         shape = (batch_size, *self.config.data.crop_size)
-        return {
-            "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
-            "label": jax.ShapeDtypeStruct(shape, jnp.uint8),
-            "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
-        }
+        return [
+            {
+                "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct(shape, jnp.uint8),
+                "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
+            }
+        ]
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
@@ -68,6 +73,7 @@ class Segmentation(ImageTask):
             SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             SegmentationEvalTransform(config.eval),
             batch_size=self.eval_batch_size(),
+            merge=self._takes_sizes,
             **self.reading(),
         )
 
@@ -79,7 +85,7 @@ class Segmentation(ImageTask):
 
     def training_images(self, batch: Batch) -> jax.Array:
         """Returns the normalised images [B, H, W, 3] of a training batch; their padding is 0."""
-        return _without_padding(self.normalize(batch["image"]), batch["size"])
+        return zero_padding(self.normalize(batch["image"]), batch["size"])
 
     def divisor(self, sums: PixelSums, batch: Batch) -> jax.Array | int:
         """Returns the number that sums over the labelled pixels are divided by (`task.loss_divisor`).
@@ -109,7 +115,8 @@ class Segmentation(ImageTask):
     def _logits(self, model: nnx.Module, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns the logits of padded images [B, h, w, 3] of sizes [B, 2], and the sizes of their valid parts."""
         images, sizes = self.model_input(images, sizes)
-        return model(images, sizes=sizes), model.extent(images, sizes).sizes
+        given = sizes if self._takes_sizes else None
+        return model(images, sizes=given), model.extent(images, sizes).sizes
 
     def model_input(self, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Returns what the model reads in evaluation instead of padded images [B, h, w, 3] of sizes [B, 2]."""
@@ -118,7 +125,13 @@ class Segmentation(ImageTask):
     def attention(self, model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
         """Returns the channel mean of the last attention output, [B, h, w], and its size for each image, [B, 2]."""
         images, sizes = self.model_input(self.normalize(batch["image"]), batch["size"])
-        return model.backbone.last_attention(images, sizes).mean(-1), -(-sizes // model.backbone.stride)
+        heat = model.backbone.last_attention(images, sizes if self._takes_sizes else None).mean(-1)
+        return heat, -(-sizes // model.backbone.stride)
+
+    @functools.cached_property
+    def _takes_sizes(self) -> bool:
+        """Whether the model takes padded images; if not, images share a program only if they have the same shape."""
+        return model_config(self.config.model.name, self.task_type, **self.model_options()).takes_sizes
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         classes, labels = self.predict_classes(model, batch), batch["label"]
@@ -139,12 +152,12 @@ class Segmentation(ImageTask):
             "images": int(metrics["images"].count),
         }
 
-    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: epath.Path) -> None:
         report.write_segmentation(metrics["confusion"], self.val_source.labels.class_names, folder)
 
-    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: epath.Path) -> None:
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
-        draw = self._visualizer(model, batches.image_sizes(source))
+        draw = self._visualizer(model, sizes(source))
         for index in range(len(source)):
             element = source[index]
             # A skipped image leaves a gap, so that the number of a picture is always the index of its image.
@@ -152,29 +165,23 @@ class Segmentation(ImageTask):
                 draw.comparison(element["image"], element["label"], folder / f"{index:05}.png")
 
     def predict(
-        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+        self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
         with ThreadPoolExecutor(16) as pool:
-            sizes = list(pool.map(_size, paths))
-        return self._visualizer(model, sizes).write(paths, folder, heatmap)
+            draw = self._visualizer(model, list(pool.map(_size, paths)))
+        return draw.write(paths, folder, heatmap)
 
-    def _visualizer(self, model: nnx.Module, sizes: Sequence[buckets.Size | None]) -> visualizer.Visualizer:
-        shapes = buckets.Buckets(sizes, SegmentationEvalTransform(self.config.eval))
+    def _visualizer(self, model: nnx.Module, all_sizes: Sequence[Size | None]) -> visualizer.Visualizer:
+        transform = SegmentationEvalTransform(self.config.eval)
+        shapes = buckets.Buckets(all_sizes, transform, merge=self._takes_sizes)
         return visualizer.Visualizer(
             model, shapes, self.predict_classes, self.attention, self.class_names, self.palette
         )
 
 
-def _size(path: pathlib.Path) -> buckets.Size | None:
+def _size(path: epath.Path) -> Size | None:
     """Returns the (height, width) of an image; None if it cannot be read."""
     try:
         return masks.image_size(path, str(path))
     except UserError:
         return None
-
-
-def _without_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Returns images [B, H, W, 3] set to 0 beyond their sizes [B, 2]: mmseg pads after normalising, with 0."""
-    rows = jnp.arange(images.shape[1]) < sizes[:, :1]
-    columns = jnp.arange(images.shape[2]) < sizes[:, 1:]
-    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)

@@ -10,6 +10,7 @@ from flax import nnx
 
 from convert import torch_model, torch_segmentation, weights
 from seaformer_jax import create_model
+from seaformer_jax.errors import UserError
 from seaformer_jax.models import bands
 from tests.models.arrays import nchw, nhwc, normal
 
@@ -183,3 +184,14 @@ def test_sizes_out_of_range_give_finite_values(mini):
         run(images, np.array([[0, 0], [999, 999]]))[1], run(images, np.array([[1, 1], SHAPE]))[1]
     )
     assert np.isfinite(run(images, np.zeros((2, 2), np.int32))).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("seaformer_tiny", {"attention": "window"}), ("swin_tiny", {"depths": (1, 1, 1, 1)})],
+)
+def test_other_attention_refuses_sizes(name, options):
+    model = create_model(name, num_classes=5, **options)
+    assert not model.backbone.takes_sizes
+    with pytest.raises(UserError, match="padding need SEA attention"):
+        model(jnp.zeros([1, 64, 64, 3]), sizes=jnp.array([[33, 40]]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from seaformer_jax.data.buckets import Size
 from seaformer_jax.data.labels import IGNORED
 from seaformer_jax.data.segmentation.augment import pad
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform, image_name, size_name
@@ -23,72 +24,69 @@ LIMIT = 8  # Largest number of buckets.
 # into bands.
 LABEL_MULTIPLE, _INPUT_MULTIPLE = 128, 32
 
-Size = tuple[int, int]
 Shapes = tuple[tuple[Size, ...], Size]  # The sizes of the inputs, one per scale, and of the padded label map.
 
 
 class Buckets:
-    """The buckets for images of given sizes, at most `LIMIT`.
+    """Layout of `data.buckets.InBatches`: the buckets for images of given sizes, at most `LIMIT`.
 
     They depend on nothing but the sizes, so that all hosts have the same ones. Up to `LIMIT` different shapes stay as
-    they are.
+    they are. The log says how many there are.
 
     Args:
         sizes: (height, width) of every image; None for an image whose header cannot be read.
         transform: Transform of one element.
-
-    Attributes:
-        shapes: The shapes of the bucket of every image. An image without a size, which will be skipped, has those of
-            the first image that has one.
+        merge: False keeps a bucket for every shape, for models that do not know of padding.
     """
 
-    def __init__(self, sizes: Sequence[Size | None], transform: SegmentationEvalTransform):
+    def __init__(
+        self, sizes: Sequence[Size | None], transform: SegmentationEvalTransform, *, merge: bool = True
+    ):
         self._transform = transform
-        known = next((size for size in sizes if size), (LABEL_MULTIPLE, LABEL_MULTIPLE))
-        exact = [self._exact(size or known) for size in sizes]
-        self._bucket = _merged(exact)
-        self.shapes = [self._bucket[shapes] for shapes in exact]
-        padding = 1 - sum(map(_pixels, exact)) / max(1, sum(map(_pixels, self.shapes)))
+        exact = [self._exact(size) for size in sizes if size]
+        self._bucket = _merged(exact) if merge else {shapes: shapes for shapes in exact}
+        padded = [self._bucket[shapes] for shapes in exact]
         logging.info(
             "%d images of %d shapes need %d programs; %.0f %% of their pixels is padding",
             len(exact),
-            len(set(exact)),
-            len(set(self.shapes)),
-            100 * padding,
+            len(self._bucket),
+            len(set(padded)),
+            100 * (1 - sum(map(_pixels, exact)) / max(1, sum(map(_pixels, padded)))),
         )
 
     def _exact(self, size: Size) -> Shapes:
         return self._transform.input_sizes(*size), tuple(_multiple(side, LABEL_MULTIPLE) for side in size)
 
-    def element(self, element: dict[str, Any]) -> dict[str, Any]:
-        """Transforms and pads an element of one of the sizes, {"image": uint8 [H, W, 3], "label": uint8 [H, W]}.
+    def shapes_of(self, size: Size) -> Shapes:
+        """Returns the shapes of the bucket for images of this size."""
+        exact = self._exact(size)
+        return self._bucket.get(exact, exact)  # If no header can be read, another size stands for all images.
+
+    def make(self, element: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
+        """Transforms and pads an element {"image": uint8 [H, W, 3], "label": uint8 [H, W]}.
 
         Returns:
             The entries that `batches.eval_batches` describes.
         """
-        size = element["label"].shape
-        inputs, label = self._bucket[self._exact(size)]
+        inputs, label = shapes
+        size = np.array(element["label"].shape, np.int32)
         # The transform resizes the image only. The label map keeps its size.
         element = self._transform.map(element)
         for k, shape in enumerate(inputs):
             image = element[image_name(k)]
             element[image_name(k)] = pad(image, shape, 0)
             element[size_name(k)] = np.array(image.shape[:2], np.int32)
-        padded = {"label": pad(element["label"], label, IGNORED), "label_size": np.array(size, np.int32)}
-        return element | padded | {"mask": np.bool_(True)}
+        return element | {"label": pad(element["label"], label, IGNORED), "label_size": size}
 
-
-def blank(shapes: Shapes, skipped: int) -> dict[str, Any]:
-    """Returns an element without an image: black inputs, everything ignored and `mask` False."""
-    inputs, label = shapes
-    return {
-        **{image_name(k): np.zeros((*size, 3), np.uint8) for k, size in enumerate(inputs)},
-        **{size_name(k): np.zeros(2, np.int32) for k in range(len(inputs))},
-        "label": np.full(label, IGNORED, np.uint8),
-        "label_size": np.zeros(2, np.int32),
-        "mask": np.bool_(False),
-        "skipped": skipped,
-    }
+    def blank(self, shapes: Shapes) -> dict[str, Any]:
+        """Returns black inputs and a label map of which everything is ignored."""
+        inputs, label = shapes
+        return {
+            **{image_name(k): np.zeros((*size, 3), np.uint8) for k, size in enumerate(inputs)},
+            **{size_name(k): np.zeros(2, np.int32) for k in range(len(inputs))},
+            "label": np.full(label, IGNORED, np.uint8),
+            "label_size": np.zeros(2, np.int32),
+        }
 
 
 def _merged(exact: Sequence[Shapes]) -> dict[Shapes, Shapes]:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seaformer_jax.models.attention import adaptive_squeeze
+import seaformer_jax.models.attention.adaptive_squeeze as adaptive_squeeze
 from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise, add_parameter
 from seaformer_jax.models.extents import WHOLE, Extent, Line, WholeLine
 
@@ -84,6 +84,7 @@ class SeaAttention(nnx.Module):
     - `detail_combine`: "multiply": the hard sigmoid of the attention times the detail; "add": their sum, without a
       sigmoid because nothing is gated.
     - `position_embedding`: whether the squeezed queries and keys have position embeddings.
+    - `axial`: False leaves detail enhancement without attention; its output is not gated.
 
     SeaFormer++ squeezes and expands by weights that depend on the input, see `adaptive_squeeze`:
 
@@ -105,6 +106,7 @@ class SeaAttention(nnx.Module):
         detail_input: str = "qkv",
         detail_combine: str = "multiply",
         position_embedding: bool = True,
+        axial: bool = True,
         adaptive: str = "none",
         adaptive_source: str = "x",
         adaptive_shared: bool = False,
@@ -129,8 +131,8 @@ class SeaAttention(nnx.Module):
             pointwise(width, values),
         )
         # 2. The attention of each axis, and the projection of their sum; its scale starts at 0.
-        self.row, self.column = axis(), axis()
-        self.project = pointwise(values, width, initial_scale=0.0)
+        self.row, self.column = (axis(), axis()) if axial else (None, None)
+        self.project = pointwise(values, width, initial_scale=0.0) if axial else None
         inputs, groups = (keys if adaptive_source == "q" else width), (1 if adaptive_shared else heads)
         self.squeeze, self.expand = adaptive_squeeze.create(adaptive, inputs, groups, adaptive_expansion)
         self.adaptive_source = adaptive_source
@@ -146,6 +148,8 @@ class SeaAttention(nnx.Module):
     def __call__(self, x: jax.Array, train: bool, extent: Extent = WHOLE) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape."""
         q, k, v = self.to_q(x, train), self.to_k(x, train), self.to_v(x, train)  # [B, H, W, h * d]
+        if self.project is None:
+            return self._detail(x, q, k, v, train, extent)
         # The official code adds v, and the paper's text does not mention it.
         attended = v + self._axial(q if self.adaptive_source == "q" else x, q, k, v, train, extent)
         attended = self.project(jax.nn.relu6(attended), train)

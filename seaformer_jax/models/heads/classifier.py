@@ -9,6 +9,8 @@ from seaformer_jax.models import extents, upsampling
 from seaformer_jax.models.blocks import Pointwise
 from seaformer_jax.models.extents import WHOLE, Extent
 from seaformer_jax.models.seaformer import SeaFormer
+from seaformer_jax.models.swin import Swin
+from seaformer_jax.models.swin_config import SwinConfig
 from seaformer_jax.models.variants import SeaFormerConfig
 
 
@@ -18,10 +20,10 @@ class Classifier(nnx.Module):
     There is no dropout, as in the official code. An up-sampling module follows the last stage if the config has one.
     """
 
-    def __init__(self, config: SeaFormerConfig, num_classes: int, rng: np.random.Generator):
-        self.backbone = SeaFormer(config, rng)
-        width = config.stages[-1][-1].channels
-        self.upsample, self.width = upsampling.create(config, width, self.backbone.stride, rng)
+    def __init__(self, config: SeaFormerConfig | SwinConfig, num_classes: int, rng: np.random.Generator):
+        backbone = Swin if isinstance(config, SwinConfig) else SeaFormer
+        self.backbone, self.stride = backbone(config, rng), config.stride
+        self.upsample, self.width = upsampling.create(config, config.last_width, config.stride, rng)
         self.head = Pointwise(self.width, num_classes, rng, use_bias=True)
 
     def __call__(
@@ -49,7 +51,7 @@ class Classifier(nnx.Module):
         rngs: nnx.Rngs | None = None,
         sizes: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns the feature map of the last stage, [B, ceil(H/64), ceil(W/64), width].
+        """Returns the feature map of the last stage, [B, ceil(H/s), ceil(W/s), width]; s is 64, or 32 for Swin.
 
         With an up-sampling module of ratio r, the size is that for an image of r*H x r*W pixels. The arguments are
         those of a call.
@@ -75,4 +77,4 @@ class Classifier(nnx.Module):
     def extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
         """Returns the extent of the features, and of logits per position, for the images of a call."""
         extent = extents.of(images, sizes)
-        return extent.strided(self.backbone.stride) if self.upsample is None else self.upsample.extent(extent)
+        return extent.strided(self.stride) if self.upsample is None else self.upsample.extent(extent)

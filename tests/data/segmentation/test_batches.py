@@ -7,8 +7,10 @@ import pytest
 from absl import flags
 
 from seaformer_jax import errors
+from seaformer_jax.data.buckets import InBatches, sizes
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation import batches as segmentation_batches
+from seaformer_jax.data.segmentation.buckets import Buckets
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.data.sources import SkipCorrupt
 
@@ -146,7 +148,8 @@ def test_further_scales():
 def test_images_are_read_once_and_not_to_know_their_shapes():
     photos = Photos()
     source = SkipCorrupt(photos, "error", replace=False)
-    buckets = segmentation_batches.Elements(source, transform(), 3)
+    shapes = Buckets(sizes(source), transform())
+    buckets = InBatches(source, sizes(source), 3, shapes)
     assert not photos.read and len(buckets) == 18
     assert [buckets[i]["label"].shape for i in range(len(buckets))] and sorted(photos.read) == list(range(10))
 

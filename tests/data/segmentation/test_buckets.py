@@ -40,7 +40,8 @@ FOLDERS = {
 )
 def test_few_programs_and_little_padding(name, settings):
     sizes, of = FOLDERS[name], transform(**settings)
-    shapes = Buckets(sizes, of).shapes
+    made = Buckets(sizes, of)
+    shapes = [made.shapes_of(size) for size in sizes]
     assert len(shapes) == len(sizes) and len(set(shapes)) <= LIMIT
     exact = 0
     for (height, width), (inputs, label) in zip(sizes, shapes, strict=True):
@@ -58,7 +59,8 @@ def test_few_programs_and_little_padding(name, settings):
 
 def test_few_shapes_stay_as_they_are():
     sizes = [(360, 480), (375, 500), (500, 375)]
-    assert Buckets(sizes, transform()).shapes == [
+    made = Buckets(sizes, transform())
+    assert [made.shapes_of(size) for size in sizes] == [
         (transform().input_sizes(*size), tuple(-(-side // 128) * 128 for side in size)) for size in sizes
     ]
 
@@ -96,13 +98,13 @@ def test_merging_adds_the_least_padding(monkeypatch):
 def test_an_element_is_padded_and_knows_its_size():
     sizes = photos(50, 500)
     shapes = Buckets(sizes, transform(scale=(96, 64), scales=(1.0, 0.5)))
-    (height, width), (inputs, label) = sizes[7], shapes.shapes[7]
+    (height, width), (inputs, label) = sizes[7], shapes.shapes_of(sizes[7])
     rng = np.random.default_rng(0)
     element = {
         "image": rng.integers(1, 256, (height, width, 3)).astype(np.uint8),
         "label": rng.integers(0, 9, (height, width)).astype(np.uint8),
     }
-    found = shapes.element(element)
+    found = shapes.make(element, (inputs, label))
     alone = transform(scale=(96, 64), scales=(1.0, 0.5)).map(element)
     for name, size, shape in (("image", "size", inputs[0]), ("image_1", "size_1", inputs[1])):
         h, w = found[size]
@@ -118,3 +120,8 @@ def test_the_log_says_how_many_programs(monkeypatch):
     monkeypatch.setattr(logging, "info", lambda text, *args: lines.append(text % args))
     Buckets(FOLDERS["voc"], transform())
     assert re.fullmatch(r"500 images of \d+ shapes need 8 programs; \d+ % of their pixels is padding", *lines)
+
+
+def test_a_model_that_does_not_know_of_padding_gets_none():
+    made, of = Buckets(FOLDERS["voc"], transform(), merge=False), transform()
+    assert all(made.shapes_of(size)[0] == of.input_sizes(*size) for size in FOLDERS["voc"])
