@@ -35,16 +35,7 @@ MINI = SeaFormerConfig(
     fusion_widths=(12, 16),
 )
 # Detection needs the maps at 1/8 to 1/64.
-NANO_DETECTION = SeaFormerConfig(
-    stem=8,
-    stages=tuple((InvertedResidualSpec(3, 1, channels, 2),) for channels in (8, 8, 12, 16, 16)),
-    depths=(1,),
-    key_dims=(4,),
-    ffn_ratios=(2,),
-    heads=2,
-    neck_width=8,
-    tower_convs=1,
-)
+NANO_DETECTION = recipe.SMALLEST_DETECTOR
 MODELS = {
     "nano": NANO,
     "nano_wide": NANO_WIDE,

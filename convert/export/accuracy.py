@@ -45,7 +45,7 @@ class Validation:
         self.metric = METRICS[preparation.task]
         if preparation.task == "classification":
             self._source = sources.ImageFolder(path.parent, path.name, images.decode)
-            check_same(self._source.labels.class_names, labels.class_names, "the weights")
+            check_same(self._source.labels.class_names, labels.class_names, "the model")
         else:
             self._source = _masked(path, labels)
 

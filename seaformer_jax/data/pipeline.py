@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from seaformer_jax.data import workers as data_workers
+from seaformer_jax.data.buckets import Shuffled
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Batch
 
@@ -97,6 +98,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    groups: np.ndarray | None = None,
     workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -112,6 +114,8 @@ def train_batches(
         batch_size: Global batch size, divisible by `process_count`.
         seed: Seed of the order and of the random transforms.
         start_step: Number of the first batch.
+        groups: Group of every element, int [N], if the images of a batch have to be of one group, as `Shuffled` does
+            it. The default is one group, in which epochs end within batches.
         workers: Number of processes that decode and transform; 0 uses threads of this process.
         process_index: Index of this host process.
         process_count: Number of host processes.
@@ -119,7 +123,11 @@ def train_batches(
     Returns:
         An iterator with a `close` method; batches are dictionaries of arrays [batch_size / process_count, ...].
     """
-    elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
+    if groups is None:
+        elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    else:
+        elements = grain.MapDataset.source(Shuffled(source, groups, batch_size, seed)).seed(seed)
+    elements = elements.random_map(transform)
     stack = getattr(transform, "stack", stack_rows)
     batches = ProcessBatches(elements, batch_size, process_index, process_count, stack)
     return iterate(batches, start_step, workers)

@@ -27,10 +27,13 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict: ...
 
 
-def check_num_classes(source: Source, expected: int) -> None:
-    """Raises `errors.UserError` if the data set does not have the `expected` number of classes, or only one."""
+def check_num_classes(source: Source, expected: int, least: int = 2) -> None:
+    """Raises `errors.UserError` if the data set does not have the `expected` number of classes, or less than `least`.
+
+    A detector may have a single class, because it also tells objects from the background.
+    """
     names = source.labels.class_names
-    if len(names) < 2:
+    if len(names) < least:
         raise errors.UserError(
             f"the data set has one class, {names[0]!r}, so there is nothing to learn; expected at least two; correct "
             "config.data"

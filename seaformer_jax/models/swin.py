@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.models import attention as kinds
+from seaformer_jax.models import extents
 from seaformer_jax.models.attention.layers import LayerNorm, Linear, Setting
 from seaformer_jax.models.attention.windows import pad
 from seaformer_jax.models.blocks import add_parameter
@@ -109,6 +110,8 @@ class Stage(nnx.Module):
 class Swin(nnx.Module):
     """The backbone: maps images to the normalised feature maps of four stages."""
 
+    takes_sizes = False  # As in `SeaFormer`.
+
     def __init__(self, config: SwinConfig, rng: np.random.Generator):
         self.patch = PatchEmbedding(config.width, rng)
         rates = iter(np.linspace(0, config.drop_path_rate, sum(config.depths)))
@@ -127,7 +130,11 @@ class Swin(nnx.Module):
         _initialise(self, rng)
 
     def __call__(
-        self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        images: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sizes: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """Returns the output of every stage, normalised.
 
@@ -135,9 +142,14 @@ class Swin(nnx.Module):
             images: [B, H, W, 3] float, normalised.
             train: BatchNorm, which some kinds of attention have, uses batch statistics and updates the running ones.
             rngs: Random numbers with a `dropout` stream for stochastic depth; None keeps every branch.
+            sizes: None; the other models take the sizes of padded images.
         Returns:
             Four feature maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32.
+        Raises:
+            UserError: There are `sizes`.
         """
+        if sizes is not None:
+            raise extents.not_taken()
         x, features = self.patch(images.astype(self.dtype)), []
         for stage, norm in zip(self.stages, self.norms, strict=True):
             x = stage(x, train, rngs)

@@ -52,15 +52,18 @@ class Classification(ImageTask):
             return WindowTransform(self.train_source.short_side, config.augment)
         return TrainTransform(config.data.image_size, config.augment, config.data.mean)
 
-    def example_batch(self, batch_size: int) -> Batch:
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
         shape, shapes = (self.config.data.image_size,) * 2, {}
         if self._crops_on_device():
             shape = self.train_transform().window
             shapes = {"size": ((2,), jnp.int32), "upright": ((), jnp.bool)}
         shapes |= {"image": ((*shape, 3), jnp.uint8), "label": ((), jnp.int32)}
-        return {
-            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in shapes.items()
-        }
+        return [
+            {
+                name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+                for name, (shape, dtype) in shapes.items()
+            }
+        ]
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config

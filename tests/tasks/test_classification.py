@@ -193,7 +193,7 @@ def test_the_example_is_like_the_batches(batch_size):
     batches.close()
     assert batch.pop("skipped").shape == (batch_size,)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), batch)
-    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), task.example_batch(batch_size))
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), task.example_batches(batch_size)[0])
 
 
 def test_evaluation_batches_hold_the_validation_split():

@@ -8,49 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from convert import torch_segmentation
 from convert.bundle import Bundle
-from convert.export.card import new_bundle
-from convert.export.preparation import Preparation
-from convert.graph import input_layers, rewrites
 from convert.runtimes import base, registry
-from convert.runtimes.base import Graph
-from seaformer_jax.data.labels import LabelSpec
-from seaformer_jax.errors import UserError
-from tests import toys
-from tests.convert.alive import alive
-
-SIZE = (64, 96)
-NAMES = ("cat", "dog", "eel")
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+from tests.convert import small_bundles
+from tests.convert.small_bundles import MEAN, NAMES, SIZE, STD
 
 
 @pytest.fixture(scope="module")
 def trained() -> torch.nn.Module:
-    toys.register()
-    torch.manual_seed(0)
-    return alive(torch_segmentation.create_model("mini", len(NAMES)), SIZE)
+    return small_bundles.network("segmentation")
 
 
 def write(folder, trained: torch.nn.Module, format_: str, output: str, **fields) -> Bundle:
-    """Exports a model that normalises its input, and returns its bundle."""
-    try:
-        runtime = registry.find(format_)
-    except UserError as error:
-        pytest.skip(str(error))
-    bytes_ = fields.get("input_type") == "uint8"
-    scaled = [[(255 if bytes_ else 1) * value for value in values] for values in (MEAN, STD)]
-    model = rewrites.deploy(trained, SIZE, scaled)
-    graph = Graph(
-        input_layers.from_camera(model) if bytes_ else model, "segmentation", output, SIZE, **fields
-    )
-    preparation = Preparation("segmentation", SIZE, MEAN, STD, True, 1.0, "", graph.input_type)
-    made = new_bundle(
-        folder, graph, "mini", format_, preparation=preparation, labels=LabelSpec(NAMES), licence="MIT"
-    )
-    runtime.export(graph, {"fp32": folder}, [])
-    runtime.annotate(made)
-    return made
+    return small_bundles.write(folder, trained, "segmentation", format_, output, **fields)
 
 
 def images(count: int) -> np.ndarray:
