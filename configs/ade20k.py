@@ -33,7 +33,7 @@ head. Images are tested at multiples of 32.
 The official code does not always do what its configs seem to say. This file follows the code; a flag gives the
 other behaviour:
 - `norm` decay 0 matches no parameter, because the BatchNorms are called `bn`. So their parameters and all biases
-  are decayed. To exclude them: `--config.optim.no_decay='(".*_position/table", ".*(scale|bias)")'`.
+  are decayed. To exclude them: `--config.optim.no_decay='(".*(scale|bias)",)'`.
 - `head` lr x 10 matches the whole `decode_head`, including the fusion blocks. To apply it to the last layer only:
   `--config.optim.lr_multipliers='(("head/classify/.*", 10.0),)'`.
 - `pos_emb` decay 0 does match the position tables.

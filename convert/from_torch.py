@@ -3,13 +3,12 @@
 python -m convert.from_torch --checkpoint seaformer_tiny.pth --config configs/imagenet.py:tiny --workdir runs/official
 """
 
-import pathlib
-
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from convert.checkpoints import starting_weights
-from seaformer_jax import command
+from seaformer_jax import command, paths
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import optim, state, workdir
@@ -27,11 +26,11 @@ _WORKDIR = command.define_path("workdir", "Folder to create: a run at step 0.", 
 
 def main() -> int:
     """Loads the weights, checks that they fit the config, and writes the workdir."""
-    folder = pathlib.Path(_WORKDIR.value)
+    folder = paths.of(_WORKDIR.value)
     # Refuse before loading: a trained run must not be overwritten.
     if steps := saved_steps(folder):
         raise UserError(f"--workdir {folder} holds a run with checkpoints of steps {steps}; choose another")
-    loaded = starting_weights.load(pathlib.Path(_CHECKPOINT.value), _CONFIG.value)
+    loaded = starting_weights.load(paths.of(_CHECKPOINT.value), _CONFIG.value)
     config = loaded.config  # The one that was loaded: a student's has the width of its teacher filled in.
     workdir.prepare_workdir(folder, config, loaded.class_names)
     _save(loaded, config, folder)
@@ -40,7 +39,7 @@ def main() -> int:
     return 0
 
 
-def _save(loaded: Trained, config: ConfigDict, folder: pathlib.Path) -> None:
+def _save(loaded: Trained, config: ConfigDict, folder: epath.Path) -> None:
     """Writes the checkpoint that a run of `config` has before its first step, so that `train` can continue."""
     params, _ = split_model(loaded.model)
     optimizer, _ = optim.create(config.optim, config.total_steps, params)

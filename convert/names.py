@@ -2,7 +2,10 @@
 
 The names of classifiers come from the official `seaformer-cls/seaformer.py`. Segmentation models have the prefix
 "backbone." before the names of `seaformer-seg/mmseg/models/backbones/seaformer.py`, and the prefix "decode_head."
-before those of `decode_heads/light_head.py`.
+before those of `decode_heads/light_head.py`. Detectors have the same backbone, and the names of mmdetection's `FPN`
+and `RetinaHead` after "neck." and "bbox_head.".
+
+The names of Swin, of bare attention modules and of transformer blocks are in `swin_names` and `attention_names`.
 
 A path is a tuple such as ("backbone", "stages", 3, "sea", 0, "attention", "to_q", "conv", "kernel").
 """
@@ -12,45 +15,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from convert import attention_names, swin_names
+from convert.attention_names import LEAVES, Layout, kernel_layout
+
 _MOBILE = ("expand", "depthwise", "project")
-_SEA = {
-    "attention/to_q": "attn.to_q",
-    "attention/to_k": "attn.to_k",
-    "attention/to_v": "attn.to_v",
-    "attention/project": "attn.proj.1",
-    "attention/row/encode": "attn.proj_encode_row.1",
-    "attention/row/query_position": "attn.pos_emb_rowq",
-    "attention/row/key_position": "attn.pos_emb_rowk",
-    "attention/column/encode": "attn.proj_encode_column.1",
-    "attention/column/query_position": "attn.pos_emb_columnq",
-    "attention/column/key_position": "attn.pos_emb_columnk",
-    # The official code has neither SeaFormer++ nor the ablations of detail enhancement; these names are ours.
-    "attention/squeeze/map": "attn.squeeze_map",
-    "attention/expand/map": "attn.expand_map",
-    "attention/to_detail": "attn.to_detail",
-    "attention/detail_depthwise": "attn.dwconv",
-    "attention/detail_pointwise": "attn.pwconv",
-    "ffn/expand": "mlp.fc1",
-    "ffn/depthwise": "mlp.dwconv",
-    "ffn/project": "mlp.fc2",
-}
+_FFN = {"expand": "fc1", "depthwise": "dwconv", "project": "fc2"}
 _HEAD = {
     "classify": "conv_seg",
     "linear_fuse": "linear_fuse",
     "local": "local_embedding",
     "context": "global_act",
 }
-_LEAVES = {
-    "conv/kernel": "c.weight",
-    "bn/scale": "bn.weight",
-    "bn/bias": "bn.bias",
-    "bn/mean": "bn.running_mean",
-    "bn/var": "bn.running_var",
-    "kernel": "weight",
-    "bias": "bias",
-    "table": "pos_embed",
+_DETECTOR = {
+    ("neck", "lateral"): "neck.lateral_convs",
+    ("neck", "output"): "neck.fpn_convs",
+    ("head", "class_tower"): "bbox_head.cls_convs",
+    ("head", "box_tower"): "bbox_head.reg_convs",
+    ("head", "class_output"): "bbox_head.retina_cls",
+    ("head", "box_output"): "bbox_head.retina_reg",
 }
-_HEAD_LEAVES = _LEAVES | {"conv/kernel": "conv.weight"}  # The head uses mmcv's `ConvModule`, not `Conv2d_BN`.
+_HEAD_LEAVES = LEAVES | {"conv/kernel": "conv.weight"}  # The head uses mmcv's `ConvModule`, not `Conv2d_BN`.
 
 
 class Entry(NamedTuple):
@@ -87,13 +71,26 @@ def entries(shapes: Mapping[tuple, tuple[int, ...]]) -> list[Entry]:
     Args:
         shapes: Path -> shape in JAX, for all arrays of the model; the names depend on which paths exist.
     """
+    if not any(path[0] == "backbone" for path in shapes):  # A bare attention module or transformer block.
+        return [_entry(path, shape, *swin_names.in_block(path, shape)) for path, shape in shapes.items()]
+    if ("backbone", "patch", "kernel") in shapes:
+        return [_entry(path, shape, *swin_names.locate(path, shape)) for path, shape in shapes.items()]
     # The official code counts attention stages from 1 (`trans1`), wherever the first one is.
     first_sea = min(path[2] for path in shapes if path[1] == "stages" and path[3] == "sea")
-    backbone = "backbone." if ("head", "classify", "kernel") in shapes else ""
-    return [
-        Entry(path, _name(path, shapes, first_sea, backbone), shape, *_layout(path, shape))
-        for path, shape in shapes.items()
-    ]
+    backbone = "" if ("head", "kernel") in shapes else "backbone."  # Only classifiers have no prefix.
+    found = []
+    for path, shape in shapes.items():
+        if "attention" in path:
+            prefix = f"{backbone}{_block_name(path, first_sea)}.attn"
+            name, layout = attention_names.locate(path[path.index("attention") + 1 :], shape)
+            found.append(_entry(path, shape, f"{prefix}.{name}", layout))
+        else:
+            found.append(_entry(path, shape, _name(path, shapes, first_sea, backbone), _layout(path, shape)))
+    return found
+
+
+def _entry(path: tuple, shape: tuple[int, ...], name: str, layout: Layout) -> Entry:
+    return Entry(path, name, shape, *layout)
 
 
 def _name(path: tuple, shapes: Mapping, first_sea: int, backbone: str) -> str:
@@ -101,13 +98,16 @@ def _name(path: tuple, shapes: Mapping, first_sea: int, backbone: str) -> str:
     leaf = "/".join(path[-2:]) if path[-2] in ("conv", "bn") else path[-1]
     module = path[: -1 - leaf.count("/")]
     if module == ("head",):
-        return f"linear.{_LEAVES[leaf]}"
+        return f"linear.{LEAVES[leaf]}"
+    if module[:2] in _DETECTOR:
+        listed = f".{module[2]}.conv" if len(module) > 2 else ""  # mmcv's `ConvModule` in lists.
+        return f"{_DETECTOR[module[:2]]}{listed}.{LEAVES[leaf]}"
     if module[0] == "upsample":  # The official code has no such module; the names are ours.
         inner = f"block.{_block(module, shapes)}" if module[1] == "block" else module[1]
-        return f"upsample.{inner}.{_LEAVES[leaf]}"
+        return f"upsample.{inner}.{LEAVES[leaf]}"
     if module[0] == "head":
         return f"decode_head.{_head_module(module)}.{_HEAD_LEAVES[leaf]}"
-    return f"{backbone}{_module(module, shapes, first_sea)}.{_LEAVES[leaf]}"
+    return f"{backbone}{_module(module, shapes, first_sea)}.{LEAVES[leaf]}"
 
 
 def _head_module(module: tuple) -> str:
@@ -132,19 +132,20 @@ def _module(module: tuple, shapes: Mapping, first_sea: int) -> str:
     stage, kind, index = module[2:5]
     if kind == "mobile":
         return f"smb{stage + 1}.layer{index + 1}.{_block(module, shapes)}"
-    return f"trans{stage - first_sea + 1}.transformer_blocks.{index}.{_SEA['/'.join(module[5:])]}"
+    return f"{_block_name(module, first_sea)}.mlp.{_FFN[module[-1]]}"
 
 
-def _layout(path: tuple, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Returns the (axes, torch_shape) of an array, which follow from its leaf name and its rank."""
-    if path[-1] == "table":  # [positions, C] -> [1, C, positions]
-        return (1, 0), (1, shape[1], shape[0])
+def _block_name(path: tuple, first_sea: int) -> str:
+    """Returns the official name of a SeaFormer layer, for a path such as ("backbone", "stages", 3, "sea", 0, ...)."""
+    return f"trans{path[2] - first_sea + 1}.transformer_blocks.{path[4]}"
+
+
+def _layout(path: tuple, shape: tuple[int, ...]) -> Layout:
+    """Returns the layout of an array outside attention, which follows from its leaf name and its rank."""
     if len(shape) == 1:
         return (0,), shape
     if len(shape) == 2:  # [in, out] -> [out, in], or [out, in, 1, 1] for a convolution
         # Only the classifier is a linear layer in PyTorch; all other matrices are 1x1 convolutions.
         window = () if path[:-1] == ("head",) else (1, 1)
         return (1, 0), (shape[1], shape[0], *window)
-    if len(shape) == 3:  # depthwise [k, k, C] -> [C, 1, k, k]
-        return (2, 0, 1), (shape[2], 1, shape[0], shape[1])
-    return (3, 2, 0, 1), (shape[3], shape[2], shape[0], shape[1])  # [k, k, in, out] -> [out, in, k, k]
+    return kernel_layout(shape)

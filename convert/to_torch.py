@@ -4,22 +4,30 @@ python -m convert.to_torch --workdir runs/tiny --out tiny.pth [--checkpoint=best
 """
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import command, json_files, versions
+from seaformer_jax import command, json_files, paths, tasks, versions
 from seaformer_jax.errors import UserError
-from seaformer_jax.models.variants import VARIANTS
+from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
 
-_MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
+_MIRRORS = {
+    "classification": "torch_model",
+    "segmentation": "torch_segmentation",
+    "detection": "torch_detection",
+}
 # Config keys under `model` that the PyTorch models take as options, too.
 _OPTIONS = (
+    "attention",
+    "attention_widths",
+    "attention_window",
+    "attention_input",
     "detail_input",
     "detail_combine",
     "position_embedding",
@@ -31,6 +39,9 @@ _OPTIONS = (
     "fusion",
     "upsample_ratio",
     "upsample_width",
+    "neck_width",
+    "tower_convs",
+    "anchor_scale",
 )
 
 _WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)
@@ -44,7 +55,7 @@ _OUT = command.define_path(
 
 def main() -> int:
     """Writes the weights and the JSON beside them, and prints the code that loads them."""
-    workdir, out = command.existing("workdir", _WORKDIR.value), pathlib.Path(_OUT.value)
+    workdir, out = command.existing("workdir", _WORKDIR.value), paths.of(_OUT.value)
     card = files.beside(out, ".json")  # Before the run is loaded: a wrong suffix is refused at once.
     run = trained.load(workdir, **_CHOICE.arguments())
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
@@ -54,7 +65,7 @@ def main() -> int:
     return 0
 
 
-def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
+def _describe(run: trained.Trained, workdir: epath.Path) -> dict[str, Any]:
     """Returns the content of the JSON file: everything but the weights that is needed to use the model."""
     config = run.config
     return {
@@ -69,17 +80,21 @@ def _describe(run: trained.Trained, workdir: pathlib.Path) -> dict[str, Any]:
         **_labels(run),
         "step": run.step,
         "weights": _which(run),
-        "workdir": workdir.resolve().name,
+        "workdir": paths.real(workdir).name,
         "versions": {name: versions.installed(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
     }
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
     """Returns the model options that differ from those of the published model."""
-    chosen = {option: config.model[option] for option in _OPTIONS if option in config.model}
-    published = VARIANTS[config.model.name]
-    # Empty values in the config mean "as published".
-    return {k: value for k, value in chosen.items() if value not in ("", (), getattr(published, k))}
+    published = model_config(config.model.name, tasks.task_type(config))
+    # A config has the options of all models. Empty values mean "as published".
+    return {
+        option: value
+        for option in _OPTIONS
+        if hasattr(published, option)
+        and (value := config.model.get(option, "")) not in ("", (), getattr(published, option))
+    }
 
 
 def _input(run: trained.Trained) -> dict[str, Any]:
@@ -111,7 +126,7 @@ def _which(run: trained.Trained) -> str:
     return f"{'averaged' if averaged else 'last'} weights of step {run.step}"
 
 
-def _usage(run: trained.Trained, out: pathlib.Path) -> str:
+def _usage(run: trained.Trained, out: epath.Path) -> str:
     """Returns Python code that loads the file into the PyTorch model and runs it."""
     load = "safetensors.torch.load_file" if out.suffix == ".safetensors" else "torch.load"
     task, size = run.task.task_type, run.config.data.image_size

@@ -1,9 +1,9 @@
 """SeaFormer classifiers in plain PyTorch, with the parameter names of the official release.
 
 This file needs no package but torch. Copy it into a project or import it, then `load_state_dict` a checkpoint that
-`convert.to_torch` wrote, or an official one. Segmentation models also need `torch_segmentation.py`. The code follows
-the JAX model block by block, and the official `seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every
-detail that changes a number:
+`convert.to_torch` wrote, or an official one. Segmentation models also need `torch_segmentation.py`, and models with
+another attention than SEA the folder `torch_attention`. The code follows the JAX model block by block, and the
+official `seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every detail that changes a number:
 
 - ReLU in the MobileNetV2 blocks, ReLU6 in SEA attention and in the FFN;
 - BatchNorm scales that start at 0 in `proj`, `proj_encode_row` and `proj_encode_column`;
@@ -13,7 +13,7 @@ detail that changes a number:
 Axes of shapes: B batch, C channels, H height, W width, N tokens along one axis.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,18 @@ class Variant(NamedTuple):
             (kernel, expansion, output channels, stride).
         fusion_widths: Output channels of the fusion blocks, which only segmentation models have.
         fusion: Option of `torch_segmentation.FusionBlock`.
+        attention: Kind of attention: "sea" or "sea_plus"; "enhancement" (SEA's detail enhancement alone); "none"; or
+            a function (variant, index of the stage, channels) -> module, see `torch_attention.kinds.chosen`.
+        attention_widths: Channels of queries, keys and values in each stage with attention; () takes the stage's.
+        attention_window: Side of a window, for the kinds that have windows.
+        attention_input: Height and width of the images, for the tables of axial_deeplab.
         detail_input, detail_combine, position_embedding: Options of the papers' ablations, see `SeaAttention`.
         adaptive, adaptive_source, adaptive_shared, adaptive_expansion: Options of SeaFormer++, see `SeaAttention`.
         upsample_ratio: Ratio of the `Upsampling` module of a distilled student; 0 for no module.
         upsample_width: Output channels of that module; 0 keeps the channels of its input.
+        neck_width: Channels of a detector's neck and head.
+        tower_convs: Convolutions of each tower of a detector's head, without the last one.
+        anchor_scale: Side of a level's smallest square anchor / stride of the level. The network does not use it.
     """
 
     stem: int
@@ -52,6 +60,10 @@ class Variant(NamedTuple):
     stages: tuple[tuple[Row, ...], ...]
     fusion_widths: tuple[int, ...]
     fusion: str = "sigmoid_multiply"
+    attention: Any = "sea"
+    attention_widths: tuple[int, ...] = ()
+    attention_window: int = 7
+    attention_input: tuple[int, ...] = ()
     detail_input: str = "qkv"
     detail_combine: str = "multiply"
     position_embedding: bool = True
@@ -61,6 +73,9 @@ class Variant(NamedTuple):
     adaptive_expansion: str = "linear"
     upsample_ratio: float = 0.0
     upsample_width: int = 0
+    neck_width: int = 256
+    tower_convs: int = 4
+    anchor_scale: float = 4.0
 
 
 # fmt: off
@@ -208,6 +223,7 @@ class SeaAttention(nn.Module):
             ungated attention is the output.
         detail_combine: "multiply" (official), or "add" for attention + detail without the hard sigmoid.
         position_embedding: False leaves out the position embeddings.
+        axial: False leaves out the attention, so that the detail is the output.
         adaptive: "none", "both", "squeeze" or "expand".
         adaptive_source: Input of the 1x1 convolutions, "x" or "q".
         adaptive_shared: True if all heads share the same weights and gains.
@@ -223,6 +239,7 @@ class SeaAttention(nn.Module):
         detail_input: str = "qkv",
         detail_combine: str = "multiply",
         position_embedding: bool = True,
+        axial: bool = True,
         adaptive: str = "none",
         adaptive_source: str = "x",
         adaptive_shared: bool = False,
@@ -244,13 +261,15 @@ class SeaAttention(nn.Module):
         self.to_q = ConvBN(channels, qk)
         self.to_k = ConvBN(channels, qk)
         self.to_v = ConvBN(channels, value)
-        self.proj = nn.Sequential(nn.ReLU6(), ConvBN(value, channels, scale_init=0.0))
-        self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
-        self.pos_emb_rowq = position()
-        self.pos_emb_rowk = position()
-        self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
-        self.pos_emb_columnq = position()
-        self.pos_emb_columnk = position()
+        self.proj = None
+        if axial:
+            self.proj = nn.Sequential(nn.ReLU6(), ConvBN(value, channels, scale_init=0.0))
+            self.proj_encode_row = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
+            self.pos_emb_rowq = position()
+            self.pos_emb_rowk = position()
+            self.proj_encode_column = nn.Sequential(nn.ReLU6(), ConvBN(value, value, scale_init=0.0))
+            self.pos_emb_columnq = position()
+            self.pos_emb_columnk = position()
         # Input and output channels of the adaptive maps: one map per head, or one for all.
         weights = qk if adaptive_source == "q" else channels, 1 if adaptive_shared else heads
         self.squeeze_map = AdaptiveMap(*weights) if adaptive in ("both", "squeeze") else None
@@ -266,6 +285,8 @@ class SeaAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k = self.to_q(x), self.to_k(x)  # [B, heads * key, H, W] each
         v = self.to_v(x)  # [B, heads * value, H, W]
+        if self.proj is None:
+            return self.detail(torch.cat([q, k, v], dim=1) if self.detail_input == "qkv" else x)
         attended = self.axial(q, k, v, q if self.adaptive_source == "q" else x)
         if self.detail_input == "none":
             return attended
@@ -361,44 +382,54 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """SeaFormer layer, [B, C, H, W] -> [B, C, H, W]: SEA attention and FFN, each residual and without a norm."""
+    """SeaFormer layer, [B, C, H, W] -> [B, C, H, W]: attention, if any, and FFN, each residual and without a norm."""
 
-    def __init__(self, attention: SeaAttention, ffn: FFN, drop_path: float):
+    def __init__(self, attention: nn.Module | None, ffn: FFN, drop_path: float):
         super().__init__()
         self.attn = attention
         self.mlp = ffn
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(x))
+        if self.attn is not None:
+            x = x + self.drop_path(self.attn(x))
         return x + self.drop_path(self.mlp(x))
 
 
 class AttentionStage(nn.Sequential):
-    """SEA blocks after a stage; stochastic depth grows linearly from 0 to `drop_path_rate` over the blocks."""
+    """SeaFormer layers after a stage; stochastic depth grows linearly from 0 to `drop_path_rate` over them."""
 
     def __init__(self, variant: Variant, index: int, channels: int, drop_path_rate: float):
         super().__init__()
-        options = (
+        hidden = channels * variant.ffn_ratios[index]
+        self.transformer_blocks = nn.Sequential(
+            *(
+                Block(create_attention(variant, index, channels), FFN(channels, hidden), rate)
+                for rate in torch.linspace(0, drop_path_rate, variant.depths[index]).tolist()
+            )
+        )
+
+
+def create_attention(variant: Variant, index: int, channels: int) -> nn.Module | None:
+    """Returns the attention of a layer of the stage that is number `index` of those with attention."""
+    kind = variant.attention
+    if kind == "none":
+        return None
+    if kind in ("sea", "sea_plus", "enhancement"):
+        return SeaAttention(
+            channels,
+            variant.key_dims[index],
+            variant.heads,
             variant.detail_input,
             variant.detail_combine,
             variant.position_embedding,
-            variant.adaptive,
+            kind != "enhancement",
+            "both" if kind == "sea_plus" else variant.adaptive,
             variant.adaptive_source,
             variant.adaptive_shared,
             variant.adaptive_expansion,
         )
-        hidden = channels * variant.ffn_ratios[index]
-        self.transformer_blocks = nn.Sequential(
-            *(
-                Block(
-                    SeaAttention(channels, variant.key_dims[index], variant.heads, *options),
-                    FFN(channels, hidden),
-                    rate,
-                )
-                for rate in torch.linspace(0, drop_path_rate, variant.depths[index]).tolist()
-            )
-        )
+    return kind(variant, index, channels)
 
 
 class Backbone(nn.Module):

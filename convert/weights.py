@@ -12,12 +12,19 @@ import numpy as np
 from flax import nnx
 
 from convert.names import Entry, entries
+from seaformer_jax.detection.anchors import PER_CELL
 from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "decode_head.", "upsample.")  # Prefixes of everything outside the backbone.
-_CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
+# Prefixes of everything outside the backbone.
+_HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head.")
+# Names of the last layer: of SeaFormer, then of Swin.
+_CLASSIFIERS = {
+    "classification": ("linear.weight", "head.weight"),
+    "segmentation": ("decode_head.conv_seg.weight",),
+    "detection": ("bbox_head.retina_cls.weight",),
+}
 
 
 class Matching(NamedTuple):
@@ -58,16 +65,16 @@ def to_torch(model: nnx.Module, batches_tracked: int = 0) -> dict[str, np.ndarra
     """Returns the state dict of `model`: official name -> float32 array in PyTorch's layout.
 
     Args:
-        model: A model of `seaformer_jax.create_model`.
+        model: A model of `seaformer_jax.create_model`, or an attention module of `models.attention.create`.
         batches_tracked: Value of BatchNorm's counter `num_batches_tracked` (int64). PyTorch requires it beside the
-            statistics but uses it only if the momentum is None.
+            statistics but uses it only if the momentum is None. A bare attention module gets no counters.
     """
     values = _variables(model)
     state_dict = {}
     for entry in _entries(model):
         state_dict[entry.name] = entry.to_torch(np.asarray(values[entry.path][...], np.float32))
         # The JAX model has no counters: one is added per BatchNorm.
-        if entry.name.endswith("running_var"):
+        if entry.name.endswith("running_var") and not _is_bare(model):
             state_dict[_counter(entry)] = np.asarray(batches_tracked, np.int64)
     return state_dict
 
@@ -76,7 +83,7 @@ def from_torch(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> None:
     """Copies `state_dict` into `model`, in place; every name and shape must match.
 
     Args:
-        model: A model of `seaformer_jax.create_model`.
+        model: As in `to_torch`.
         state_dict: Official name -> array or tensor in PyTorch's layout.
 
     Raises:
@@ -110,10 +117,11 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     Raises:
         UserError: The state dict has no last layer of a model for `task`.
     """
-    head = _CLASSIFIERS[task]
+    head, channels = _last_layer(state_dict, task), PER_CELL if task == "detection" else 1
     shape = np.shape(state_dict.get(head))
-    if len(shape) in (2, 4):  # A linear layer or a 1x1 convolution, both with the classes first.
-        return shape[0]
+    # A linear layer or a convolution, both with the classes first.
+    if len(shape) in (2, 4) and shape[0] and shape[0] % channels == 0:
+        return shape[0] // channels
     names = ", ".join([*list(state_dict)[:5], "..."])
     found = f"has the shape {shape}" if head in state_dict else "is missing"
     raise UserError(
@@ -124,7 +132,12 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
 
 def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     """Returns the input channels of the last layer; `class_count` must accept the state dict."""
-    return np.shape(state_dict[_CLASSIFIERS[task]])[1]
+    return np.shape(state_dict[_last_layer(state_dict, task)])[1]
+
+
+def _last_layer(state_dict: Mapping[str, np.ndarray], task: str) -> str:
+    names = _CLASSIFIERS[task]
+    return next((name for name in names if name in state_dict), names[0])
 
 
 def in_backbone(name: str) -> bool:
@@ -154,7 +167,8 @@ def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
     """Compares the names and shapes of `state_dict` with those of `model`.
 
     BatchNorm's counters must be present, as in PyTorch's strict loading, but are never listed as matched: the JAX
-    model does not store them.
+    model does not store them. A bare attention module may come without them, because Paddle, the source of MixFormer,
+    has none.
     """
     # Shapes are compared exactly: an array of equal size but another shape has its values in another order.
     expected = {entry.name: entry.torch_shape for entry in _entries(model)}
@@ -162,7 +176,7 @@ def match(model: nnx.Module, state_dict: Mapping[str, np.ndarray]) -> Matching:
     found = {name: tuple(np.shape(value)) for name, value in state_dict.items()}
     return Matching(
         matched=[name for name, shape in expected.items() if found.get(name) == shape],
-        missing=sorted((expected.keys() | counters) - found.keys()),
+        missing=sorted((expected.keys() | (set() if _is_bare(model) else counters)) - found.keys()),
         unexpected=sorted(found.keys() - expected.keys() - counters),
         misshaped=[
             f"{name}: found {found[name]}, expected {shape}"
@@ -195,6 +209,11 @@ def _checked(name: str, value: np.ndarray) -> np.ndarray:
     if name.endswith("running_var") and (value < 0).any():
         raise UserError(f"{name} is {value.min():.3g} at its smallest; expected variances of at least 0")
     return value
+
+
+def _is_bare(model: nnx.Module) -> bool:
+    """Returns whether `model` is an attention module and not a whole model."""
+    return not hasattr(model, "backbone")
 
 
 def _entries(model: nnx.Module) -> list[Entry]:

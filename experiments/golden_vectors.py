@@ -49,6 +49,8 @@ def _fill_one(name: str, shape: tuple[int, ...]) -> np.ndarray:
         value = 0.1 * z
     elif name.endswith("pos_embed"):
         value = z
+    elif name.endswith(("rate1", "rate2")):
+        value = 0.5 + 0.1 * z
     elif len(shape) == 1:
         value = 1 + 0.1 * z if name.endswith(".weight") else 0.1 * z
     else:

@@ -8,17 +8,18 @@ import re
 import signal
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from absl import app, flags, logging
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from seaformer_jax import flag_errors, processes
+from seaformer_jax import flag_errors, paths
 from seaformer_jax.config_check import check
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, reason
 
 _USER_ERROR, _INTERRUPTED = 2, 130  # Exit statuses; shells report the latter for Ctrl-C.
 # What the disk may refuse at any write; in every command that is an error of its surroundings, not of its code.
@@ -31,25 +32,32 @@ _RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
 _NEGATION = re.compile(r"^(--?)no-(?=\w)")
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[..., int | None], operands: str = "") -> None:
     """Parses the flags, runs `main` and ends the process with its exit status.
+
+    Args:
+        main: The command. It takes the arguments that are no flags, if `operands` names them, else nothing.
+        operands: Name of these arguments, such as "BUNDLE"; "" if there are none.
 
     A `UserError` is printed as one line on stderr, without a traceback, and ends the process with status 2; Ctrl-C
     does so with status 130.
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
-        if len(arguments) > 1:
+        if len(arguments) > 1 and not operands:
             raise UserError(f"unexpected argument {arguments[1]!r}; options are written --name=value")
         _log_plainly()
-        return main()
+        return main(arguments[1:]) if operands else main()
 
     sys.unraisablehook = _print_unraisable
     try:
         app.run(guarded, flags_parser=_parse)
     except (Exception, KeyboardInterrupt) as error:
         lines, status = _ending(error)
-        processes.end_all(lines, status)
+        if processes := _several():
+            processes.end_all(lines, status)
+        else:
+            print(lines, file=sys.stderr)
         sys.exit(status)
 
 
@@ -74,8 +82,16 @@ def _ending(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in _REFUSED_WRITES:
         place = error.filename or "a file could not be written"
         advice = "free space or make it writable, then run the same command again"
-        return f"error: {place}: {error.strerror}; {advice}", _USER_ERROR
-    return processes.lost_connection(error) or ("".join(traceback.format_exception(error)).rstrip(), 1)
+        return f"error: {place}: {reason(error)}; {advice}", _USER_ERROR
+    if trouble := paths.failure(error):
+        return f"error: {trouble}, then run the same command again", _USER_ERROR
+    lost = processes.lost_connection(error) if (processes := _several()) else None
+    return lost or ("".join(traceback.format_exception(error)).rstrip(), 1)
+
+
+def _several() -> types.ModuleType | None:
+    """Returns the module of runs of several processes; None in a command that does not import it, and so no JAX."""
+    return sys.modules.get("seaformer_jax.processes")
 
 
 def define_config(required: bool = True) -> flags.FlagHolder:
@@ -145,13 +161,15 @@ class _PathParser(flags.ArgumentParser):
 
 def setup_jax(config: ConfigDict) -> None:
     """Turns on JAX's persistent compilation cache if `config.compilation_cache` names a folder."""
+    import jax  # Here, because devices run commands, too, and have no JAX.
+
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(config.compilation_cache))
         # Caches every program that takes at least this many seconds to compile.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def existing(flag: str, path: str) -> pathlib.Path:
+def existing(flag: str, path: str) -> epath.Path:
     """Returns `path` as a `Path`.
 
     Args:
@@ -160,12 +178,13 @@ def existing(flag: str, path: str) -> pathlib.Path:
     Raises:
         UserError: `path` does not exist.
     """
-    if not pathlib.Path(path).exists():
+    found = paths.of(path)
+    if not found.exists():
         raise UserError(f"--{flag} {path} does not exist")
-    return pathlib.Path(path)
+    return found
 
 
-def output_folder(flag: str, path: str) -> pathlib.Path:
+def output_folder(flag: str, path: str) -> epath.Path:
     """Returns the folder `path` and creates it if necessary.
 
     Args:
@@ -174,13 +193,11 @@ def output_folder(flag: str, path: str) -> pathlib.Path:
     Raises:
         UserError: The folder cannot be created.
     """
-    folder = pathlib.Path(path)
+    folder = paths.of(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"cannot write to --{flag} {path}: {error.strerror}; choose another folder"
-        ) from error
+        raise UserError(f"cannot write to --{flag} {path}: {reason(error)}; choose another folder") from error
     return folder
 
 
@@ -214,8 +231,11 @@ def _log_plainly() -> None:
 
     def worth_reading(record: python_logging.LogRecord) -> bool:
         # Orbax warns about every checkpoint without validation metrics, and logs the traceback of each error that it
-        # raises afterwards. If it writes many arrays at once, it raises the first error, and asyncio logs the others.
-        quiet = any(f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio"))
+        # raises afterwards, as does gcsfs. If it writes many arrays at once, it raises the first error, and asyncio
+        # logs the others.
+        quiet = any(
+            f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio", "gcsfs")
+        )
         return record.pathname.startswith(ours) or (record.levelno >= python_logging.WARNING and not quiet)
 
     logging.get_absl_handler().addFilter(worth_reading)

@@ -1,8 +1,9 @@
 """Writes a config to a file and reads it back."""
 
-import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from etils import epath
 
 from seaformer_jax import config as configs
 from seaformer_jax import json_files
@@ -10,7 +11,7 @@ from seaformer_jax.config import ConfigDict
 from seaformer_jax.errors import UserError
 
 
-def save(config: ConfigDict, path: pathlib.Path) -> None:
+def save(config: ConfigDict, path: epath.Path) -> None:
     """Writes the config to the file `path` as JSON; `load` reads it back."""
     json_files.write(path, config.to_dict())
 
@@ -46,7 +47,7 @@ def _fill(config: ConfigDict, record: Mapping[str, Any], section: str) -> None:
         config[key] = value
 
 
-def load(path: pathlib.Path) -> ConfigDict:
+def load(path: epath.Path) -> ConfigDict:
     """Returns the config that `save` wrote to the file `path`, with tuples in place of JSON's lists.
 
     Raises:

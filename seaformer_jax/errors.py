@@ -1,6 +1,8 @@
 """Errors that a user can fix: the commands print them as one line and exit with status 2."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -22,6 +24,16 @@ class CorruptImageError(UserError):
 def summary(error: Exception) -> str:
     """Returns the kind of an error and the first line of its message."""
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def reason(error: OSError) -> str:
+    """Returns what the file system said, e.g. `No such file or directory`.
+
+    The packages for buckets raise the same classes, but with a text of their own and without a number.
+    """
+    numbers = {FileNotFoundError: errno.ENOENT, IsADirectoryError: errno.EISDIR}
+    number = numbers.get(type(error))
+    return error.strerror or (os.strerror(number) if number else summary(error))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -4,14 +4,12 @@ python -m seaformer_jax.evaluate --workdir runs/tiny [--checkpoint=best] [--no-e
 python -m seaformer_jax.evaluate --config configs/imagenet.py:tiny --weights seaformer_tiny.pth --out results
 """
 
-import pathlib
-
 import jax
 from absl import logging
 from flax import nnx
 from ml_collections import ConfigDict
 
-from seaformer_jax import command, json_files, mesh, processes
+from seaformer_jax import command, json_files, mesh, paths, processes
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.models import pretrained
@@ -48,7 +46,7 @@ def main() -> int:
     #    same results; only the first one writes them.
     processes.connect(config.distributed)
     command.setup_jax(config)
-    out = _OUT.value or _WORKDIR.value or str(pathlib.Path(_WEIGHTS.value).parent)
+    out = _OUT.value or _WORKDIR.value or paths.of(_WEIGHTS.value).parent
     folder = command.output_folder("out", out) if jax.process_index() == 0 else None
     _, _, task, model, step = _load(config)
 
@@ -77,7 +75,7 @@ def _load(config: ConfigDict) -> trained.Trained:
     # Imported here, because only commands may import `convert`, and PyTorch may not be installed.
     from convert.checkpoints import starting_weights
 
-    return starting_weights.load(pathlib.Path(_WEIGHTS.value), config)
+    return starting_weights.load(paths.of(_WEIGHTS.value), config)
 
 
 if __name__ == "__main__":

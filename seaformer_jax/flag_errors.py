@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 from ml_collections.config_flags.config_flags import ConfigFileFlagParser
 
 from seaformer_jax import config
@@ -158,14 +158,21 @@ def _known_keys(arguments: Sequence[str]) -> dict[str, Any]:
     They are those of all tasks' configs if the recipe cannot be read.
     """
     try:
-        return flatten_dict(ConfigFileFlagParser("config").parse(_recipes(arguments)[0]).to_dict(), sep=".")
+        return _flat(ConfigFileFlagParser("config").parse(_recipes(arguments)[0]))
     except Exception:  # A recipe is a program, which may raise anything.
         return {key: value for keys in _keys_of_tasks().values() for key, value in keys.items()}
 
 
 def _keys_of_tasks() -> dict[str, dict[str, Any]]:
     """Returns task -> the keys of its default config, with their values."""
-    return {task: flatten_dict(default().to_dict(), sep=".") for task, default in config.TASKS.items()}
+    return {task: _flat(default()) for task, default in config.TASKS.items()}
+
+
+def _flat(recipe: ConfigDict) -> dict[str, Any]:
+    """Returns the keys of a config, such as "optim.lr", with their values."""
+    from flax.traverse_util import flatten_dict  # Here, because flax imports JAX, which devices do not have.
+
+    return flatten_dict(recipe.to_dict(), sep=".")
 
 
 def _recipes(arguments: Sequence[str]) -> list[str]:

@@ -3,12 +3,12 @@
 python -m seaformer_jax.train --config configs/imagenet.py:tiny --workdir runs/tiny [--config.key=value ...]
 """
 
-import pathlib
 import shlex
 
 from absl import logging
+from etils import epath
 
-from seaformer_jax import command, processes, tasks
+from seaformer_jax import command, paths, processes, tasks
 from seaformer_jax.errors import DivergedError, UserError
 from seaformer_jax.training import checkpoint, lock, loop, reporting, stop, workdir
 
@@ -21,7 +21,7 @@ _WORKDIR = command.define_path(
 def main() -> int:
     """Trains as the flags say; returns the exit status."""
     # 1. JAX. The hosts have to connect before JAX uses a device.
-    config, folder = _CONFIG.value, pathlib.Path(_WORKDIR.value)
+    config, folder = _CONFIG.value, paths.of(_WORKDIR.value)
     processes.connect(config.distributed)
     command.setup_jax(config)
 
@@ -60,7 +60,7 @@ def main() -> int:
     return 0
 
 
-def _way_on(lr: float, folder: pathlib.Path) -> str:
+def _way_on(lr: float, folder: epath.Path) -> str:
     """Returns what to do with a run in `folder` that diverged: train again with the lower learning rate `lr`."""
     lower = (
         f"--config.optim.lr={lr:.2g}; or lengthen optim.schedule.warmup_steps, or set optim.clip_norm to 1"

@@ -1,9 +1,7 @@
 """Reads and writes state dicts: PyTorch's .pth, .pth.tar and .pt, and .safetensors, which needs no PyTorch."""
 
 import argparse
-import contextlib
 import os
-import pathlib
 import pickle
 import re
 import types
@@ -15,8 +13,10 @@ import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
+from etils import epath
 
-from seaformer_jax.errors import UserError
+from seaformer_jax import paths
+from seaformer_jax.errors import UserError, reason
 
 _TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 _SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
@@ -43,13 +43,13 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
             other than tensors, plain values, NumPy's floats and `argparse.Namespace`; or it needs PyTorch, which is
             not installed.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     load = _load_torch if _is_torch(path) else _load_safetensors
     # Open the file here first, so that a missing one is the same error in every format.
     try:
         path.open("rb").close()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; expected a file of weights") from error
+        raise UserError(f"cannot read {path}: {reason(error)}; expected a file of weights") from error
     content = load(path)
     tensors = {
         name: value
@@ -75,24 +75,18 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
     Raises:
         UserError: The suffix is unknown, the file cannot be written, or it needs PyTorch, which is not installed.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     dump = _dump_torch if _is_torch(path) else _dump_safetensors
     # Not `ascontiguousarray`, which turns the scalar counters of BatchNorm into arrays with one axis.
     arrays = {name: np.array(value, order="C") for name, value in state_dict.items()}
-    # A temporary file in the same folder: renaming is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with paths.replacing(path) as file:
             dump(arrays, file)
-        os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
 
 
-def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+def beside(path: epath.Path, suffix: str) -> epath.Path:
     """Returns `path` with its suffix replaced, e.g. model.pth.tar -> model.json.
 
     Raises:
@@ -104,21 +98,21 @@ def beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
     return path.with_name(path.name.removesuffix(own) + suffix)
 
 
-def _is_torch(path: pathlib.Path) -> bool:
+def _is_torch(path: epath.Path) -> bool:
     """Returns True for PyTorch's suffixes and False for .safetensors; raises UserError for all others."""
     if not path.name.endswith(_SUFFIXES):
         raise UserError(f"unknown suffix in {path.name!r}; expected one of {', '.join(_SUFFIXES)}")
     return path.name.endswith(_TORCH_SUFFIXES)
 
 
-def _load_torch(path: pathlib.Path) -> Any:
+def _load_torch(path: epath.Path) -> Any:
     torch = _torch()
     try:
-        with torch.serialization.safe_globals(_plain_values()):
+        with torch.serialization.safe_globals(_plain_values()), paths.local_copy(path) as file:
             # In a memory-mapped file the optimizer state is never read. The format before PyTorch 1.6, which is not
             # a zip file, cannot be mapped.
-            mapped = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            mapped = zipfile.is_zipfile(file)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if blocked := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
@@ -144,15 +138,16 @@ def _plain_values() -> list[Any]:
     ]
 
 
-def _load_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _load_safetensors(path: epath.Path) -> dict[str, np.ndarray]:
     try:
-        return safetensors.numpy.load_file(path)
+        with paths.local_copy(path) as file:
+            return safetensors.numpy.load_file(file)
     except safetensors.SafetensorError as error:
         raise _unreadable(path, "safetensors") from error
 
 
-def _unreadable(path: pathlib.Path, kind: str) -> UserError:
-    size = path.stat().st_size
+def _unreadable(path: epath.Path, kind: str) -> UserError:
+    size = len(paths.read_bytes(path))
     return UserError(
         f"{path} ({size} bytes) is no readable {kind} file; it is damaged, cut short or of another kind"
     )

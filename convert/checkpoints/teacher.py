@@ -1,15 +1,15 @@
 """Loads the frozen teacher of a distillation, from a run or from a file with the official names."""
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import logging
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import create_model, tasks
+from seaformer_jax import create_model, paths, tasks
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.errors import UserError
 from seaformer_jax.training import trained, workdir
@@ -30,7 +30,7 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
         raise UserError(
             "teacher.source is not set; give a workdir, or a checkpoint together with teacher.model"
         )
-    path = pathlib.Path(source).expanduser()
+    path = paths.of(source)
     if not path.exists():
         raise UserError(f"teacher.source: {source} does not exist; expected a workdir or a file of weights")
     model = (_of_run if path.is_dir() else _of_file)(path, config, class_names)
@@ -38,7 +38,7 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
     return model
 
 
-def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+def _of_run(folder: epath.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
     """Loads a teacher from a workdir, whose config must agree with the student's."""
     recorded, names = workdir.read(folder)
     task_type = tasks.task_type(config)
@@ -59,7 +59,7 @@ def _of_run(folder: pathlib.Path, config: ConfigDict, class_names: Sequence[str]
     return trained.load(folder, recorded).model
 
 
-def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
+def _of_file(path: epath.Path, config: ConfigDict, class_names: Sequence[str]) -> nnx.Module:
     """Loads a teacher from a file, which has no class names and no mean or std: only the class count is checked."""
     task_type, name = tasks.task_type(config), config.teacher.model
     if not name:
@@ -73,7 +73,7 @@ def _of_file(path: pathlib.Path, config: ConfigDict, class_names: Sequence[str])
     return model
 
 
-def _check_classes(found: Sequence[str], expected: Sequence[str], owner: pathlib.Path) -> None:
+def _check_classes(found: Sequence[str], expected: Sequence[str], owner: epath.Path) -> None:
     """Raises UserError if teacher and data have different classes; numbered names ("class 0", ...) fit any names."""
     found, expected = list(found), list(expected)
     if found == expected or (found == numbered(len(found)) and len(found) == len(expected)):

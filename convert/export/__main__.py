@@ -27,12 +27,17 @@ _FORMAT = flags.DEFINE_string("format", None, f"Runtime format: {', '.join(bundl
 _INPUT_SIZE = flags.DEFINE_string(
     "input-size", None, "HxW: height and width of the input in pixels, e.g. 512x512.", required=True
 )
-_PRECISION = flags.DEFINE_string("precision", "fp32", f"Precision: {', '.join(bundle.PRECISIONS)}.")
+_PRECISION = flags.DEFINE_string(
+    "precision",
+    "fp32",
+    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx and litert, which compute in fp32; "
+    "ncnn (on ARMv8.2) and executorch compute in fp16. int8 computes in 8 bits; ncnn lacks it.",
+)
 _OUTPUT = flags.DEFINE_string(
     "output",
     "",
     "Segmentation: logits8 (at 1/8, the default), logits (full size) or labels (full-size class map). "
-    "Classification: logits.",
+    "Classification: logits. Detection: head (logits and box deltas; C source in the bundle makes boxes of them).",
 )
 _OUT = command.define_path("out", "Folder to create: the bundle.", required=True)
 _NORMALIZE = flags.DEFINE_bool(
@@ -40,6 +45,16 @@ _NORMALIZE = flags.DEFINE_bool(
     True,
     "Normalise in the model, which then takes images in [0, 1]; if off, the caller normalises.",
 )
+_INPUT_TYPE = flags.DEFINE_string(
+    "input-type",
+    "float32",
+    "float32, or uint8: the image as a camera gives it, [1, H, W, 3] in 0..255 (onnx, litert).",
+)
+_DYNAMIC_BATCH = flags.DEFINE_bool(
+    "dynamic-batch", False, "onnx: any number of images at once. The image size is fixed in every format."
+)
+_OPSET = flags.DEFINE_integer("opset", None, "onnx: version of the operators, 18 to 23 (default: 20).")
+_LICENCE = flags.DEFINE_string("licence", "", "Terms of the weights, e.g. 'CC BY-NC 4.0'; for the bundle.")
 _IMAGES = command.define_path("images", "Folder of images for the comparison, in addition to seeded ones.")
 _CALIBRATION = command.define_path("calibration", "Folder of images to calibrate int8 on.")
 _VALIDATION = command.define_path(
@@ -75,6 +90,9 @@ def _request() -> Request:
         precision=_PRECISION.value,
         output=_OUTPUT.value,
         inside=_NORMALIZE.value,
+        input_type=_INPUT_TYPE.value,
+        dynamic_batch=_DYNAMIC_BATCH.value,
+        opset=_OPSET.value,
         images=_IMAGES.value or "",
         calibration=_CALIBRATION.value or "",
         validation=_VALIDATION.value or "",
@@ -82,6 +100,7 @@ def _request() -> Request:
         class_names=_names(_CLASS_NAMES.value or ""),
         mean=_numbers("mean", _MEAN.value),
         std=_numbers("std", _STD.value),
+        licence=_LICENCE.value,
     )
 
 

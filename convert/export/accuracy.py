@@ -1,17 +1,19 @@
 """Measures a model's score on labelled images as it is deployed: one image of a fixed size at a time."""
 
-import pathlib
+import time
 from collections.abc import Callable
 
 import numpy as np
+from absl import logging
+from etils import epath
 
-from convert.checkpoints.pretrained import Pretrained
 from convert.export.preparation import Preparation
 from convert.labels.class_map import classes
+from seaformer_jax import paths
 from seaformer_jax.data import images
 from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.classification import sources
-from seaformer_jax.data.labels import IGNORED
+from seaformer_jax.data.labels import IGNORED, LabelSpec
 from seaformer_jax.data.segmentation import augment as resizing
 from seaformer_jax.data.segmentation import layouts
 from seaformer_jax.errors import UserError
@@ -19,6 +21,7 @@ from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
 
 METRICS = {"classification": "top1", "segmentation": "mIoU"}  # In percent.
 _MASKS = "annotations"
+_PATIENCE = 20  # Seconds between two lines of progress.
 
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> logits, logits8 or labels, channels last
 
@@ -29,22 +32,22 @@ class Validation:
     Args:
         folder: For classification a folder with `<class>/*.jpg`. For segmentation a folder of images, such as
             images/val, in or below a folder called "images"; the masks are in "annotations" beside that one.
-        pretrained: The trained model, whose classes the labels must have.
+        labels: The model's classes, which the labels must have, and the encoding of masks.
         preparation: Preparation of the model's input.
 
     Raises:
         UserError: The folder has no images, its classes are not the model's, or masks are missing.
     """
 
-    def __init__(self, folder: str, pretrained: Pretrained, preparation: Preparation):
-        path = pathlib.Path(folder).resolve()
-        self._preparation, self._classes = preparation, len(pretrained.labels.class_names)
-        self.metric = METRICS[pretrained.task]
-        if pretrained.task == "classification":
+    def __init__(self, folder: str, labels: LabelSpec, preparation: Preparation):
+        path = paths.real(paths.of(folder))
+        self._preparation, self._classes = preparation, labels.num_classes
+        self.metric = METRICS[preparation.task]
+        if preparation.task == "classification":
             self._source = sources.ImageFolder(path.parent, path.name, images.decode)
-            check_same(self._source.labels.class_names, pretrained.labels.class_names, "the weights")
+            check_same(self._source.labels.class_names, labels.class_names, "the model")
         else:
-            self._source = _masked(path, pretrained)
+            self._source = _masked(path, labels)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -53,7 +56,11 @@ class Validation:
         """Returns the score of `predict` in percent: top-1 accuracy, or mIoU at the size of the input."""
         # Both scores come from one confusion matrix.
         counts = np.zeros((self._classes, self._classes), np.int64)
+        began = time.monotonic()
         for index in range(len(self)):
+            if time.monotonic() - began > _PATIENCE:
+                logging.info("scored %d of %d images", index, len(self))
+                began = time.monotonic()
             element = self._source[index]
             output = predict(self._preparation.fit(element["image"]))
             found = classes(output, self._preparation.size)
@@ -72,7 +79,7 @@ class Validation:
         return np.bincount(pairs.ravel(), minlength=self._classes**2).reshape(2 * (self._classes,))
 
 
-def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
+def _masked(path: epath.Path, labels: LabelSpec) -> layouts.MaskedImages:
     """Pairs the images in `path` with their masks: <root>/images/<split> with <root>/annotations/<split>."""
     parts = path.parts
     if "images" not in parts:
@@ -82,5 +89,5 @@ def _masked(path: pathlib.Path, pretrained: Pretrained) -> layouts.MaskedImages:
         )
     # The last "images" in the path, since folders above may be called so, too.
     position = len(parts) - 1 - parts[::-1].index("images")
-    root, split = (pathlib.Path(*part) for part in (parts[:position], parts[position + 1 :]))
-    return layouts.pairs(root, str(split), pretrained.labels)
+    root, split = (epath.Path(*part) for part in (parts[:position], parts[position + 1 :]))
+    return layouts.pairs(root, str(split), labels)

@@ -1,12 +1,15 @@
 """Makes the `Bundle` that describes an exported model, before any file is written; all exports use it."""
 
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from convert.bundle import Bundle
-from convert.runtimes import registry
+from convert.export.preparation import Preparation
+from convert.runtimes import base, registry
 from convert.runtimes.base import Graph
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
+from seaformer_jax.data.labels import LabelSpec
 
 
 def new_bundle(
@@ -17,11 +20,10 @@ def new_bundle(
     *,
     precision: str = "fp32",
     tail: str = "",
-    normalized_inside: bool = False,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    class_names: Sequence[str] = (),
-    palette: Sequence[tuple[int, ...]] = (),
+    preparation: Preparation | None = None,
+    labels: LabelSpec | None = None,
+    decoding: Mapping[str, float] | None = None,
+    licence: str = "",
     source: Mapping[str, str] | None = None,
     versions: Mapping[str, str | None] | None = None,
 ) -> Bundle:
@@ -32,12 +34,19 @@ def new_bundle(
         graph: The network that is exported.
         name: Name of the model size, such as "seaformer_tiny".
         format: One of `bundle.FORMATS`.
-        precision, tail, normalized_inside, mean, std, class_names, palette: See `Bundle`.
+        precision, tail, decoding, licence: See `Bundle`.
+        preparation: Preparation of the images; None if the caller normalises as for ImageNet.
+        labels: Names and colours of the classes and the encoding of masks; None if they are unknown.
         source: "file" and "sha256" of the weights; None for seeded random weights, which have no file.
         versions: Package name -> version, for the packages that made the bundle.
     """
     runtime = registry.find(format)
     has_maps = graph.task == "segmentation"  # Only feature maps have a layout.
+    preparation = preparation or Preparation.of(
+        {}, task=graph.task, size=graph.input_size, mean=IMAGENET_MEAN, std=IMAGENET_STD, inside=False
+    )
+    encoding = dataclasses.asdict(labels or LabelSpec(()))
+    class_names, palette = encoding.pop("class_names"), encoding.pop("palette")
     return Bundle(
         folder=folder,
         task=graph.task,
@@ -47,13 +56,29 @@ def new_bundle(
         output=graph.output,
         tail=tail,
         input_size=graph.input_size,
-        layout=runtime.LAYOUT,
+        input_type=graph.input_type,
+        dynamic_batch=graph.dynamic_batch,
+        tensors=_tensors(graph.output, runtime.NAMED),
+        preprocessing=preparation.described(),
+        layout=base.input_layout(graph.input_type, runtime.LAYOUT),
         output_layout=runtime.OUTPUT_LAYOUTS.get(graph.output, "") if has_maps else "",
-        normalized_inside=normalized_inside,
-        mean=tuple(mean),
-        std=tuple(std),
-        class_names=tuple(class_names),
-        palette=tuple(palette),
+        normalized_inside=preparation.inside,
+        mean=tuple(preparation.mean),
+        std=tuple(preparation.std),
+        class_names=class_names,
+        palette=palette,
+        masks=encoding if has_maps else {},
+        decoding=dict(decoding or {}),
+        licence=licence,
+        score={},
         source=dict(source or {"file": "seeded", "sha256": ""}),
         versions=dict(versions or {}),
     )
+
+
+def _tensors(output: str, named: bool) -> dict[str, str]:
+    """Returns `Bundle.tensors`; `named` is False for formats that have no names."""
+    names = (base.INPUT, *base.names(output))
+    return {
+        key: name if named else "" for key, name in zip(("input", "output", "deltas"), names, strict=False)
+    }

@@ -1,8 +1,7 @@
 """Exports a file of weights to a bundle and checks it; `convert/export/__main__.py` is the command line."""
 
 import contextlib
-import io
-import logging as python_logging
+import dataclasses
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,17 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import logging
+from etils import epath
 
 from convert.bundle import PRECISIONS, Bundle
 from convert.checkpoints import pretrained
-from convert.export import parity, preparation
+from convert.export import calibration, parity, preparation, readme
 from convert.export import report as export_report
 from convert.export.accuracy import Validation
 from convert.export.card import new_bundle
+from convert.export.quiet import quiet
 from convert.export.request import Request, outputs, runtime_of
+from convert.labels.boxes import Decoding
 from convert.runtimes import registry
 from convert.runtimes.base import Graph, Network
 from seaformer_jax import versions
+from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
 from seaformer_jax.resize import resize_linear
 
@@ -54,19 +57,31 @@ class Export:
             mean=self.source.mean,
             std=self.source.std,
             inside=request.inside,
+            input_type=request.input_type,
         )
-        self.graph = Graph(self._deployed(), self.source.task, self.output, request.input_size)
+        self.graph = Graph(
+            self._deployed(),
+            self.source.task,
+            self.output,
+            request.input_size,
+            request.input_type,
+            request.dynamic_batch,
+            request.opset,
+        )
+        self.decoding = _decoding(self.source) if self.output == "head" else {}
         # 4. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
         # becomes the reference of the bundle.
-        self.images = [
-            *preparation.seeded(request.input_size),
-            *self._fitted("images"),
-            *self._fitted("validation"),
+        chosen = {flag: self._chosen(flag) for flag in _MOST_IMAGES}
+        if request.validation:
+            calibration.check_apart(chosen["calibration"], request.validation)
+        compared = map(self.preparation.read, [*chosen["images"], *chosen["validation"]])
+        self.images = [*preparation.seeded(request.input_size), *compared]
+        self.calibration = [
+            self.preparation.exported(self.preparation.read(path)) for path in chosen["calibration"]
         ]
-        self.calibration = [self.preparation.exported(image) for image in self._fitted("calibration")]
         self.validation = None
         if request.validation:
-            self.validation = Validation(request.validation, self.source, self.preparation)
+            self.validation = Validation(request.validation, self.source.labels, self.preparation)
         # int8 is reported beside the other precisions, so they are exported, too.
         self.precisions = PRECISIONS if request.precision == "int8" else (request.precision,)
 
@@ -80,7 +95,8 @@ class Export:
         with tempfile.TemporaryDirectory() as scratch:
             # 1. Export, and load the results in the runtime.
             bundles = self._write(folder, pathlib.Path(scratch))
-            networks = {precision: self.runtime.load(bundle) for precision, bundle in bundles.items()}
+            with quiet():
+                networks = {precision: self.runtime.load(bundle) for precision, bundle in bundles.items()}
             # 2. Compare with the trained model, then score and time the results.
             comparisons = self._compare(networks)
             trained_score, scores = self._scores(networks)
@@ -102,10 +118,15 @@ class Export:
 
     def _deployed(self) -> "torch.nn.Module":
         """Returns the inference form of the trained model in PyTorch."""
-        from convert.graph.rewrites import deploy  # PyTorch is known to be installed by now.
+        # PyTorch is known to be installed by now.
+        from convert.graph.input_layers import from_camera
+        from convert.graph.rewrites import deploy
 
-        normalization = (self.source.mean, self.source.std) if self.request.inside else None
-        return deploy(pretrained.in_torch(self.source), self.request.input_size, normalization)
+        most = 255 if self.request.input_type == "uint8" else 1  # The largest value of an image.
+        scaled = [[most * value for value in values] for values in (self.source.mean, self.source.std)]
+        size, normalization = self.request.input_size, scaled if self.request.inside else None
+        model = deploy(pretrained.in_torch(self.source), size, normalization)
+        return from_camera(model) if self.request.input_type == "uint8" else model
 
     def _write(self, folder: pathlib.Path, scratch: pathlib.Path) -> dict[str, Bundle]:
         """Writes the model in every precision; those that were not asked for go to folders in `scratch`."""
@@ -118,6 +139,8 @@ class Export:
         logging.info("writing %s for %s", ", ".join(folders), self.request.format)
         with _one_line(self.request.format):
             self.runtime.export(self.graph, folders, self.calibration)
+            for bundle in bundles.values():
+                self.runtime.annotate(bundle)
         return bundles
 
     def _bundle(self, folder: pathlib.Path, precision: str) -> Bundle:
@@ -131,22 +154,25 @@ class Export:
             request.format,
             precision=precision,
             tail=self.tail,
-            normalized_inside=request.inside,
-            mean=source.mean,
-            std=source.std,
-            class_names=source.labels.class_names,
-            palette=source.labels.palette,
+            preparation=self.preparation,
+            labels=source.labels,
+            decoding=self.decoding,
+            licence=request.licence or source.card.get("licence", ""),
             source={"file": source.path.name, "sha256": source.sha256},
             versions={package: versions.installed(package) for package in packages},
         )
 
     def _compare(self, networks: Mapping[str, Network]) -> dict[str, parity.Comparison]:
         """Compares every precision with the trained model; raises UserError if one is out of tolerance."""
-        expected = [self._expected(image) for image in self.images]
+        logging.info("comparing with the trained model on %d images", len(self.images))
+        expected, size = [self._expected(image) for image in self.images], self.request.input_size
+        agreement = parity.same_classes(size)
+        if self.decoding:
+            agreement = parity.same_boxes(Decoding(size, **self.decoding))
         comparisons = {}
         for precision, network in networks.items():
             found = [network(self.preparation.exported(image)) for image in self.images]
-            comparisons[precision] = parity.compare(expected, found, self.request.input_size)
+            comparisons[precision] = parity.compare(expected, found, agreement)
             parity.check(comparisons[precision], precision)
         return comparisons
 
@@ -165,6 +191,9 @@ class Export:
         """
         if self.validation is None:
             return None, {}
+        logging.info(
+            "scoring the trained model and %s on %d images", ", ".join(networks), len(self.validation)
+        )
         prepare = self.preparation
         best = self.validation.score(lambda image: self.trained(prepare.trained(image)))
         scores = {
@@ -180,9 +209,9 @@ class Export:
 
     def _report(self, bundle: Bundle, rows: Sequence[dict[str, Any]], score: float | None) -> dict[str, Any]:
         """Returns the content of report.json; `score` is that of the trained model."""
-        fields = ("name", "task", "format", "precision", "output", "tail", "input_size", "source", "versions")
+        fields = ("name", "task", "format", "precision", "output", "tail", "input_size", "input_type")
         return {
-            **{field: getattr(bundle, field) for field in fields},
+            **{field: getattr(bundle, field) for field in (*fields, "source", "versions")},
             "metric": self.validation.metric if self.validation else None,
             "trained_score": score,
             "precisions": rows,
@@ -197,30 +226,32 @@ class Export:
         """Writes everything but the model file, which the runtime has written."""
         image = self.preparation.exported(self.images[0])
         bundle.write_reference(image, network(image))
+        bundle = dataclasses.replace(bundle, score=export_report.score(report))
         bundle.write_card()  # After the files of which it holds the checksums.
         bundle.write_report(report, export_report.text(report))
-        if bundle.tail:
-            bundle.copy_kernel()
+        bundle.write_readme(readme.text(bundle))
+        bundle.copy_tail()
 
-    def _fitted(self, flag: str) -> list[np.ndarray]:
-        """Returns the images in the folder of `flag`, brought to the input size; [] if the flag is not given."""
+    def _chosen(self, flag: str) -> list[epath.Path]:
+        """Returns the images to read from the folder of `flag`; [] if the flag is not given."""
         folder = getattr(self.request, flag)
-        found = preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
-        return [self.preparation.fit(image) for image in found]
+        return preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
+
+
+def _decoding(source: pretrained.Pretrained) -> dict[str, float]:
+    """Returns `Bundle.decoding` for a detector: the settings of its evaluation, or those of mmdetection."""
+    settings = {name: source.card.get(name, value) for name, value in Settings()._asdict().items()}
+    return {"anchor_scale": source.model.anchor_scale, **settings}
 
 
 @contextlib.contextmanager
 def _one_line(name: str):
     """Turns any error of a converter into a UserError of one line, and suppresses the converter's output."""
-    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     try:
-        python_logging.disable(python_logging.WARNING)
-        with silent[0], silent[1]:
+        with quiet():
             yield
     except UserError:
         raise
     except Exception as error:  # Converters can raise almost anything.
         reason = next(iter(str(error).strip().splitlines()), "")
         raise UserError(f"{name} cannot take the model: {type(error).__name__}: {reason[:300]}") from error
-    finally:
-        python_logging.disable(python_logging.NOTSET)

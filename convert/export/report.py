@@ -10,6 +10,11 @@ from convert.bundle import Bundle
 from convert.export.parity import TOLERANCES, Comparison
 from convert.runtimes.base import Network
 
+_AGREE = {
+    "classification": "Classes agree: share of images that have the same class in both models.",
+    "segmentation": "Classes agree: share of pixels at the input's size that have the same class in both models.",
+    "detection": "Box deltas count as logits. Classes agree: share of boxes that the other model has, too.",
+}
 _TIMED, _WARM_UP = 30, 5  # Runs of each network; those of the warm-up are not counted.
 
 
@@ -53,6 +58,14 @@ def medians(networks: Mapping[str, Network], image: np.ndarray) -> dict[str, flo
     return {name: float(np.median(values[_WARM_UP:])) for name, values in taken.items()}
 
 
+def score(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `Bundle.score`."""
+    if report["metric"] is None:
+        return {}
+    (row,) = (row for row in report["precisions"] if row["precision"] == report["precision"])
+    return {"metric": report["metric"], "percent": row["score"], "images": report["validation_images"]}
+
+
 def text(report: Mapping[str, Any]) -> str:
     """Returns the report as Markdown."""
     height, width = report["input_size"]
@@ -60,7 +73,8 @@ def text(report: Mapping[str, Any]) -> str:
     lines = [
         f"# {report['name']}, {report['task']}, for {report['format']}",
         "",
-        f"Output {report['output']} in {report['precision']}, for images of {height}x{width}. Made from "
+        f"Output {report['output']} in {report['precision']}, for images of {height}x{width} in "
+        f"{report['input_type']}. {_tail(report)}Made from "
         f"{report['source']['file']} (SHA-256 {report['source']['sha256'][:16]}) with "
         + ", ".join(f"{name} {version}" for name, version in report["versions"].items())
         + ".",
@@ -69,8 +83,8 @@ def text(report: Mapping[str, Any]) -> str:
         "",
         f"The model runs in {report['format']} and is compared with the trained model, which runs in JAX in float32, "
         f"on {report['precisions'][0]['images']} images. Largest difference: of any logit. Largest logit: of the "
-        "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. Classes "
-        "agree: share of images, or of pixels at the size of the input, that have the same class in both models. "
+        "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. "
+        f"{_AGREE[report['task']]} "
         "Outside: operators that the runtime's fast path does not take. ms: median of "
         f"{_TIMED} runs of the model file alone with one thread, on the machine that exported it, which may have "
         "been busy; use `python -m convert.latency` for careful measurements.",
@@ -78,6 +92,13 @@ def text(report: Mapping[str, Any]) -> str:
         _limits(report),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tail(report: Mapping[str, Any]) -> str:
+    """Returns the sentence on the code that has to follow the model file, if there is such code."""
+    if not report["tail"]:
+        return ""
+    return f"`{report['tail']}.c` in this bundle turns the model's {report['output']} into labels. "
 
 
 def _table(report: Mapping[str, Any]) -> list[str]:

@@ -1,16 +1,23 @@
 """The request of an export, and the checks of it that need no model."""
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Sequence
 
-from convert.bundle import KERNEL, MODEL_FILES, OUTPUTS, PRECISIONS
+from etils import epath
+
+from convert.bundle import INPUT_TYPES, MODEL_FILES, OUTPUTS, PRECISIONS
+from convert.labels import boxes, class_map
 from convert.runtimes import registry
 from convert.runtimes.base import Runtime
+from seaformer_jax import paths
 from seaformer_jax.errors import UserError, suggest
 
-_MOST_LABELS = 256  # Classes that a byte of a class map can name.
+# Task -> the outputs that its models can have, the default first.
+_OUTPUTS = {
+    "classification": ("logits",),
+    "segmentation": ("logits8", "logits", "labels"),
+    "detection": ("head",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,22 +27,28 @@ class Request:
     Attributes:
         weights: Path of the file of weights.
         format, precision: See `Bundle`.
-        output: The wanted output, see `Bundle.output`; "" means logits for classifiers and logits8 for segmentation.
+        output: The wanted output, see `Bundle.output`; "" means logits for classifiers, logits8 for segmentation and
+            head for detectors.
         input_size: H and W in pixels.
         inside: True if the exported model is to normalise its input.
+        input_type, dynamic_batch: See `Bundle`.
+        opset: Version of ONNX's operators; None for the default.
         images: Folder of images to compare on; "" for none, as in the next two.
         calibration: Folder of images to calibrate int8 on.
         validation: Folder of labelled images to score on.
         max_drop: Percentage points that int8 may lose on `validation`.
-        class_names, mean, std: Replace those that come with the weights; () keeps them.
+        class_names, mean, std, licence: Replace those that come with the weights; () or "" keeps them.
     """
 
-    weights: pathlib.Path
+    weights: epath.Path
     format: str
     input_size: tuple[int, int]
     precision: str = "fp32"
     output: str = ""
     inside: bool = True
+    input_type: str = "float32"
+    dynamic_batch: bool = False
+    opset: int | None = None
     images: str = ""
     calibration: str = ""
     validation: str = ""
@@ -43,6 +56,7 @@ class Request:
     class_names: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    licence: str = ""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -54,6 +68,7 @@ def runtime_of(request: Request) -> Runtime:
     """
     runtime = registry.find(request.format)
     _check_precision(request, runtime.PRECISIONS)
+    _check_graph(request, runtime)
     if request.output not in ("", *OUTPUTS):
         known = f"expected one of {', '.join(OUTPUTS)}.{suggest(request.output, OUTPUTS)}"
         raise UserError(f"--output {request.output}; {known}")
@@ -65,7 +80,7 @@ def runtime_of(request: Request) -> Runtime:
     check_input_size(request.input_size)
     for flag in ("images", "calibration", "validation"):
         folder = getattr(request, flag)
-        if folder and not os.path.isdir(folder):
+        if folder and not paths.of(folder).is_dir():
             raise UserError(f"--{flag} {folder}: no such folder")
     return runtime
 
@@ -87,27 +102,50 @@ def _check_precision(request: Request, available: Sequence[str]) -> None:
         )
 
 
+def _check_graph(request: Request, runtime: Runtime) -> None:
+    """Raises UserError if the format does not have the type of input, the batch size or the opset."""
+    if request.input_type not in INPUT_TYPES:
+        known = f"expected one of {', '.join(INPUT_TYPES)}.{suggest(request.input_type, INPUT_TYPES)}"
+        raise UserError(f"--input-type {request.input_type}; {known}")
+    if request.input_type not in runtime.INPUT_TYPES:
+        raise UserError(
+            f"--input-type {request.input_type} is not available for {request.format}, which takes "
+            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format onnx or litert"
+        )
+    if request.input_type == "uint8" and not request.inside:
+        raise UserError(
+            "--no-normalize leaves no uint8 to take; leave it out, or choose --input-type float32"
+        )
+    if request.dynamic_batch and not runtime.DYNAMIC_BATCH:
+        raise UserError(f"--dynamic-batch: {request.format} files have batch size 1; choose --format onnx")
+    if request.opset is not None and request.opset not in runtime.OPSETS:
+        found = (
+            f"{runtime.OPSETS[0]} to {runtime.OPSETS[-1]}" if runtime.OPSETS else "none: only onnx has opsets"
+        )
+        raise UserError(f"--opset {request.opset}; expected for {request.format} {found}")
+
+
 def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str, str]:
     """Returns the output of the model file and the tail after it, see `Bundle.output` and `Bundle.tail`.
 
     Args:
         wanted: `Request.output`.
-        task: "classification" or "segmentation", the task of the weights.
+        task: The task of the weights, see `Bundle.task`.
         classes: Number of classes of the weights.
         runtime: The runtime of the request.
     Raises:
         UserError: The weights cannot have the wanted output.
     """
-    known = ("logits",) if task == "classification" else OUTPUTS
+    known = _OUTPUTS[task]
     wanted = wanted or known[0]
     if wanted not in known:
         raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
-    if wanted == "labels" and classes > _MOST_LABELS:
+    if wanted == "labels" and classes > class_map.MAX_CLASSES:
         raise UserError(
-            f"--output labels: the weights have {classes} classes; expected at most {_MOST_LABELS}, because a class "
-            "map has one byte per pixel; use --output logits"
+            f"--output labels: the weights have {classes} classes; expected at most {class_map.MAX_CLASSES}, because "
+            "a class map has one byte per pixel; use --output logits"
         )
     # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
     if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
-        return "logits8", KERNEL
-    return wanted, ""
+        return "logits8", class_map.NAME
+    return wanted, boxes.NAME if wanted == "head" else ""

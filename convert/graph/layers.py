@@ -1,4 +1,4 @@
-"""Modules of the inference form that `rewrites.py` builds: batch 1, fixed input size, no BatchNorm.
+"""Modules of the inference form that `rewrites.py` builds: fixed input size, no BatchNorm, and batch 1 by default.
 
 Axes of shapes: C channels, H height, W width, N tokens along one axis. `widths` are the channels of q, k and v.
 """
@@ -48,7 +48,7 @@ class MergedAttention(nn.Module):
 
     Attributes:
         to_qkv: Convolution to q, k and v, concatenated: [1, C, H, W] -> [1, C_qkv, H, W].
-        axial: Axial attention: qkv and the block's input -> [1, C, H, W].
+        axial: Axial attention: qkv and the block's input -> [1, C, H, W]; None in the ablation without it.
         detail: Detail enhancement; None in the ablation without it.
         detail_of_qkv: True if the input of `detail` is qkv, False if it is the block's input.
         gate: Function of the attention that multiplies the detail; None in the ablations that do not multiply.
@@ -57,22 +57,24 @@ class MergedAttention(nn.Module):
     def __init__(self, attention: SeaAttention, to_qkv: nn.Conv2d, widths: Widths):
         super().__init__()
         self.to_qkv = to_qkv
-        self.axial = SplitAxialAttention(attention, widths)
+        self.axial = None if attention.proj is None else SplitAxialAttention(attention, widths)
         self.detail, self.gate = None, None
         # The parts without identities, so that the last of the sequence is always the last convolution.
         if attention.detail_input != "none":
             parts = attention.to_detail, attention.dwconv, attention.act, attention.pwconv
             self.detail = nn.Sequential(*(part for part in parts if not isinstance(part, nn.Identity)))
         self.detail_of_qkv = attention.detail_input == "qkv"
-        if self.detail is not None and attention.detail_combine == "multiply":
+        if None not in (self.detail, self.axial) and attention.detail_combine == "multiply":
             self.gate = HardSigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = self.to_qkv(x)
+        detail = None if self.detail is None else self.detail(qkv if self.detail_of_qkv else x)
+        if self.axial is None:
+            return detail
         attended = self.axial(qkv, x)
-        if self.detail is None:
+        if detail is None:
             return attended
-        detail = self.detail(qkv if self.detail_of_qkv else x)
         return attended + detail if self.gate is None else self.gate(attended) * detail
 
 
@@ -172,7 +174,8 @@ class AxialAttention(nn.Module):
         squeeze, expand: `Squeeze` before the means, `Expand` of what rows and columns gave.
         row_mean, column_mean: [1, C_qkv, H, W] -> [1, C_qkv, H, 1] and [1, C_qkv, 1, W].
         row_positions, column_positions: [1, C_q + C_k, N] -> the same.
-        lead: Leading axes of q, k and v after the split into heads: (1, heads), or (heads,) for `torch.bmm`.
+        batch: Size of the batch; -1 for any.
+        lead: Leading axes of q, k and v after the split into heads: (batch, heads), or (heads,) for `torch.bmm`.
         product: Function that multiplies two stacks of matrices with these leading axes.
 
     Args:
@@ -186,7 +189,7 @@ class AxialAttention(nn.Module):
         self.widths = widths
         # A buffer, because a Python number would add a cast to the graph of a model in half precision.
         self.register_buffer("scale", torch.tensor(attention.scale, dtype=attention.proj[-1].weight.dtype))
-        self.lead, self.product = (1, attention.heads), torch.matmul
+        self.batch, self.lead, self.product = 1, (1, attention.heads), torch.matmul
         self.adaptive_source = attention.adaptive_source
         self.squeeze, self.expand = Squeeze(attention, widths, size), Expand(attention, widths[2])
         self.row_mean, self.column_mean = Mean(3), Mean(2)
@@ -205,17 +208,19 @@ class AxialAttention(nn.Module):
         columns = self.attend(self.column_mean(by_column).flatten(2), self.column_positions)
         # 2. Project the tokens, broadcast them over the map and add the unsqueezed v, as `SeaAttention` does.
         rows = self.proj_encode_row(rows.reshape(*rows.shape, 1))  # [1, C_v, H, 1]
-        columns = self.proj_encode_column(columns.reshape(1, -1, 1, columns.shape[2]))  # [1, C_v, 1, W]
+        columns = columns.reshape(self.batch, self.widths[2], 1, columns.shape[2])
+        columns = self.proj_encode_column(columns)  # [1, C_v, 1, W]
         return self.proj(qkv[:, -self.widths[2] :] + self.expand(rows, columns, source))
 
     def attend(self, qkv: Tensor, positions: nn.Module) -> Tensor:
         """Applies multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
         qk, v = _split(qkv, (self.widths[0] + self.widths[1], self.widths[2]))
         q, k = _split(positions(qk), self.widths[:2])
-        q, k, v = (t.reshape(*self.lead, -1, t.shape[2]) for t in (q, k, v))  # [..., key or value, N]
+        # [..., key or value, N]
+        q, k, v = (t.reshape(*self.lead, t.shape[1] // self.lead[-1], t.shape[2]) for t in (q, k, v))
         scores = self.product(q.transpose(-1, -2), k) * self.scale  # [..., N queries, N keys]
         attended = self.product(v, scores.softmax(dim=-1).transpose(-1, -2))
-        return attended.reshape(1, self.widths[2], -1)
+        return attended.reshape(self.batch, self.widths[2], attended.shape[-1])
 
 
 def _split(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
@@ -230,8 +235,8 @@ def _softmax(maps: Tensor) -> Tensor:
     With four axes, ExecuTorch mistakes the channels for the last axis. The first of the three axes is 1, because
     LiteRT's exporter mistakes [8, 8, 8] for a map with its channels last.
     """
-    groups, height, width = maps.shape[1:]
-    return maps.reshape(1, groups * height, width).softmax(-1).reshape(maps.shape)
+    batch, groups, height, width = maps.shape
+    return maps.reshape(1, batch * groups * height, width).softmax(-1).reshape(maps.shape)
 
 
 def _joined(q: nn.Module, k: nn.Module) -> nn.Module:

@@ -13,7 +13,7 @@ _OPSET = 18  # The first with Resize's `antialias`, and the oldest that PyTorch'
 
 
 class LogitsTail(nn.Module):
-    """Logits [1, C, h, w] -> logits [1, H, W, C], resized bilinearly (`align_corners=False`).
+    """Logits [B, C, h, w] -> logits [B, H, W, C], resized bilinearly (`align_corners=False`).
 
     Args:
         size: H and W of the result.
@@ -31,17 +31,18 @@ class LogitsTail(nn.Module):
         return resized.permute(0, 2, 3, 1)
 
     def _resize(self, logits: Tensor) -> Tensor:
-        """Applies ONNX's Resize to the middle axes of [1, h, w, C]; no PyTorch operator is exported to that."""
-        shape = (1, *self.size, logits.shape[3])
+        """Applies ONNX's Resize to the middle axes of [B, h, w, C]; no PyTorch operator is exported to that."""
+        shape = (logits.shape[0], *self.size, logits.shape[3])
         attributes = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "antialias": 0}
-        inputs = (logits, None, None, torch.tensor(shape))  # The inputs `roi` and `scales` are left out.
+        attributes |= {"axes": [1, 2]}
+        inputs = (logits, None, None, torch.tensor(self.size))  # The inputs `roi` and `scales` are left out.
         return torch.onnx.ops.symbolic(
             "Resize", inputs, attributes, dtype=logits.dtype, shape=shape, version=_OPSET
         )
 
 
 class LabelsTail(LogitsTail):
-    """Logits [1, C, h, w] -> labels uint8 [1, H, W]: the argmax of the resized logits, for at most 256 classes.
+    """Logits [B, C, h, w] -> labels uint8 [B, H, W]: the argmax of the resized logits, for at most 256 classes.
 
     Ties go to the lowest class id.
     """

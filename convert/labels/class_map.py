@@ -2,19 +2,15 @@
 
 import ctypes
 import functools
-import pathlib
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
+from convert.labels import compiler
+
 MAX_CLASSES = 256  # Labels are uint8.
-SOURCES = tuple(pathlib.Path(__file__).with_name(f"argmax_upsample.{suffix}") for suffix in ("h", "c"))
-_COMPILERS = ("cc", "gcc", "clang")
+NAME = "argmax_upsample"  # Of the C source and its function.
 _SLACK = np.float32(2e-6)  # SLACK in the C source.
 
 Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -23,26 +19,28 @@ Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
 def argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes logits bilinearly (`align_corners=False`) and returns the class with the largest logit of every pixel.
 
-    Ties go to the lowest class id. The labels equal those of PyTorch's `interpolate(...).argmax` at every pixel and
-    take a small part of its time. The work is done by `argmax_upsample.c`, which is compiled at the first call.
+    Of classes with equal logits the lowest wins. The labels equal those of PyTorch's `interpolate(...).argmax` at
+    every pixel and take a small part of its time. The work is done by `argmax_upsample.c`, which is compiled at the
+    first call; it writes bytes, so that more than 256 classes are left to NumPy.
 
     Args:
-        logits: float32 [h, w, C], finite, for at most 256 classes.
+        logits: float32 [h, w, C], finite.
         size: Height and width of the image.
 
     Returns:
-        The class map, uint8 [*size].
+        The class map [*size], uint8, or uint16 for more than 256 classes.
 
     Raises:
         ValueError: The logits have another shape, or the image has no pixels.
     """
     logits = np.ascontiguousarray(logits, np.float32)
-    if logits.ndim != 3 or not 1 <= logits.shape[2] <= MAX_CLASSES or min(*logits.shape, *size) < 1:
+    if logits.ndim != 3 or min(*logits.shape, *size) < 1:
         raise ValueError(
-            f"found logits of shape {logits.shape} for an image of {size}; expected [h, w, C] with 1 to "
-            f"{MAX_CLASSES} classes and an image of at least one pixel"
+            f"found logits of shape {logits.shape} for an image of {size}; expected [h, w, C] with at least one "
+            "class and an image of at least one pixel"
         )
-    return _kernel()(logits, size)
+    kernel = _kernel() if logits.shape[2] <= MAX_CLASSES else numpy_argmax_upsample
+    return kernel(logits, size)
 
 
 def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -58,11 +56,11 @@ def classes(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def numpy_argmax_upsample(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Computes `argmax_upsample` without C, about thirty times slower: float32 [h, w, C] -> uint8 [*size]."""
+    """Computes `argmax_upsample` without C, about thirty times slower."""
     height, width = size
     low, high, keep, part = _taps(height, len(logits))
     left, right, keep_x, part_x = _taps(width, logits.shape[1])
-    labels = np.empty(size, np.uint8)
+    labels = np.empty(size, np.uint8 if logits.shape[2] <= MAX_CLASSES else np.uint16)
     # Only the pixels between two neighbouring logit rows are upsampled at a time, and of their classes only those
     # that can win.
     for cell in np.unique(low):
@@ -121,29 +119,8 @@ def _kernel() -> Kernel:
 
 
 def compiled() -> Kernel:
-    """Compiles the C source for this machine and returns the kernel.
-
-    Raises:
-        OSError: There is no C compiler, or compiling fails.
-    """
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        raise OSError(f"no C compiler: found none of {', '.join(_COMPILERS)} on the path")
-    tuned = ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []  # for fused multiply-add
-    # The library is not kept: another machine with the same file system may lack this machine's instructions.
-    with tempfile.TemporaryDirectory() as folder:
-        library = pathlib.Path(folder) / "argmax_upsample.so"
-        options = ["-O2", "-ftree-vectorize", *tuned, "-shared", "-fPIC"]
-        command = [compiler, *options, str(SOURCES[1]), "-o", str(library), "-lm"]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise OSError(f"{' '.join(command)}: {result.stderr.strip()}")
-        return _bound(ctypes.CDLL(str(library)))
-
-
-def _bound(library: ctypes.CDLL) -> Kernel:
-    """Returns the C function as a Python function; ctypes checks the dtypes and the layout of the arrays."""
-    function = library.argmax_upsample
+    """Compiles the C source for this machine and returns the kernel; raises OSError if that fails."""
+    function = compiler.library(NAME).argmax_upsample
     floats, bytes_ = (np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.uint8))
     function.argtypes = [floats, *[ctypes.c_int] * 3, bytes_, *[ctypes.c_int] * 2]
     function.restype = None

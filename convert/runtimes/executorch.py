@@ -22,6 +22,8 @@ LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
+INPUT_TYPES = ("float32",)  # A cast from uint8 would run outside XNNPACK.
+NAMED, DYNAMIC_BATCH, OPSETS = False, False, ()
 
 _CAST = "dim_order_ops::_to_dim_order_copy"  # Casts between fp16 and float32, which XNNPACK does not take.
 
@@ -39,8 +41,11 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
+    from convert.graph import doubling
+
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    model, example = base.upsampled(graph).eval(), torch.zeros(1, 3, *graph.input_size)
+    model, example = copy.deepcopy(base.upsampled(graph)).eval(), graph.example()
+    doubling.by_convolution(model)  # In place, hence the copy.
     for precision, folder in folders.items():
         if precision == "int8":
             program = _quantized(model, example, calibration)
@@ -53,6 +58,10 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
         _check_delegated(path)
 
 
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`. ExecuTorch's files have no place for it."""
+
+
 def _half(model: "nn.Module") -> "nn.Module":
     """Returns a copy of `model` in float16, between casts from and to float32."""
     import torch
@@ -63,7 +72,9 @@ def _half(model: "nn.Module") -> "nn.Module":
             super().__init__()
             self.dtype = dtype
 
-        def forward(self, x: "Tensor") -> "Tensor":
+        def forward(self, x: "Tensor | tuple[Tensor, ...]") -> "Tensor | tuple[Tensor, ...]":
+            if isinstance(x, tuple):
+                return tuple(part.to(self.dtype) for part in x)
             return x.to(self.dtype)
 
     return nn.Sequential(Cast(torch.float16), copy.deepcopy(model).half(), Cast(torch.float32))
@@ -128,8 +139,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     method = module.Runtime.get().load_program(bundle.model).load_method("forward")
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = method.execute([torch.from_numpy(base.channels_first(images))])
-        return base.channels_last(output.numpy(), bundle.output_layout)
+        outputs = method.execute([torch.from_numpy(base.channels_first(images))])
+        return base.joined([output.numpy() for output in outputs], bundle.output_layout)
 
     return network
 

@@ -1,19 +1,22 @@
 """LiteRT (TensorFlow Lite), run with XNNPACK: the format for phones."""
 
 import collections
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import base, registry
+from convert.runtimes import base, registry, tflite_metadata
 from convert.runtimes.base import Graph, Network
 
 LAYOUT = "NHWC"
 OUTPUT_LAYOUTS = {"logits8": "NHWC", "logits": "NHWC"}
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # Its ArgMax is scalar: 0.2 s for 150 classes at 512x512.
+INPUT_TYPES = ("float32", "uint8")
+NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
 
 _DELEGATE = "DELEGATE"
 # Operators of int8 models that stay in float32: input and output, and the few small operators of attention that
@@ -44,13 +47,39 @@ def _float_model(graph: Graph, path: Path) -> bytes:
     import litert_torch
     import torch
 
-    height, width = graph.input_size
+    from convert.graph import doubling
+
+    class Named(torch.nn.Module):
+        """Gives names to input and output: the converter takes them from a keyword and from a dictionary."""
+
+        def __init__(self, model: torch.nn.Module):
+            super().__init__()
+            self.model = model
+
+        def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
+            output = self.model(image)
+            outputs = output if isinstance(output, tuple) else (output,)
+            return dict(zip(base.names(graph.output), outputs, strict=True))
+
+    # An image in bytes has its channels last already.
+    inputs = [0] if graph.input_type == "float32" else None
     maps = [0] if graph.task == "segmentation" else None  # Only feature maps have channels to move.
-    model = litert_torch.to_channel_last_io(base.upsampled(graph), args=[0], outputs=maps).eval()
-    litert_torch.convert(model, (torch.zeros(1, height, width, 3),)).export(str(path))
+    network = copy.deepcopy(base.upsampled(graph))
+    doubling.by_concatenation(network)  # In place, hence the copy.
+    model = litert_torch.to_channel_last_io(network, args=inputs, outputs=maps)
+    example = graph.example()
+    if inputs:
+        example = example.permute(0, 2, 3, 1).contiguous()
+    converted = litert_torch.convert(Named(model).eval(), sample_kwargs={base.INPUT: example})
+    converted.export(str(path))
     content = path.read_bytes()
     path.unlink()
     return content
+
+
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`."""
+    tflite_metadata.write(bundle)
 
 
 def _quantized(model: bytes, precision: str, calibration: Sequence[np.ndarray]):
@@ -96,12 +125,14 @@ def _signature(model: bytes) -> tuple[str, str]:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     interpreter = _interpreter(bundle, threads)
-    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_,) = interpreter.get_input_details()
+    by_name = interpreter.get_signature_runner().get_output_details()
+    outputs = [by_name[name]["index"] for name in base.names(bundle.output)]
 
     def network(images: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(input_["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return base.joined([interpreter.get_tensor(index) for index in outputs], "NHWC")
 
     return network
 

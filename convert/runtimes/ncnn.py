@@ -21,6 +21,8 @@ LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16")
 LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
+INPUT_TYPES = ("float32",)  # ncnn::Mat::from_pixels makes floats of a camera's bytes.
+NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
@@ -37,9 +39,19 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     products_of_four_axes(model)
     with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
         traced = Path(scratch) / "traced.pt"
-        torch.jit.trace(model, torch.zeros(1, 3, *graph.input_size)).save(traced)
+        torch.jit.trace(model, graph.example()).save(traced)
         for precision, folder in folders.items():
-            _convert(traced, graph.input_size, precision, folder / MODEL_FILES["ncnn"])
+            param = folder / MODEL_FILES["ncnn"]
+            _convert(traced, graph.input_size, precision, param)
+            # pnnx calls the tensors in0, out0 and out1.
+            named = re.sub(r"\bin0\b", base.INPUT, param.read_text())
+            for number, name in enumerate(base.names(graph.output)):
+                named = re.sub(rf"\bout{number}\b", name, named)
+            param.write_text(named)
+
+
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`. ncnn's files have no place for it."""
 
 
 def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -> None:
@@ -78,11 +90,14 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     def network(images: np.ndarray) -> np.ndarray:
         planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
-        extractor.input("in0", ncnn.Mat(planes))
-        status, output = extractor.extract("out0")
-        if status:
-            raise RuntimeError(f"ncnn ended with status {status}")
-        return base.channels_last(np.array(output)[None], bundle.output_layout)
+        extractor.input(base.INPUT, ncnn.Mat(planes))
+        outputs = []
+        for name in base.names(bundle.output):
+            status, output = extractor.extract(name)
+            if status:
+                raise RuntimeError(f"ncnn ended with status {status}")
+            outputs.append(np.array(output)[None])
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

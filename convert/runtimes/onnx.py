@@ -1,5 +1,6 @@
 """ONNX, run by ONNX Runtime on the CPU."""
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ OUTPUT_LAYOUTS = {
 }  # "logits" have the channels last for speed, see graph/output_layers.py.
 PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = True
+INPUT_TYPES = ("float32", "uint8")
+NAMED = DYNAMIC_BATCH = True
+OPSETS = range(18, 24)  # The oldest that PyTorch's exporter writes, and the newest that it is tested with.
 
-_INPUT = "image"
 _TAILS = {"logits": "LogitsTail", "labels": "LabelsTail"}
 _OPSET = 20
 # Operators in 8 bits. The others are the few small ones of attention, which are slower in 8 bits on x86.
@@ -38,7 +41,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     for precision, folder in folders.items():
         path = folder / MODEL_FILES["onnx"]
         if precision == "int8":
-            _quantize(model, path, calibration)
+            _quantize(model, path, calibration, base.input_layout(graph.input_type, LAYOUT))
         else:
             onnx.save(_with_half_weights(model) if precision == "fp16" else model, path)
 
@@ -47,21 +50,24 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
     """Exports the network with the layers that its output needs, in float32."""
     import torch
 
-    from convert.graph import output_layers
+    from convert.graph import output_layers, rewrites
 
+    if graph.dynamic_batch:
+        graph = graph._replace(model=copy.deepcopy(graph.model))  # The rewrite works in place.
+        rewrites.any_batch(graph.model)
     parts = [graph.model]
     if graph.task == "segmentation" and graph.output in _TAILS:
         parts.append(getattr(output_layers, _TAILS[graph.output])(graph.input_size))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns about optional libraries.
-    example = torch.zeros(1, 3, *graph.input_size)
     # The exporter by `torch.export` (dynamo); with it the tails can write ONNX operators themselves.
     program = torch.onnx.export(
         torch.nn.Sequential(*parts),
-        (example,),
+        (graph.example(),),
         dynamo=True,
-        opset_version=_OPSET,
-        input_names=[_INPUT],
-        output_names=[graph.output],
+        opset_version=graph.opset or _OPSET,
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if graph.dynamic_batch else None,
+        input_names=[base.INPUT],
+        output_names=base.names(graph.output),
         verbose=False,
     )
     return _without_remarks(program.model_proto)
@@ -101,7 +107,21 @@ def _with_half_weights(model: "onnx.ModelProto") -> "onnx.ModelProto":  # noqa: 
     return half
 
 
-def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.ndarray]) -> None:  # noqa: F821
+def annotate(bundle: Bundle) -> None:
+    """See `Runtime`: `metadata_props`, an entry for each field."""
+    import onnx
+
+    model = onnx.load(bundle.model)
+    onnx.helper.set_model_props(model, base.metadata(bundle))
+    onnx.save(model, bundle.model)
+
+
+def _quantize(
+    model: "onnx.ModelProto",  # noqa: F821
+    path: Path,
+    calibration: Sequence[np.ndarray],
+    layout: str,
+) -> None:
     """Quantises the model statically, with ranges from the calibration images, and writes it to `path`."""
     from onnxruntime import quantization
 
@@ -111,7 +131,7 @@ def _quantize(model: "onnx.ModelProto", path: Path, calibration: Sequence[np.nda
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             image = next(self._images, None)
-            return None if image is None else {_INPUT: base.channels_first(image)}
+            return None if image is None else {base.INPUT: base.in_layout(image, layout)}
 
     quantization.quantize_static(
         model,
@@ -133,8 +153,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = session.run(None, {_INPUT: base.channels_first(images)})
-        return base.channels_last(output, bundle.output_layout)
+        outputs = session.run(None, {base.INPUT: base.in_layout(images, bundle.layout)})
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

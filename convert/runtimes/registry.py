@@ -14,8 +14,8 @@ constants and functions of `base.Runtime`.
 import importlib
 import importlib.util
 
-from convert.bundle import FORMATS
-from convert.runtimes.base import Runtime
+from convert.bundle import FORMATS, Bundle
+from convert.runtimes.base import Network, Runtime
 from seaformer_jax.errors import UserError, suggest
 
 # Format -> the modules that writing and running it imports, each with the package that contains it.
@@ -47,6 +47,11 @@ def find(name: str) -> Runtime:
             f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{name}]'"
         )
     return importlib.import_module(f"convert.runtimes.{name}")
+
+
+def load(bundle: Bundle, threads: int = 1) -> Network:
+    """Returns a function that runs the model of `bundle`; imports that runtime alone, and nothing that exports."""
+    return importlib.import_module(f"convert.runtimes.{bundle.format}").load(bundle, threads)
 
 
 def packages(name: str) -> tuple[str, ...]:

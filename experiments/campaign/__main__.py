@@ -11,8 +11,8 @@
   runs.
 
 The same seed makes the same campaign, but for the moments, which depend on the machine. Writes
-experiments/results/campaign.json and .md, keeps the folders of the cases that failed below --out, and exits with
-status 1 if there are any.
+experiments/results/campaign.json and .md after every part; a part that is not run keeps its rows there. Keeps the
+folders of the cases that failed below --out, and exits with status 1 if there are any.
 """
 
 import argparse
@@ -22,12 +22,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from experiments import measure
 from experiments.campaign import kills, recipe, report, server
 from experiments.campaign.outcome import Outcome
 from experiments.campaign.parts import PARTS, Job
+from seaformer_jax import json_files
 
 _REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -37,21 +38,35 @@ def main() -> int:
     options = _options()
     options.out.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(dir=options.out.absolute()))
-    began = time.monotonic()
-    outcomes = list(_outcomes(options, folder))
-    minutes = (time.monotonic() - began) / 60
-    command = f"python -m experiments.campaign --kills {options.kills} --seed {options.seed}"
-    if options.parts != list(PARTS):
-        command += f" --parts {','.join(options.parts)}"
-    measure.write("campaign", report.figures(outcomes, command, minutes))
-    text = report.markdown(outcomes, command, minutes)
-    (measure.RESULTS / "campaign.md").write_text(text)
-    print(text)
-    if failed := report.failures(outcomes):
+    recipe.register()
+    server.start()
+    reference = kills.reference(folder / "reference", folder / "xla")
+    found = {part: _run(part, options, reference, folder) for part in options.parts}
+    if failed := report.failures(found):
         print(f"the folders of the {len(failed)} failures are in {folder}", file=sys.stderr)
         return 1
     shutil.rmtree(folder)
     return 0
+
+
+def _run(
+    part: str, options: argparse.Namespace, reference: kills.Reference, folder: pathlib.Path
+) -> report.Record:
+    """Runs a part, writes it into the result files beside the other parts, and returns its record."""
+    began = time.monotonic()
+    jobs = PARTS[part](options.kills, options.seed, reference, folder)
+    (folder / part).mkdir()
+    outcomes = list(_outcomes(jobs, options.jobs, folder, part))
+    command = f"python -m experiments.campaign --kills {options.kills} --seed {options.seed} --parts {part}"
+    record = report.record(outcomes, command, (time.monotonic() - began) / 60)
+    path = measure.RESULTS / "campaign.json"
+    records = json_files.read(path)["parts"] if path.exists() else {}
+    records = {name: records[name] for name in PARTS if name in records} | {part: record}
+    measure.write("campaign", {"parts": records})
+    text = report.markdown(records)
+    path.with_suffix(".md").write_text(text)
+    print(text)
+    return record
 
 
 def _options() -> argparse.Namespace:
@@ -64,23 +79,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _outcomes(options: argparse.Namespace, folder: pathlib.Path) -> Iterator[Outcome]:
-    """Yields the outcomes and prints them as they come."""
-    recipe.register()
-    server.start()
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        found = pool.map(lambda item: item[1](folder / f"{item[0]:04d}"), enumerate(_jobs(options, folder)))
+def _outcomes(jobs: Iterable[Job], at_once: int, folder: pathlib.Path, part: str) -> Iterator[Outcome]:
+    """Yields the outcomes and prints them as they come; the jobs get folders below `folder/part`."""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        found = pool.map(lambda item: item[1](folder / part / f"{item[0]:04d}"), enumerate(jobs))
         for number, outcome in enumerate((outcome for outcomes in found for outcome in outcomes), 1):
             # The paths of this machine mean nothing to a reader.
             detail = outcome.detail.replace(f"{folder}/", "").replace(f"{_REPOSITORY}/", "")
             print(f"{number:4} {outcome.part}: {outcome.case}: {outcome.verdict}", flush=True)
             yield outcome._replace(detail=detail)
-
-
-def _jobs(options: argparse.Namespace, folder: pathlib.Path) -> Iterator[Job]:
-    reference = kills.reference(folder / "reference", folder / "xla")
-    for part in options.parts:
-        yield from PARTS[part](options.kills, options.seed, reference, folder)
 
 
 if __name__ == "__main__":

@@ -1,61 +1,72 @@
-"""What the campaign found, as a table for people and as JSON."""
+"""What the campaign found, as a table for people and as JSON.
+
+A record is what one part of the campaign found, in JSON: the command, its minutes, the counts and what was not good.
+"""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import measure
 from experiments.campaign.outcome import HARMLESS, Outcome, Verdict
 
-
-def failures(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Returns the outcomes that are wrong."""
-    return [outcome for outcome in outcomes if outcome.verdict not in HARMLESS]
+Record = dict[str, Any]
 
 
-def figures(outcomes: Sequence[Outcome], command: str, minutes: float) -> dict[str, Any]:
-    """Returns the content of the JSON file: counts of each part, and everything that was not good."""
+def record(outcomes: Sequence[Outcome], command: str, minutes: float) -> Record:
+    """Returns the record of a part."""
+    counts = collections.defaultdict(collections.Counter)
+    for outcome in outcomes:
+        counts[outcome.part][outcome.verdict.value] += 1
     return {
         "command": command,
         "minutes": round(minutes, 1),
-        "counts": {
-            part: dict(collections.Counter(outcome.verdict.value for outcome in found))
-            for part, found in _parts(outcomes).items()
-        },
+        "counts": {name: dict(found) for name, found in counts.items()},
         "not good": [outcome._asdict() for outcome in outcomes if outcome.verdict is not Verdict.GOOD],
     }
 
 
-def markdown(outcomes: Sequence[Outcome], command: str, minutes: float) -> str:
-    """Returns the text of the result file."""
-    failed = failures(outcomes)
+def failures(records: Mapping[str, Record]) -> list[Outcome]:
+    """Returns the outcomes that are wrong."""
+    return [outcome for outcome in _not_good(records) if outcome.verdict not in HARMLESS]
+
+
+def markdown(records: Mapping[str, Record]) -> str:
+    """Returns the text of the result file, from the records of the parts by name."""
+    failed, rows = failures(records), _rows(records)
+    cases = rows[-1]["cases"]
     texts = [
         "# The hostile campaign",
-        f"`{command}`: {minutes:.0f} minutes. After every disturbance, the finished run has to equal the "
-        "undisturbed one bit for bit; every wrong input has to end in one line with its exit status, and to change "
-        'nothing. "too late" are disturbances of a command that had already ended.',
-        measure.table(_rows(outcomes)),
-        f"{len(failed)} of {len(outcomes)} failed." if failed else f"None of {len(outcomes)} failed.",
+        "After every disturbance, the finished run has to equal the undisturbed one bit for bit; every wrong input "
+        'has to end in one line with its exit status, and to change nothing. "too late" are disturbances of a '
+        "command that had already ended. A part that is run again replaces its own rows.",
+        measure.table(rows),
+        f"{len(failed)} of {cases} failed." if failed else f"None of {cases} failed.",
     ]
     texts += [f"- {outcome.part}: {outcome.case}: **{outcome.verdict}**" for outcome in failed]
-    skipped = {outcome.case: outcome.detail for outcome in outcomes if outcome.verdict is Verdict.NOT_RUN}
+    skipped = {
+        outcome.case: outcome.detail for outcome in _not_good(records) if outcome.verdict is Verdict.NOT_RUN
+    }
     texts += [f"- not run: {case}: {reason}" for case, reason in skipped.items()]
+    texts += [f"- `{part['command']}`: {part['minutes']:.0f} minutes" for part in records.values()]
     return "\n\n".join(texts) + "\n"
 
 
-def _rows(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """Returns a row for each part and their sum, with a column for each verdict that occurs."""
-    verdicts = [verdict for verdict in Verdict if any(outcome.verdict is verdict for outcome in outcomes)]
-    parts = {**_parts(outcomes), "**all**": outcomes}
+def _not_good(records: Mapping[str, Record]) -> list[Outcome]:
+    rows = [row for part in records.values() for row in part["not good"]]
+    return [Outcome(row["part"], row["case"], Verdict(row["verdict"]), row["detail"]) for row in rows]
+
+
+def _rows(records: Mapping[str, Record]) -> list[dict[str, object]]:
+    """Returns a row for each kind of case and their sum, with a column for each verdict that occurs."""
+    kinds = {
+        name: collections.Counter(found)
+        for part in records.values()
+        for name, found in part["counts"].items()
+    }
+    kinds["**all**"] = sum(kinds.values(), collections.Counter())
+    verdicts = [verdict.value for verdict in Verdict if kinds["**all**"][verdict.value]]
     return [
-        {"part": part, "cases": len(found)}
-        | {verdict.value: sum(outcome.verdict is verdict for outcome in found) for verdict in verdicts}
-        for part, found in parts.items()
+        {"part": name, "cases": found.total()} | {verdict: found[verdict] for verdict in verdicts}
+        for name, found in kinds.items()
     ]
-
-
-def _parts(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    parts: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        parts.setdefault(outcome.part, []).append(outcome)
-    return parts

@@ -1,15 +1,17 @@
 """Finds the folders and image files of a data set; errors say what was found and what was expected."""
 
-import glob
+import fnmatch
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from seaformer_jax import errors
+from etils import epath
+
+from seaformer_jax import errors, paths
 from seaformer_jax.data import images
 
 
-def root_folder(root: str | os.PathLike, layout: str) -> pathlib.Path:
+def root_folder(root: str | os.PathLike, layout: str) -> epath.Path:
     """Returns `data.root` as a path.
 
     Args:
@@ -23,13 +25,13 @@ def root_folder(root: str | os.PathLike, layout: str) -> pathlib.Path:
         raise errors.UserError(
             f"data.root is empty; set --config.data.root to the folder that holds {layout}"
         )
-    path = pathlib.Path(root).expanduser()
+    path = paths.of(root)
     if not path.is_dir():
         raise errors.UserError(f"data.root {str(root)!r}: no such folder; expected {path}/{layout}")
     return path
 
 
-def subfolder(folder: pathlib.Path, name: str, keys: str) -> pathlib.Path:
+def subfolder(folder: epath.Path, name: str, keys: str) -> epath.Path:
     """Returns `folder / name`.
 
     Args:
@@ -45,7 +47,7 @@ def subfolder(folder: pathlib.Path, name: str, keys: str) -> pathlib.Path:
     return folder / name
 
 
-def image_files(folder: pathlib.Path, name: str = "") -> list[str]:
+def image_files(folder: epath.Path, name: str = "") -> list[str]:
     """Returns the paths, relative to `folder`, of the images below `folder/name`.
 
     The order is that of torchvision: by folder, then by file name. Links are followed, as in `_walk`.
@@ -58,7 +60,7 @@ def image_files(folder: pathlib.Path, name: str = "") -> list[str]:
     return found
 
 
-def matching_images(pattern: str) -> list[pathlib.Path]:
+def matching_images(pattern: str) -> list[epath.Path]:
     """Returns the images that match `pattern`, in alphabetical order.
 
     Hidden files and folders match only if the pattern names them.
@@ -67,37 +69,41 @@ def matching_images(pattern: str) -> list[pathlib.Path]:
         pattern: An image, a folder, which includes its subfolders, or a glob pattern. Leading folders that exist are
             taken literally, so that `photos [2024]/*.jpg` finds the images of that folder.
     """
-    path = pathlib.Path(pattern)
-    if os.path.exists(path):
-        found = _expand(pattern, ("**",)) if path.is_dir() else {pattern}
+    path = paths.of(pattern)
+    if path.exists():
+        found = _expand(os.fspath(path), ("**",)) if path.is_dir() else {os.fspath(path)}
     else:
-        start = next(parent for parent in path.parents if os.path.isdir(parent))
+        start = next(parent for parent in path.parents if parent.is_dir())
         found = _expand(os.fspath(start), path.relative_to(start).parts)
-    return [pathlib.Path(file) for file in sorted(found) if _is_image(file) and not os.path.isdir(file)]
+    return [epath.Path(file) for file in sorted(found) if _is_image(file)]
 
 
 def _expand(start: str, parts: tuple[str, ...]) -> set[str]:
-    """Returns the paths below the folder `start` that match a pattern, as `glob.glob` does, but without link loops.
+    """Returns the files below the folder `start` that match a pattern, as `glob.glob` does, but without link loops.
 
     Args:
         start: Folder, taken literally.
         parts: The names and patterns between the slashes; "**" stands for any folders.
     """
-    if "**" not in parts:
-        return set(glob.glob(os.path.join(glob.escape(start), *parts)))
-    position = parts.index("**")
-    tops = [top for top in _expand(start, parts[:position]) if os.path.isdir(top)]
-    folders = [
-        folder for top in tops for folder, _ in _walk(top) if not _hidden(os.path.relpath(folder, top))
+    part, rest = parts[0], parts[1:]
+    if part == "**":
+        folders = [folder for folder, _ in _walk(start) if not _hidden(os.path.relpath(folder, start))]
+        return {path for folder in folders for path in _expand(folder, rest or ("*",))}
+    folders, names = _entries(start)
+    found = [
+        name
+        for name in fnmatch.filter(folders if rest else names, part)
+        if _hidden(part) or not _hidden(name)
     ]
-    return {path for folder in folders for path in _expand(folder, parts[position + 1 :] or ("*",))}
+    found = [os.path.join(start, name) for name in found]
+    return {path for folder in found for path in _expand(folder, rest)} if rest else set(found)
 
 
 def _hidden(path: str) -> bool:
     return any(part.startswith(".") for part in pathlib.Path(path).parts)
 
 
-def _walk(folder: str, above: tuple[pathlib.Path, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder: str, above: tuple[epath.Path, ...] = ()) -> Iterator[tuple[str, list[str]]]:
     """Yields (folder, names of its files) for `folder` and every folder below it, also behind symbolic links.
 
     A link to a folder that contains the link is not followed. Its images would be listed again and again, and a link
@@ -109,30 +115,30 @@ def _walk(folder: str, above: tuple[pathlib.Path, ...] = ()) -> Iterator[tuple[s
     Raises:
         UserError: A folder cannot be read.
     """
-    real = pathlib.Path(folder).resolve()
+    real = paths.real(folder)
     if any(path.is_relative_to(real) for path in above):
         return
-    names, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                # Only links cost a request to the file system; a data set has a million files.
-                is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-                (folders if is_folder else names).append(entry.name)
-    except OSError as error:
-        raise errors.UserError(f"{folder}: cannot be read: {error.strerror}") from error
+    folders, names = _entries(folder)
     yield folder, names
     for name in folders:
         yield from _walk(os.path.join(folder, name), (*above, real))
+
+
+def _entries(folder: str) -> tuple[list[str], list[str]]:
+    try:
+        return paths.entries(folder)
+    except OSError as error:
+        raise errors.UserError(f"{folder}: cannot be read: {errors.reason(error)}") from error
 
 
 def _is_image(name: str) -> bool:
     return name.lower().endswith(images.IMAGE_EXTENSIONS)
 
 
-def listing(folder: pathlib.Path) -> str:
+def listing(folder: epath.Path) -> str:
     """Returns the names of at most eight entries of a folder, as text."""
-    return some(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
+    folders, names = paths.entries(folder)
+    return some(sorted([f"{name}/" for name in folders] + names))
 
 
 def some(names: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """Writes the tables and pictures of an evaluation."""
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 
 from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
@@ -11,9 +11,7 @@ from seaformer_jax.metrics import ConfusionMatrix, mean_of_present
 _NAMED_CLASSES = 60  # With more classes, the axis labels would be unreadable.
 
 
-def write_classification(
-    confusion: ConfusionMatrix, class_names: Sequence[str], folder: pathlib.Path
-) -> None:
+def write_classification(confusion: ConfusionMatrix, class_names: Sequence[str], folder: epath.Path) -> None:
     """Writes `per_class.md` (recall, precision and count of each class) and `confusion_matrix.png`."""
     rows = ["| class | images | recall % | precision % |", "|---|---:|---:|---:|"]
     columns = (confusion.counts.sum(1), 100 * confusion.recall(), 100 * confusion.precision())
@@ -23,7 +21,7 @@ def write_classification(
     _draw(confusion.counts, class_names, folder / "confusion_matrix.png")
 
 
-def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], folder: pathlib.Path) -> None:
+def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], folder: epath.Path) -> None:
     """Writes `per_class.md`: IoU, accuracy (recall) and share of the labelled pixels of each class, and the means.
 
     A class that occurs neither in the labels nor in the predictions has the IoU "nan" and is left out of the mean.
@@ -41,7 +39,7 @@ def write_segmentation(confusion: ConfusionMatrix, class_names: Sequence[str], f
     (folder / "per_class.md").write_text("\n".join(rows) + "\n")
 
 
-def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:
+def _draw(counts: np.ndarray, class_names: Sequence[str], path: epath.Path) -> None:
     """Draws the confusion matrix. Each row is a true class and sums to 1, so the diagonal is the recall."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     named = len(class_names) <= _NAMED_CLASSES
@@ -61,13 +59,13 @@ def _draw(counts: np.ndarray, class_names: Sequence[str], path: pathlib.Path) ->
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     figure.colorbar(image, label="share of the true class", shrink=0.8)
-    figure.savefig(path, dpi=100)
+    _write(figure, path, dpi=100)
 
 
 def draw_contact_sheet(
     images: Sequence[np.ndarray],
     titles: Sequence[str],
-    path: pathlib.Path,
+    path: epath.Path,
     colors: Sequence[str] | None = None,
 ) -> None:
     """Draws images in a grid, each under its title.
@@ -90,4 +88,9 @@ def draw_contact_sheet(
     ):
         axes.imshow(image)
         axes.set_title(title, fontsize=8, color=color)
-    figure.savefig(path, dpi=90)
+    _write(figure, path, dpi=90)
+
+
+def _write(figure: Figure, path: epath.Path, dpi: int) -> None:
+    with path.open("wb") as file:
+        figure.savefig(file, format="png", dpi=dpi)

@@ -1,17 +1,14 @@
 """Draws what a segmentation model predicts: colour masks, overlays, legends and heat maps."""
 
-import collections
-import json
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 
-from seaformer_jax.data import images
 from seaformer_jax.data.segmentation.batches import padded_length
-from seaformer_jax.evaluation import pictures
+from seaformer_jax.evaluation import class_maps, pictures
 
 Element = Mapping[str, np.ndarray]
 
@@ -62,66 +59,22 @@ class Visualizer:
         """
         return np.asarray(self._attention(self._state, self._transform({"image": image})["image"][None]))[0]
 
-    def comparison(self, image: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+    def comparison(self, image: np.ndarray, labels: np.ndarray, path: epath.Path) -> None:
         """Writes two overlays side by side: the labels (uint8 [H, W]) and the predicted classes."""
         overlays = [pictures.overlay(image, m, self.palette) for m in (labels, self.classes(image))]
         pictures.save(np.concatenate(overlays, 1), path)
 
-    def write(self, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool) -> int:
-        """Writes the predictions for the images at `paths` into `folder`; logs those that cannot be read.
-
-        - `<name>_mask.png`: the class map; pixel values are classes, shown in the colours of the palette.
-        - `<name>_overlay.png`: the mask over the image.
-        - `<name>_heatmap.png`: the channel mean of the last attention output over the image.
-        - `legend.png`: colours and names of the classes that occur, the largest first.
-        - `predictions.jsonl`: the share of every class in every image.
-
-        A name is the image's file name without its extension; equal names are numbered.
+    def write(self, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool) -> int:
+        """Writes the predictions for the images at `paths` into `folder`, see `class_maps.write`.
 
         Args:
             paths: Paths of the images.
             folder: Folder to write into.
-            heatmap: Whether to write the heat maps.
+            heatmap: Whether to write the channel mean of the last attention output over each image.
         Returns:
             The number of images that were predicted.
         Raises:
             UserError: None of the images can be read.
         """
-        totals, rows = collections.Counter(), []
-        names = dict(zip(paths, _distinct([path.stem for path in paths]), strict=True))
-        for path, image in images.readable(paths):
-            name, classes = names[path], self.classes(image)
-            pictures.save_mask(classes, self.palette, folder / f"{name}_mask.png")
-            pictures.save(pictures.overlay(image, classes, self.palette), folder / f"{name}_overlay.png")
-            if heatmap:
-                heat = pictures.heat_overlay(image, self.attention(image))
-                pictures.save(heat, folder / f"{name}_heatmap.png")
-            shares = self._shares(classes)
-            totals.update(shares)
-            rows.append({"image": str(path), "mask": f"{name}_mask.png", "classes": shares})
-        (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        # One legend for all images.
-        colours = dict(zip(self.class_names, self.palette, strict=True))
-        pictures.save_legend(
-            [(name, colours[name]) for name, _ in totals.most_common()], folder / "legend.png"
-        )
-        return len(rows)
-
-    def _shares(self, classes: np.ndarray) -> dict[str, float]:
-        """Returns the share of pixels of each class that occurs, the largest first."""
-        counts = np.bincount(classes.ravel(), minlength=len(self.class_names))
-        order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
-        return {self.class_names[k]: round(float(counts[k] / classes.size), 6) for k in order}
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Returns the names; a name that is already taken gets the first free suffix of -2, -3, ..."""
-    taken, result = set(), []
-    for name in names:
-        number, candidate = 1, name
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        result.append(candidate)
-    return result
+        heat = self.attention if heatmap else None
+        return class_maps.write(paths, folder, self.classes, self.class_names, self.palette, heat)

@@ -29,6 +29,18 @@ _ADAPTIVE = {
     "adaptive_shared": ("both", "squeeze", "expand"),
     "adaptive_expansion": ("both", "expand"),
 }
+_SEA = ("sea", "sea_plus")
+_WINDOWS = ("window", "window_shift", "acmix_swin", "mixformer")
+# Options that only some kinds of attention read -> these kinds.
+_ATTENTION = {
+    "detail_input": (*_SEA, "enhancement"),
+    "detail_combine": _SEA,
+    "position_embedding": _SEA,
+    "adaptive": ("sea",),
+    "attention_widths": ("vanilla", "window", "window_shift", "axial_sum"),
+    "attention_window": _WINDOWS,
+    "attention_input": ("axial_deeplab",),
+}
 
 
 class InvertedResidualSpec(NamedTuple):
@@ -49,7 +61,7 @@ class InvertedResidualSpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeaFormerConfig:
-    """Everything that shapes a SeaFormer: its backbone and, for segmentation, its fusion blocks.
+    """Everything that shapes a model: its backbone, the fusion blocks of segmentation, neck and head of detection.
 
     The options of the papers' ablations are explained in the classes that read them: `fusion` in
     `heads.segmenter.FusionBlock`, the `detail_*`, `adaptive*` and `position_embedding` options in
@@ -66,6 +78,11 @@ class SeaFormerConfig:
         drop_path_rate: Drop-path rate of the last layer of each stage; it rises linearly from 0 within the stage.
         bn_groups: BatchNorm groups of the batch, see `batch_norm.BatchNorm`.
         dtype: Dtype of the computation; parameters and statistics are float32.
+        attention: Kind of attention of the SeaFormer layers, see `seaformer.create_attention`.
+        attention_widths: Channels of queries, keys and values each, for each stage with SeaFormer layers; () takes
+            the widths of the stages. SEA has `key_dims` instead.
+        attention_window: Side of a window, for kinds with windows. One that divides the map needs no padding.
+        attention_input: (height, width) of the images in pixels, which the tables of axial_deeplab fix.
         detail_input: "qkv", "conv", "upconv" or "none".
         detail_combine: "multiply" or "add".
         position_embedding: Whether queries and keys have position embeddings.
@@ -75,11 +92,14 @@ class SeaFormerConfig:
         adaptive_expansion: "linear" or "sigmoid".
         fusion_widths: Output channels of the fusion blocks, one for each stage with SeaFormer layers.
         fusion: "sigmoid_multiply", "multiply", "add" or "sigmoid_add".
+        neck_width: Channels of the feature pyramid and of the towers of the detection head.
+        tower_convs: Convolutions in each of the two towers of the detection head.
+        anchor_scale: Side of the smallest square anchor of a level / stride of the level, see `detection.anchors`.
         upsample_ratio: Ratio of `upsampling.Upsampling` before the classification; 0 means no such module.
         upsample_width: Output channels of that module; 0 keeps the number of its input channels.
     Raises:
-        UserError: An option has an unknown value, an option of the adaptive weights is set although the model has no
-            such weights, or the numbers of fusion widths and of depths differ.
+        UserError: An option has an unknown value, it is set although the model has nothing that reads it, or it has
+            not one value for each stage with SeaFormer layers.
     """
 
     stem: int
@@ -92,6 +112,10 @@ class SeaFormerConfig:
     drop_path_rate: float = 0.1
     bn_groups: int = 1
     dtype: str = "float32"
+    attention: str = "sea"
+    attention_widths: tuple[int, ...] = ()
+    attention_window: int = 7
+    attention_input: tuple[int, ...] = ()
     detail_input: str = "qkv"
     detail_combine: str = "multiply"
     position_embedding: bool = True
@@ -101,6 +125,9 @@ class SeaFormerConfig:
     adaptive_expansion: str = "linear"
     fusion_widths: tuple[int, ...] = ()
     fusion: str = "sigmoid_multiply"
+    neck_width: int = 256
+    tower_convs: int = 4
+    anchor_scale: float = 4.0
     upsample_ratio: float = 0.0
     upsample_width: int = 0
 
@@ -111,16 +138,54 @@ class SeaFormerConfig:
                     f"model option {option} is {value!r}; expected one of {', '.join(known)}.{suggest(value, known)}"
                 )
         # An option that differs from its default but has no effect is most likely a mistake.
-        for option, users in _ADAPTIVE.items():
-            if (value := getattr(self, option)) != getattr(type(self), option) and self.adaptive not in users:
+        for option, kinds in _ATTENTION.items():
+            if (value := getattr(self, option)) != getattr(
+                type(self), option
+            ) and self.attention not in kinds:
                 raise UserError(
-                    f"model option {option} is {value!r}, but adaptive is {self.adaptive!r}; expected "
+                    f"model option {option} is {value!r}, but attention is {self.attention!r}; expected "
+                    f"{' or '.join(kinds)}, because no other kind reads {option}"
+                )
+        for option, users in _ADAPTIVE.items():
+            value, steps = getattr(self, option), self.adaptive_steps
+            if value != getattr(type(self), option) and steps not in users:
+                raise UserError(
+                    f"model option {option} is {value!r}, but adaptive is {steps!r}; expected "
                     f"{' or '.join(users)}, as in the seaformer_plus models"
                 )
-        if self.fusion_widths and len(self.fusion_widths) != len(self.depths):
+        self._check_attention()
+        for option in ("fusion_widths", "attention_widths"):
+            if (widths := getattr(self, option)) and len(widths) != len(self.depths):
+                raise UserError(
+                    f"model option {option} is {widths}; expected {len(self.depths)} widths, one "
+                    "for each stage with attention"
+                )
+
+    @property
+    def last_width(self) -> int:
+        """Channels of the last stage."""
+        return self.stages[-1][-1].channels
+
+    @property
+    def stride(self) -> int:
+        """Side of a position of the last stage, in pixels of the image: the stem and every stage halve it."""
+        return 2 << len(self.stages)
+
+    @property
+    def adaptive_steps(self) -> str:
+        """`adaptive`, or "both" for the attention of the seaformer_plus models."""
+        return "both" if self.attention == "sea_plus" else self.adaptive
+
+    def _check_attention(self) -> None:
+        if self.attention == "enhancement" and self.detail_input == "none":
             raise UserError(
-                f"model option fusion_widths is {self.fusion_widths}; expected {len(self.depths)} widths, one "
-                "for each stage with attention"
+                "model option detail_input is 'none', but attention is 'enhancement', which has nothing else; "
+                "expected another detail_input, or attention 'none'"
+            )
+        if self.attention == "axial_deeplab" and len(self.attention_input) != 2:
+            raise UserError(
+                f"model option attention_input is {self.attention_input}; expected (height, width) of the images in "
+                "pixels, because the tables of axial_deeplab fix it"
             )
 
 

@@ -1,10 +1,10 @@
 """The interface between a task and the training loop and commands."""
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.types import Batch
@@ -26,8 +26,8 @@ class Task(Protocol):
     def create_model(self) -> nnx.Module:
         """Returns a model with fresh parameters."""
 
-    def example_batch(self, batch_size: int) -> Batch:
-        """Returns the shapes and dtypes of a global training batch, to compile with."""
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
+        """Returns the shapes and dtypes of a global training batch, to compile with: all that a run may have."""
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Returns this process's rows of the training batches, from batch number `start_step` on.
@@ -57,14 +57,14 @@ class Task(Protocol):
     def summarize(self, metrics: dict[str, Any]) -> dict[str, float]:
         """Returns the numbers for the log, from merged metrics."""
 
-    def write_report(self, metrics: dict[str, Any], folder: pathlib.Path) -> None:
+    def write_report(self, metrics: dict[str, Any], folder: epath.Path) -> None:
         """Writes tables and pictures of merged metrics into `folder`."""
 
-    def show(self, model: nnx.Module, folder: pathlib.Path) -> None:
+    def show(self, model: nnx.Module, folder: epath.Path) -> None:
         """Writes a picture of every validation image with the model's predictions into `folder`."""
 
     def predict(
-        self, model: nnx.Module, paths: Sequence[pathlib.Path], folder: pathlib.Path, heatmap: bool
+        self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
         """Writes the model's predictions for the images at `paths` into `folder`.
 

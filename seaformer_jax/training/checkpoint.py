@@ -5,7 +5,7 @@ without our classes. The position in the data needs no entry of its own: batch t
 """
 
 import contextlib
-import pathlib
+import math
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -13,18 +13,23 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
+from seaformer_jax.paths import in_bucket, real
 from seaformer_jax.training.checkpoint_choice import choose, listing
 from seaformer_jax.training.checkpoint_files import (
     Damaged,
     Unavailable,
+    atomicity,
     checksums,
+    finished,
     not_now,
     read_weights,
     reason_of,
+    unfinished,
 )
 from seaformer_jax.training.checkpoint_restore import restore_newest
 from seaformer_jax.training.state import TrainState
@@ -44,8 +49,8 @@ class Checkpoints:
         best_metric: Key of the metrics given to `save` that decides which checkpoint is the best; larger is better.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict, best_metric: str):
-        self.folder = (workdir / "checkpoints").absolute()
+    def __init__(self, workdir: epath.Path, config: ConfigDict, best_metric: str):
+        self.folder = real(workdir / "checkpoints")
 
         def score(metrics: dict[str, float]) -> float:
             return metrics[best_metric]
@@ -60,6 +65,7 @@ class Checkpoints:
             save_decision_policy=policies.FixedIntervalPolicy(1),  # The training loop decides when to save.
             # Otherwise the threads that write wait five minutes for a folder that could not be created.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            atomicity_options=atomicity(self.folder),
         )
         self._damaged: set[int] = set()
         self._saving = 0  # Step of the last `save`, which may still go on in the background.
@@ -132,7 +138,7 @@ class Checkpoints:
         needed = (
             _MARGIN * sum(array.nbytes for array in arrays) + _BYTES_PER_ARRAY * len(arrays) + _FIXED_BYTES
         )
-        free = shutil.disk_usage(self.folder).free
+        free = math.inf if in_bucket(self.folder) else shutil.disk_usage(self.folder).free
         if free < needed:
             raise UserError(
                 f"{self.folder} has {free / 1e6:.1f} MB free and a checkpoint takes {needed / 1e6:.1f} MB; "
@@ -179,8 +185,9 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         """Removes what saves that were killed or failed left behind: each takes the space of a checkpoint."""
         if jax.process_index() == 0:
-            for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(path, ignore_errors=True)
+            for path in unfinished(self.folder):
+                with contextlib.suppress(OSError):
+                    path.rmtree()
 
     def _note_checkpoints(self) -> None:
         """Notes in the workdir that the run has a checkpoint, once it is complete; see `had_checkpoints`."""
@@ -190,19 +197,18 @@ class Checkpoints:
             (workdir / _NOTE).write_text(f"This run has had checkpoints since step {steps[0]}.\n")
 
 
-def saved_steps(workdir: pathlib.Path) -> list[int]:
+def saved_steps(workdir: epath.Path) -> list[int]:
     """Returns the steps of the checkpoints in `workdir`, in ascending order; [] if there are none."""
-    # Only digits: orbax gives unfinished checkpoints other names.
-    return sorted(int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit())
+    return finished(workdir / "checkpoints")
 
 
-def had_checkpoints(workdir: pathlib.Path) -> bool:
+def had_checkpoints(workdir: epath.Path) -> bool:
     """Returns whether a checkpoint was ever completed in `workdir`, even if none is left."""
     return (workdir / _NOTE).exists()
 
 
 def load_weights(
-    workdir: pathlib.Path, use_ema: bool = True, which: str = "last", best_metric: str = ""
+    workdir: epath.Path, use_ema: bool = True, which: str = "last", best_metric: str = ""
 ) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """Returns (step, params, batch_stats) of a checkpoint in `workdir`, as NumPy arrays.
 
@@ -214,7 +220,7 @@ def load_weights(
     Raises:
         UserError: There is no such checkpoint, or it cannot be read.
     """
-    folder, steps = (workdir / "checkpoints").absolute(), saved_steps(workdir)
+    folder, steps = real(workdir / "checkpoints"), saved_steps(workdir)
     if not steps:
         raise UserError(
             f"no checkpoint in {folder}; train first, or convert one with `python -m convert.from_torch`"

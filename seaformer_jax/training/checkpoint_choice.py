@@ -1,13 +1,14 @@
 """Chooses one of the checkpoints of a run: the last, the best or that of a step."""
 
-import pathlib
 from collections.abc import Sequence
+
+from etils import epath
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.training.checkpoint_files import Damaged, Unavailable, read_metrics
 
 
-def choose(folder: pathlib.Path, steps: Sequence[int], which: str, best_metric: str) -> list[int]:
+def choose(folder: epath.Path, steps: Sequence[int], which: str, best_metric: str) -> list[int]:
     """Returns the steps of the checkpoints to try, in this order: the first one that can be read is to be used.
 
     Args:
@@ -30,7 +31,7 @@ def choose(folder: pathlib.Path, steps: Sequence[int], which: str, best_metric: 
     return [int(which)]
 
 
-def _best(folder: pathlib.Path, steps: Sequence[int], best_metric: str) -> int:
+def _best(folder: epath.Path, steps: Sequence[int], best_metric: str) -> int:
     """Returns the step with the highest `best_metric`, the newest one of equals."""
     scores = {}
     for step in steps:

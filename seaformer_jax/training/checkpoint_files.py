@@ -6,7 +6,6 @@ Every process reads by itself, without waiting for others, so that `Checkpoints.
 import contextlib
 import json
 import os
-import pathlib
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -15,9 +14,12 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from flax import nnx
 
 from seaformer_jax.errors import UserError, summary
+from seaformer_jax.paths import failure, in_bucket
+from seaformer_jax.training import orbax_s3
 from seaformer_jax.types import Tree
 
 Result = TypeVar("Result")
@@ -28,6 +30,7 @@ _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NOT_NOW = re.compile(
     "PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNAUTHENTICATED"
 )
+_COMMITTED = "commit_success.txt"  # Orbax adds this file to a checkpoint in a bucket once it is complete.
 
 
 class Damaged(Exception):
@@ -38,6 +41,29 @@ class Unavailable(Exception):
     """A checkpoint cannot be read now, though it may be whole: the disk, the network or memory failed."""
 
 
+def atomicity(folder: epath.Path) -> ocp.options.AtomicityOptions:
+    """Returns how orbax completes a checkpoint: it renames a folder, or in a bucket, which cannot, adds a file."""
+    orbax_s3.enable()
+    modes = ocp.options.AtomicityMode
+    return ocp.options.AtomicityOptions(modes.COMMIT_FILE if in_bucket(folder) else modes.ATOMIC_RENAME)
+
+
+def finished(folder: epath.Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in `folder`, in ascending order; [] if there is no folder."""
+    # Only digits: orbax gives unfinished checkpoints other names.
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    return sorted(
+        step for step in steps if not in_bucket(folder) or (folder / str(step) / _COMMITTED).exists()
+    )
+
+
+def unfinished(folder: epath.Path) -> list[epath.Path]:
+    """Returns what saves that were killed or failed left behind in `folder`."""
+    if not in_bucket(folder):
+        return list(epath.Path(folder).glob("*.orbax-checkpoint-tmp*"))
+    return [path for path in folder.glob("*") if path.name.isdigit() and not (path / _COMMITTED).exists()]
+
+
 def checksums(state: Tree) -> dict[str, int]:
     """Returns the CRC-32 of every array of `state`, by its path."""
     return {
@@ -45,7 +71,7 @@ def checksums(state: Tree) -> dict[str, int]:
     }
 
 
-def read_state(folder: pathlib.Path, template: Tree) -> Tree:
+def read_state(folder: epath.Path, template: Tree) -> Tree:
     """Returns the state in the checkpoint `folder`, in the structure of `template`, as NumPy arrays.
 
     Args:
@@ -68,7 +94,7 @@ def read_state(folder: pathlib.Path, template: Tree) -> Tree:
     return state
 
 
-def read_json(folder: pathlib.Path, name: str) -> Any:
+def read_json(folder: epath.Path, name: str) -> Any:
     """Returns what the checkpoint stores as JSON under `name`: "clock" or "checksums".
 
     Raises:
@@ -77,7 +103,7 @@ def read_json(folder: pathlib.Path, name: str) -> Any:
     return _attempt(lambda: json.loads((folder / name / "metadata").read_text()))
 
 
-def read_metrics(folder: pathlib.Path) -> dict[str, float]:
+def read_metrics(folder: epath.Path) -> dict[str, float]:
     """Returns the validation metrics of the checkpoint `folder`; {} if it was saved without an evaluation.
 
     Raises:
@@ -87,7 +113,7 @@ def read_metrics(folder: pathlib.Path) -> dict[str, float]:
     return _attempt(lambda: dict(json.loads(path.read_text()))) if path.exists() else {}
 
 
-def read_weights(folder: pathlib.Path, use_ema: bool) -> Tree:
+def read_weights(folder: epath.Path, use_ema: bool) -> Tree:
     """Returns `params` and `batch_stats` of the checkpoint `folder`, averaged if `use_ema` and if there are averages.
 
     Raises:
@@ -108,6 +134,7 @@ def read_weights(folder: pathlib.Path, use_ema: bool) -> Tree:
 
 @contextlib.contextmanager
 def _reader() -> Iterator[ocp.PyTreeCheckpointHandler]:
+    orbax_s3.enable()
     # Not a Checkpointer, which looks for the description of a whole checkpoint in a folder that is part of one.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
         yield reader
@@ -123,11 +150,11 @@ def _attempt(read: Callable[[], Result]) -> Result:
         kind = Damaged if isinstance(error, _GONE) else Unavailable
         raise kind(reason_of(error)) from error
     except Exception as error:  # Orbax and tensorstore raise whatever the damage leads to.
-        kind = Unavailable if _NOT_NOW.search(str(error)) else Damaged
+        kind = Unavailable if failure(error) or _NOT_NOW.search(str(error)) else Damaged
         raise kind(reason_of(error)) from error
 
 
-def _check_same(folder: pathlib.Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
+def _check_same(folder: epath.Path, stored: dict[str, Any], expected: dict[str, Any]) -> None:
     shapes = [{path: tuple(array.shape) for path, array in arrays.items()} for arrays in (stored, expected)]
     differing = sorted({path for path, _ in shapes[0].items() ^ shapes[1].items()})
     if differing:
@@ -139,7 +166,7 @@ def _check_same(folder: pathlib.Path, stored: dict[str, Any], expected: dict[str
         )
 
 
-def _check_sums(folder: pathlib.Path, state: Tree) -> None:
+def _check_sums(folder: epath.Path, state: Tree) -> None:
     """Compares the arrays with the checksums stored beside them; checkpoints of version 0.1 have none."""
     if not (folder / "checksums").exists():
         return
@@ -161,7 +188,7 @@ def reason_of(error: Exception) -> str:
     return summary(error).partition(" [tensorstore_spec=")[0]  # Tensorstore appends its whole configuration.
 
 
-def not_now(folder: pathlib.Path, reason: object) -> UserError:
+def not_now(folder: epath.Path, reason: object) -> UserError:
     """Returns the error for a checkpoint that may be whole, but cannot be read."""
     return UserError(
         f"{folder} cannot be read now ({reason}); nothing was changed, run the same command again"

@@ -1,10 +1,10 @@
 """Restores the newest readable checkpoint of a run; several processes agree which one it is."""
 
-import pathlib
 from collections.abc import Sequence
 
 import jax
 from absl import logging
+from etils import epath
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
@@ -18,7 +18,7 @@ _KINDS = (type(None), Damaged, Unavailable, UserError)
 
 
 def restore_newest(
-    folder: pathlib.Path, steps: Sequence[int], template: TrainState
+    folder: epath.Path, steps: Sequence[int], template: TrainState
 ) -> tuple[int, TrainState, dict[str, float]]:
     """Returns (step, state, clock) of the newest checkpoint that every process can read.
 
@@ -46,7 +46,7 @@ def restore_newest(
 
 
 def _read(
-    folder: pathlib.Path, template: TrainState
+    folder: epath.Path, template: TrainState
 ) -> tuple[Tree | None, dict[str, float] | None, Exception | None]:
     """Returns (state, clock, None), or (None, None, what went wrong)."""
     try:

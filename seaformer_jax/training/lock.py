@@ -4,14 +4,15 @@ import contextlib
 import datetime
 import errno
 import os
-import pathlib
 import platform
 from collections.abc import Iterator
 
 import jax
 from absl import logging
+from etils import epath
 
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, reason
+from seaformer_jax.paths import in_bucket
 
 try:
     import fcntl
@@ -23,7 +24,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path) -> Iterator[None]:
+def held(workdir: epath.Path) -> Iterator[None]:
     """Holds the lock of `workdir`; with several processes, the first one holds it for all.
 
     The system releases the lock when the process ends, however it ends. No lock has to be removed by hand: the file
@@ -35,19 +36,23 @@ def held(workdir: pathlib.Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
+    if in_bucket(workdir):
+        logging.warning("a bucket has no file locks: make sure that no other run writes into %s", workdir)
+        yield
+        return
     with contextlib.ExitStack() as stack:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((workdir / _NAME).open("a+"))
+            file = stack.enter_context(open(workdir / _NAME, "a+"))
             _take(file, workdir)
         except OSError as error:
             raise UserError(
-                f"cannot write to --workdir {workdir}: {error.strerror}; choose another"
+                f"cannot write to --workdir {workdir}: {reason(error)}; choose another"
             ) from error
         yield
 
 
-def _take(file, workdir: pathlib.Path) -> None:
+def _take(file, workdir: epath.Path) -> None:
     try:
         if fcntl is None:
             raise OSError(errno.ENOSYS, "this system has no flock")

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import pathlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,6 +9,7 @@ from contextlib import closing
 import jax
 import optax
 from absl import logging
+from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -30,7 +30,7 @@ from seaformer_jax.training.stop import Stopped, StopRequest
 from seaformer_jax.types import Batch
 
 
-def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Path) -> dict[str, float]:
+def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: epath.Path) -> dict[str, float]:
     """Trains `model` up to step `config.total_steps`, or resumes from the newest checkpoint in `workdir`.
 
     A run starts from the first of these that exists:
@@ -126,6 +126,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: pathlib.Pa
             # 7.3 Save, after everything that belongs to this step and before the next batch is taken. A run that
             #     leaves saves too, unless its newest checkpoint is already of this step.
             if save or (leave and step > saved):
+                reporter.sync()
                 _save(checkpoints, state, step, clock, results if evaluate else None)
                 saved = step
                 clock.charge("checkpoint")
@@ -248,14 +249,21 @@ def _compile(
     state: TrainState,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles the training step and logs what it costs.
+    """Compiles the training step, once for each shape of a batch, and logs what it costs.
 
     Returns:
         `update(state, batch) -> (state, metrics)`. It donates `state`, which must not be used afterwards.
     """
     # Constants are arguments of the step, put on the devices once; closed over, they would be part of the program.
     constants = jax.device_put(task.constants(), meshes.replicated(mesh))
-    began = time.monotonic()
-    compiled = program.lower_step(config, task, model, optimizer, state, constants, mesh).compile()
-    reporting.log_compiled(compiled, time.monotonic() - began)
-    return lambda state, batch: compiled(state, batch, constants)
+    compiled = {}
+    for batch in task.example_batches(config.batch_size):
+        began = time.monotonic()
+        lowered = program.lower_step(config, task, model, optimizer, state, constants, mesh, batch)
+        compiled[_shapes(batch)] = lowered.compile()
+        reporting.log_compiled(compiled[_shapes(batch)], time.monotonic() - began)
+    return lambda state, batch: compiled[_shapes(batch)](state, batch, constants)
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(batch[name].shape for name in sorted(batch))

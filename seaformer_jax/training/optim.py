@@ -15,6 +15,9 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.training import schedules
 from seaformer_jax.types import Tree
 
+# Learned tables of positions, of every kind of attention, and ACmix's rates of its two paths.
+_TABLES = re.compile(r".*(_position/table|bias_table|relative|rate[12])")
+
 
 def create(
     config: ml_collections.ConfigDict, total_steps: int, params: Tree
@@ -40,8 +43,9 @@ def create(
 
     Args:
         config: `config.optim` of a config that `config_check` has checked. `no_decay` lists patterns of parameters
-            without weight decay. `lr_multipliers` lists pairs (pattern, factor); the first match counts.
-            `accumulate` and `ema_decay` belong to the training step and are not used here.
+            without weight decay, and `decay_tables` False adds those of positions. `lr_multipliers` lists pairs
+            (pattern, factor); the first match counts. `accumulate` and `ema_decay` belong to the training step and
+            are not used here.
         total_steps: Steps of the whole run, >= 1.
         params: Nested dictionary of arrays or `jax.ShapeDtypeStruct`s; only its structure is used.
 
@@ -54,6 +58,7 @@ def create(
     paths = parameter_paths(params)
     multipliers = [(_compile("lr_multipliers", p, paths), factor) for p, factor in config.lr_multipliers]
     no_decay = [_compile("no_decay", pattern, paths) for pattern in config.no_decay]
+    no_decay += [] if config.decay_tables else [_TABLES]
     decayed = jax.tree.map(lambda path: not any(p.fullmatch(path) for p in no_decay), paths)
     factors = jax.tree.map(lambda path: _factor(multipliers, path), paths)
 

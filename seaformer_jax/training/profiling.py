@@ -2,13 +2,14 @@
 
 import contextlib
 import itertools
-import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
 from absl import logging
+from etils import epath
 from ml_collections import ConfigDict
 
+from seaformer_jax.paths import Spool
 from seaformer_jax.training.state import TrainState
 from seaformer_jax.types import Batch
 
@@ -16,7 +17,7 @@ Update = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 @contextlib.contextmanager
-def traced(update: Update, config: ConfigDict, folder: pathlib.Path, start: int) -> Iterator[Update]:
+def traced(update: Update, config: ConfigDict, folder: epath.Path, start: int) -> Iterator[Update]:
     """Gives the training step, which traces the calls that `config` chooses; closing ends a trace that still runs.
 
     A trace begins and ends when the device has nothing left to do, so that it holds these steps as a whole. Only the
@@ -53,18 +54,20 @@ def traced(update: Update, config: ConfigDict, folder: pathlib.Path, start: int)
 
 
 @contextlib.contextmanager
-def _trace(folder: pathlib.Path, first: int) -> Iterator[None]:
+def _trace(folder: epath.Path, first: int) -> Iterator[None]:
     """Traces what happens inside the `with` block; `first` is the number of the first step, for the log."""
     options = jax.profiler.ProfileOptions()
     # One event per Python call would hide the device's work, and slow the step.
     options.python_tracer_level = 0
-    jax.profiler.start_trace(folder, profiler_options=options)
+    spool = Spool(folder)
+    jax.profiler.start_trace(spool.folder, profiler_options=options)
     try:
         yield
     finally:
         try:
             jax.profiler.stop_trace()
+            spool.close()
             logging.info("the trace from step %d on is in %s", first, folder)
-        except jax.errors.JaxRuntimeError as error:
+        except (jax.errors.JaxRuntimeError, OSError) as error:
             # A full disk, mostly. The run does not depend on its trace.
             logging.warning("the trace could not be written to %s: %s", folder, error)

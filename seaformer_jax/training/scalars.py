@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 from flax.traverse_util import flatten_dict
 
 from seaformer_jax.errors import UserError
+from seaformer_jax.paths import Spool
 from seaformer_jax.training.reporting import results_line
 
 _FLUSH_SECONDS = 120  # Time between two flushes of the TensorBoard events, which wait for the disk.
@@ -28,18 +30,20 @@ class Reporter:
         OSError: The files cannot be written; every method may raise it.
     """
 
-    def __init__(self, workdir: pathlib.Path, start_step: int):
+    def __init__(self, workdir: epath.Path, start_step: int):
         self.active = jax.process_index() == 0
         if not self.active:
             return
-        path = workdir / "metrics.jsonl"
+        path, self._spool = workdir / "metrics.jsonl", Spool(workdir)
         rows = _rows_until(start_step, path) if path.exists() else []
         # A new file takes the place of the old one: on a full disk, writing into the old one would empty it.
+        path = self._spool.folder / path.name
         kept = path.with_suffix(".jsonl.tmp")
         kept.write_text("".join(f"{row}\n" for row in rows))
         kept.replace(path)
         self._file = path.open("a", buffering=1)  # Line by line, so that a killed run leaves all its rows.
-        self._events = _Events(workdir / "tensorboard", start_step)
+        self._events = _Events(self._spool.folder / "tensorboard", start_step)
+        self.sync()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Appends the row `{"step": ..., name: value, ...}` to metrics.jsonl, and TensorBoard events."""
@@ -54,11 +58,18 @@ class Reporter:
             logging.info("%s", results_line(step, metrics, name))
         self.scalars(step, flatten_dict(scores, sep="/"))
 
+    def sync(self) -> None:
+        """Brings a bucket up to date; a checkpoint must not be newer than the rows before it, or they are lost."""
+        if self.active:
+            self._events.flush()
+            self._spool.sync()
+
     def close(self) -> None:
         """Closes the files."""
         if self.active:
             self._file.close()
             self._events.close()
+            self._spool.close()
 
 
 class _Events:
@@ -78,7 +89,7 @@ class _Events:
         # TensorBoard hides the events from this step on that are already in the files.
         session = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
         self._append(step=start_step + 1, session_log=session)
-        self._flush()
+        self.flush()
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         summary = self._proto.summary_pb2.Summary()
@@ -86,12 +97,13 @@ class _Events:
             summary.value.add(tag=name, simple_value=value)
         self._append(step=step, summary=summary)
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
-            self._flush()
+            self.flush()
 
     def _append(self, **fields: Any) -> None:
         self._writer.write_event(self._proto.event_pb2.Event(wall_time=time.time(), **fields))
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hands the events to the file system."""
         self._writer.flush()
         self._flushed = time.monotonic()
 
@@ -99,7 +111,7 @@ class _Events:
         self._writer.close()
 
 
-def _rows_until(step: int, path: pathlib.Path) -> list[str]:
+def _rows_until(step: int, path: epath.Path) -> list[str]:
     """Returns the rows of metrics.jsonl up to `step`, without a last row that is incomplete."""
     try:
         rows = path.read_text().splitlines()

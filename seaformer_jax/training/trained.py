@@ -1,11 +1,11 @@
 """Loads a trained model together with its config, class names and task."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -38,7 +38,7 @@ class Trained(NamedTuple):
 
 
 def load(
-    folder: pathlib.Path,
+    folder: epath.Path,
     config: ConfigDict | None = None,
     checkpoint: str = "last",
     use_ema: bool | None = None,

@@ -7,24 +7,25 @@ steps are in profile/.
 import contextlib
 import fnmatch
 import json
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
+from etils import epath
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from seaformer_jax import config as configs
 from seaformer_jax import config_check, config_file, json_files
 from seaformer_jax.config_ranges import RESUMABLE
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, reason
+from seaformer_jax.paths import append
 from seaformer_jax.training import schedules
 from seaformer_jax.training.checkpoint import had_checkpoints, saved_steps
 
 
-def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
+def prepare_workdir(workdir: epath.Path, config: ConfigDict, class_names: Sequence[str]) -> None:
     """Creates the work directory of a run, or checks that an existing one belongs to the same run.
 
     A run that ended before its first checkpoint has nothing to resume, so any config may take over its folder. One
@@ -55,10 +56,10 @@ def prepare_workdir(workdir: pathlib.Path, config: ConfigDict, class_names: Sequ
             config_file.save(config, path)
         json_files.write(workdir / "labels.json", list(class_names))
     except OSError as error:
-        raise UserError(f"cannot write to --workdir {workdir}: {error.strerror}; choose another") from error
+        raise UserError(f"cannot write to --workdir {workdir}: {reason(error)}; choose another") from error
 
 
-def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
+def read(workdir: epath.Path) -> tuple[ConfigDict, list[str]]:
     """Returns the config and the class names of the run in `workdir`.
 
     Keys that the config lacks, as that of an older version may, have their defaults.
@@ -74,7 +75,7 @@ def read(workdir: pathlib.Path) -> tuple[ConfigDict, list[str]]:
     return config, list(names)
 
 
-def _read_config(path: pathlib.Path) -> ConfigDict:
+def _read_config(path: epath.Path) -> ConfigDict:
     with _naming(path):
         config = config_file.load(path)
         config_check.check(config)
@@ -82,7 +83,7 @@ def _read_config(path: pathlib.Path) -> ConfigDict:
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
+def _naming(path: epath.Path) -> Iterator[None]:
     """Turns what goes wrong while the file `path` is read into a UserError that names it."""
     try:
         yield
@@ -92,12 +93,12 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
             "convert.from_torch wrote"
         ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        raise UserError(f"{path} cannot be read: {reason(error)}") from error
     except (ValueError, TypeError) as error:  # Broken JSON, bytes that are not UTF-8, and wrong values.
         raise UserError(f"{path} is damaged: {error}; correct it, or restore a copy of it") from error
 
 
-def _check_complete(workdir: pathlib.Path, steps: Sequence[int]) -> None:
+def _check_complete(workdir: epath.Path, steps: Sequence[int]) -> None:
     """Raises UserError if the run in `workdir` lost what it needs to resume from the checkpoints at `steps`."""
     if had_checkpoints(workdir) and not steps:
         raise UserError(
@@ -111,7 +112,7 @@ def _check_complete(workdir: pathlib.Path, steps: Sequence[int]) -> None:
         )
 
 
-def _take_up(path: pathlib.Path, config: ConfigDict, step: int) -> None:
+def _take_up(path: epath.Path, config: ConfigDict, step: int) -> None:
     """Checks that the run with the config at `path` may resume from `step` with `config`, and records what changed.
 
     Raises:
@@ -149,7 +150,7 @@ def _listing(changes: Mapping[str, tuple[Any, Any]], keys: Iterable[str]) -> str
     return "; ".join(f"{key} was {changes[key][0]!r}, now {changes[key][1]!r}" for key in keys)
 
 
-def _check_length(config: ConfigDict, now: int, step: int, workdir: pathlib.Path) -> None:
+def _check_length(config: ConfigDict, now: int, step: int, workdir: epath.Path) -> None:
     """Raises UserError unless the steps so far are those of a run with another `total_steps`.
 
     Args:
@@ -173,8 +174,9 @@ def _check_length(config: ConfigDict, now: int, step: int, workdir: pathlib.Path
     logging.info("the schedule %r goes on as in a run that was started with %d steps", schedule.name, now)
 
 
-def _record(changes: Mapping[str, tuple[Any, Any]], step: int, path: pathlib.Path) -> None:
+def _record(changes: Mapping[str, tuple[Any, Any]], step: int, path: epath.Path) -> None:
     """Appends one row per change to the file `path`: {"step", "key", "before", "now"}."""
-    with path.open("a") as file:
-        for key, (before, now) in changes.items():
-            file.write(json.dumps({"step": step, "key": key, "before": before, "now": now}) + "\n")
+    rows = [
+        {"step": step, "key": key, "before": before, "now": now} for key, (before, now) in changes.items()
+    ]
+    append(path, "".join(f"{json.dumps(row)}\n" for row in rows))

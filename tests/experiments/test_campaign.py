@@ -1,6 +1,7 @@
 """The campaign: its plans, its judgement, and a kill and some wrong inputs with real commands."""
 
 import collections
+import json
 import pathlib
 import signal
 
@@ -121,13 +122,18 @@ def test_the_report_counts_everything_and_names_the_failures():
         Outcome("kills", "SIGTERM", Verdict.LOST, "step 3 is gone"),
         Outcome("full disk", "filled", Verdict.NOT_RUN, "mount: permission denied"),
     ]
-    assert report.failures(found) == [found[1]]
-    figures = report.figures(found, "command", 3.21)
-    assert figures["counts"] == {"kills": {"good": 1, "lost": 1}, "full disk": {"not run": 1}}
-    assert figures["minutes"] == 3.2 and [row["case"] for row in figures["not good"]] == ["SIGTERM", "filled"]
-    text = report.markdown(found, "command", 3.21)
+    records = {
+        "kills": report.record(found[:2], "command", 3.21),
+        "disks": report.record(found[2:], "other", 1),
+    }
+    assert records["kills"]["counts"] == {"kills": {"good": 1, "lost": 1}}
+    assert records["kills"]["minutes"] == 3.2
+    assert [row["case"] for row in records["kills"]["not good"]] == ["SIGTERM"]
+    assert report.failures(json.loads(json.dumps(records))) == [found[1]]
+    text = report.markdown(json.loads(json.dumps(records)))
     assert "| **all** | 3 | 1 | 1 | 1 |" in text and "1 of 3 failed" in text
     assert "- kills: SIGTERM: **lost**" in text and "- not run: filled: mount: permission denied" in text
+    assert "- `command`: 3 minutes" in text and "- `other`: 1 minutes" in text
 
 
 def test_wrong_inputs_with_real_commands(shared_server, tmp_path, compile_cache):

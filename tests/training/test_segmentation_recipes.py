@@ -3,7 +3,6 @@
 import pytest
 
 from configs import ade20k, camvid, cityscapes, coco_stuff, pascal_context
-from seaformer_jax import config as configs
 from seaformer_jax import config_file, errors
 from seaformer_jax.training import optim
 
@@ -76,13 +75,6 @@ def test_the_learning_rate_of_a_step(step, share):
     params = {"x_position": {"table": 0.0}, "head": {"kernel": 0.0}}
     _, schedule = optim.create(c.optim, c.total_steps, params)
     assert float(schedule(step)) == pytest.approx(5e-4 * share, rel=1e-5)
-
-
-def test_without_position_embedding_no_table_is_looked_for():
-    c = configs.segmentation()
-    assert c.optim.no_decay == (r".*_position/table",)
-    c.model.position_embedding = False
-    assert c.optim.no_decay == ()
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

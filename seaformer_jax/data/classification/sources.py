@@ -5,8 +5,9 @@ import os
 import ml_collections
 import numpy as np
 
-from seaformer_jax import errors
+from seaformer_jax import errors, paths
 from seaformer_jax.data import files, images, labels, shapes
+from seaformer_jax.data.classification.records import Records
 from seaformer_jax.data.classification.tfds import TFDS
 from seaformer_jax.data.sources import Source
 
@@ -18,7 +19,7 @@ def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode 
         config: The config's `data`: `source` and the keys that this source needs, of `root`, `name`,
             `train_split`, `val_split`, `train_size`, `val_size` and `image_size`.
         split: "train" or "val".
-        decode: Function that decodes an image file: `images.decode` or `images.decode_pillow`.
+        decode: Function that decodes an image file: `images.decode`, or another one of that module.
 
     Raises:
         UserError: The source is unknown, or the data set cannot be found.
@@ -35,6 +36,7 @@ def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode 
 _SOURCES = {
     "shapes": lambda config, split, _: shapes.Shapes(split, config[f"{split}_size"], config.image_size),
     "folder": lambda config, split, decode: ImageFolder(config.root, config[f"{split}_split"], decode),
+    "records": lambda config, split, decode: Records(config.root, config[f"{split}_split"], decode),
     "tfds": lambda config, split, decode: TFDS(config.name, config[f"{split}_split"], config.root, decode),
 }
 
@@ -62,7 +64,7 @@ class ImageFolder:
         # 1. Every folder of the split is a class.
         root = files.root_folder(root, f"{split}/<class>/*.jpg")
         self._folder = files.subfolder(root, split, "data.root, data.train_split or data.val_split")
-        names = sorted(entry.name for entry in os.scandir(self._folder) if entry.is_dir())
+        names = sorted(paths.entries(self._folder)[0])
         if not names:
             found = files.listing(self._folder)
             raise errors.UserError(
@@ -71,15 +73,15 @@ class ImageFolder:
         self.labels = labels.LabelSpec(tuple(names))
         self._decode = decode
         # 2. All images of a class, whatever the depth of their folders; a class without images is an error.
-        paths = [files.image_files(self._folder, name) for name in names]
-        if empty := [name for name, found in zip(names, paths, strict=True) if not found]:
+        listed = [files.image_files(self._folder, name) for name in names]
+        if empty := [name for name, found in zip(names, listed, strict=True) if not found]:
             raise errors.UserError(
                 f"{self._folder}: no image in {len(empty)} of {len(names)} class folders ({files.some(empty)}); "
                 f"add files that end in {', '.join(images.IMAGE_EXTENSIONS)}, or remove the folders"
             )
         # 3. Paths are kept as bytes in one array: a list of a million paths takes 100 MB, in every worker process.
-        self._paths = np.array([os.fsencode(path) for found in paths for path in found])
-        self._labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in paths])
+        self._paths = np.array([os.fsencode(path) for found in listed for path in found])
+        self._labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in listed])
 
     def __len__(self) -> int:
         return len(self._paths)

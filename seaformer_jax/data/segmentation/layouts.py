@@ -1,13 +1,13 @@
 """Readers of the folder layouts of segmentation data sets; they find the mask of each image."""
 
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import logging
+from etils import epath
 
-from seaformer_jax import errors
+from seaformer_jax import errors, paths
 from seaformer_jax.data import files, images
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation import label_sets, masks
@@ -27,7 +27,7 @@ class MaskedImages:
     """
 
     def __init__(
-        self, root: pathlib.Path, image_paths: Sequence[str], mask_paths: Sequence[str], labels: LabelSpec
+        self, root: epath.Path, image_paths: Sequence[str], mask_paths: Sequence[str], labels: LabelSpec
     ):
         self.labels = labels
         self._root = root
@@ -194,7 +194,7 @@ def coco_stuff(root: str | os.PathLike, split: str) -> MaskedImages:
     return _masked(root, pictures, annotations, label_sets.coco_stuff())
 
 
-def _images_of_split(root: pathlib.Path, folder: str, split: str) -> list[str]:
+def _images_of_split(root: epath.Path, folder: str, split: str) -> list[str]:
     """Lists the images below `root/folder/split`, relative to it; UserError if there are none."""
     path = files.subfolder(files.subfolder(root, folder, _FOLDER_KEYS), split, _SPLIT_KEYS)
     found = files.image_files(path)
@@ -206,29 +206,27 @@ def _images_of_split(root: pathlib.Path, folder: str, split: str) -> list[str]:
     return found
 
 
-def _listed(root: pathlib.Path, path: str) -> list[str]:
+def _listed(root: epath.Path, path: str) -> list[str]:
     """Reads the names in a list file, one per line."""
     try:
         names = (root / path).read_text().split()
     except OSError as error:
         found = files.listing(root)
         raise errors.UserError(
-            f"{root / path}: cannot be read: {error.strerror}; {root} holds {found}; correct {_SPLIT_KEYS}"
+            f"{root / path}: cannot be read: {errors.reason(error)}; {root} holds {found}; correct {_SPLIT_KEYS}"
         ) from error
     if not names:
         raise errors.UserError(f"{root / path}: the list is empty; expected one image name per line")
     return names
 
 
-def _masked(
-    root: pathlib.Path, pictures: list[str], annotations: list[str], labels: LabelSpec
-) -> MaskedImages:
+def _masked(root: epath.Path, pictures: list[str], annotations: list[str], labels: LabelSpec) -> MaskedImages:
     """Opens images and masks; UserError if a mask is missing."""
     _check_present(root, annotations, "masks")
     return MaskedImages(root, pictures, annotations, labels)
 
 
-def _check_present(root: pathlib.Path, paths: list[str], what: str) -> None:
+def _check_present(root: epath.Path, paths: list[str], what: str) -> None:
     """Raises UserError if one of the files does not exist."""
     if missing := _missing(root, paths):
         raise errors.UserError(
@@ -237,16 +235,16 @@ def _check_present(root: pathlib.Path, paths: list[str], what: str) -> None:
         )
 
 
-def _missing(root: pathlib.Path, paths: list[str]) -> list[str]:
+def _missing(root: epath.Path, wanted: list[str]) -> list[str]:
     """Returns the paths that do not exist.
 
     Each folder is listed once: asking a network file system about every single file takes minutes.
     """
-    folders = {os.path.dirname(path) for path in paths}
+    folders = {os.path.dirname(path) for path in wanted}
     present = {
         os.path.join(folder, name)
         for folder in folders
         if (root / folder).is_dir()
-        for name in os.listdir(root / folder)
+        for name in paths.entries(root / folder)[1]
     }
-    return [path for path in paths if path not in present]
+    return [path for path in wanted if path not in present]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 
@@ -16,12 +17,15 @@ from convert.checkpoints import files, pretrained
 from convert.export import accuracy, preparation
 from convert.export.exporter import Export
 from convert.export.request import Request
+from convert.labels import boxes
 from convert.runtimes import base, registry
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.data.classification.augment import resize_and_center_crop
+from seaformer_jax.data.segmentation.augment import resize_image
+from seaformer_jax.detection import postprocess
 from seaformer_jax.errors import UserError
 from tests import forked, toys
-from tests.convert.alive import alive
+from tests.convert.alive import alive, write_detector
 
 SIZE = (64, 96)
 NAMES = ("cat", "dog", "eel")
@@ -32,6 +36,7 @@ class InTorch:
 
     LAYOUT, OUTPUT_LAYOUTS = "NCHW", {"logits8": "NCHW", "logits": "NCHW"}
     PRECISIONS, LABELS_IN_GRAPH = ("fp32", "fp16", "int8"), False
+    INPUT_TYPES, NAMED, DYNAMIC_BATCH, OPSETS = ("float32", "uint8"), True, False, ()
 
     def __init__(self, error: Exception | None = None):
         self.error, self.calibration = error, []
@@ -40,7 +45,7 @@ class InTorch:
         if self.error:
             raise self.error
         self.calibration = calibration
-        traced = torch.jit.trace(base.upsampled(graph), torch.zeros(1, 3, *graph.input_size))
+        traced = torch.jit.trace(base.upsampled(graph), graph.example())
         for folder in folders.values():
             traced.save(folder / "model.onnx")
 
@@ -48,10 +53,14 @@ class InTorch:
         model = torch.jit.load(made.model)
 
         def network(images):
-            output = model(torch.from_numpy(base.channels_first(images))).detach().numpy()
-            return base.channels_last(output, made.output_layout)
+            output = model(torch.from_numpy(base.in_layout(images, made.layout)))
+            outputs = output if isinstance(output, tuple) else (output,)
+            return base.joined([part.detach().numpy() for part in outputs], made.output_layout)
 
         return network
+
+    def annotate(self, made):
+        (made.folder / "annotation").write_text(json.dumps(base.metadata(made)))
 
     def outside(self, made):
         return {"Cast": 2}
@@ -67,6 +76,7 @@ def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
         model = alive(mirror.create_model("mini", len(NAMES)), SIZE)
         found[task] = folder / f"{task}.pth"
         torch.save(model.state_dict(), found[task])
+    found["detection"] = write_detector(folder, NAMES, SIZE)
     return found
 
 
@@ -79,9 +89,13 @@ def runtime(monkeypatch) -> InTorch:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory) -> pathlib.Path:
-    """Labelled images of both tasks: classes/<class>/*.png, seg/images/val/*.png, seg/annotations/val/*.png."""
+    """Labelled images of both tasks: classes/<class>/*.png, seg/images/val/*.png, seg/annotations/val/*.png.
+
+    Those in other/ are not among them.
+    """
     folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(1)
-    for place in (*(f"classes/{name}" for name in NAMES), "seg/images/val", "seg/annotations/val", "empty"):
+    places = "seg/images/val", "seg/annotations/val", "other", "empty"
+    for place in (*(f"classes/{name}" for name in NAMES), *places):
         (folder / place).mkdir(parents=True)
     for index, name in enumerate(NAMES):
         pixels = rng.integers(0, 256, (80, 120, 3), np.uint8)
@@ -90,6 +104,7 @@ def photos(tmp_path_factory) -> pathlib.Path:
         Image.fromarray(pixels).save(folder / "classes" / name / "a.png")
         Image.fromarray(pixels).save(folder / "seg/images/val" / f"{index}.png")
         Image.fromarray(mask).save(folder / "seg/annotations/val" / f"{index}.png")
+        Image.fromarray(255 - pixels).save(folder / "other" / f"{index}.png")
     return folder
 
 
@@ -112,6 +127,18 @@ def test_segmentation_bundle(tmp_path, weights, runtime, output, written, tail):
     assert (made.task, made.name, made.output, made.tail) == ("segmentation", "mini", written, tail)
     assert (made.layout, made.output_layout, len(made.palette)) == ("NCHW", "NCHW", 3)
     assert (tmp_path / "b" / "argmax_upsample.c").exists() == bool(tail)
+    assert ("`argmax_upsample.c` in this bundle turns" in (tmp_path / "b" / "report.md").read_text()) == bool(
+        tail
+    )
+    assert made.tensors == {"input": "image", "output": written}
+    assert made.masks == {"ignore_label": 255, "reduce_zero_label": False, "id_map": None}
+    assert made.preprocessing == {
+        "resize": "stretch",
+        "crop_fraction": 1.0,
+        "interpolation": "bilinear",
+        "channel_order": "RGB",
+        "value_range": (0, 1),
+    }
 
     # The reference output is that of the trained model, whether the caller normalises or the exported model.
     image, expected = made.reference()
@@ -142,10 +169,41 @@ def test_classifier_bundle_and_report(tmp_path, weights, runtime, photos):
     assert row["outside_delegate"] == {"Cast": 2} and row["bytes"] == made.size()
     text = (tmp_path / "b" / "report.md").read_text()
     assert "2 Cast" in text and "on 6 images" in text
+    annotation = json.loads((tmp_path / "b" / "annotation").read_text())
+    assert annotation["task"] == "classification" and json.loads(annotation["class_names"]) == list(names)
+
+
+def test_detector_bundle_and_report(tmp_path, weights, runtime, photos):
+    made = run(tmp_path, weights["detection"], images=str(photos / "classes"))
+    assert (made.output, made.output_layout, made.tail) == ("head", "", "decode_boxes")
+    assert made.decoding == {
+        "anchor_scale": 2.0, "score_threshold": 0.1, "iou_threshold": 0.5, "per_level": 1000, "per_image": 100
+    }  # fmt: skip
+    assert (tmp_path / "b" / "decode_boxes.c").exists()
+
+    # The reference output is that of the trained model, and it becomes the boxes that JAX finds.
+    image, expected = made.reference()
+    source = pretrained.load(pretrained.read(weights["detection"]))
+    normalized = (image - np.float32(made.mean)) / np.float32(made.std)
+    logits, deltas = source.model(normalized, train=False)
+    np.testing.assert_allclose(expected, np.concatenate([logits, deltas], -1), rtol=0, atol=1e-4)
+    settings = postprocess.Settings(score_threshold=0.1)
+    jax_boxes = postprocess.detect(
+        logits, deltas, SIZE, np.array([SIZE]), np.ones((1, 2), np.float32), 2.0, settings
+    )
+    found = boxes.decode(expected[0], boxes.Decoding(SIZE, **made.decoding))
+    kept = np.asarray(jax_boxes.scores[0]) > 0
+    assert found.labels.tolist() == jax_boxes.labels[0][kept].tolist() and kept.sum() > 10
+    np.testing.assert_allclose(found.scores, jax_boxes.scores[0][kept], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.boxes, jax_boxes.boxes[0][kept], rtol=0, atol=1e-2)
+
+    (row,) = json.loads((tmp_path / "b" / "report.json").read_text())["precisions"]
+    assert row["agreement"] == 1 and row["classes"] > 20 and row["largest"] <= 5e-5 * row["magnitude"]
+    assert "share of boxes that the other model has" in (tmp_path / "b" / "report.md").read_text()
 
 
 def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
-    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    folders = {"calibration": str(photos / "other"), "validation": str(photos / "seg/images/val")}
     made = run(tmp_path, weights["segmentation"], precision="int8", **folders)
     assert made.precision == "int8"
     assert [image.shape for image in runtime.calibration] == 3 * [(1, *SIZE, 3)]
@@ -159,7 +217,10 @@ def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
         "reference.npz",
         "report.json",
         "report.md",
+        "README.md",
+        "annotation",
     }
+    assert made.score == {"metric": "mIoU", "percent": report["trained_score"], "images": 3}
 
 
 @pytest.mark.parametrize(("most", "refused"), [(1.0, True), (2.5, False)])
@@ -167,7 +228,7 @@ def test_int8_may_lose_the_given_points(tmp_path, weights, runtime, photos, monk
     """Only the loss of int8 against the trained model counts; fp16 loses one point here."""
     scores = iter((60.0, 60.0, 59.0, 57.5))  # The trained model, fp32, fp16, int8.
     monkeypatch.setattr(accuracy.Validation, "score", lambda self, predict: next(scores))
-    folders = {"calibration": str(photos / "classes"), "validation": str(photos / "seg/images/val")}
+    folders = {"calibration": str(photos / "other"), "validation": str(photos / "seg/images/val")}
     says = r"int8 drops mIoU from 60\.00 to 57\.50 %, by more than --max-drop 1\.0"
     with pytest.raises(UserError, match=says) if refused else contextlib.nullcontext():
         run(tmp_path, weights["segmentation"], precision="int8", max_drop=most, **folders)
@@ -184,6 +245,54 @@ def test_calibration_images_are_inputs_of_the_exported_model(tmp_path, weights, 
         expected = (expected - IMAGENET_MEAN) / IMAGENET_STD
     (found,) = Export(request).calibration
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_bytes_of_a_camera(tmp_path, weights, runtime):
+    """The model that takes uint8 computes what the one that takes floats computes."""
+    floats, of_floats = run(tmp_path, weights["segmentation"]).reference()
+    made = run(tmp_path, weights["segmentation"], input_type="uint8")
+    bytes_, of_bytes = made.reference()
+    assert (bytes_.dtype, bytes_.shape, made.layout) == (np.uint8, (1, *SIZE, 3), "NHWC")
+    assert made.preprocessing["value_range"] == (0, 255)
+    np.testing.assert_allclose(bytes_ / 255, floats, atol=1e-6)
+    np.testing.assert_allclose(of_bytes, of_floats, atol=1e-4 * np.abs(of_floats).max())
+
+
+def test_calibration_images_are_no_validation_images(weights, runtime, photos, tmp_path):
+    """Their content decides, not their names."""
+    for path in ("other/0.png", "other/1.png", "classes/cat/a.png"):
+        (tmp_path / path.replace("/", "_")).write_bytes((photos / path).read_bytes())
+    folders = {"calibration": str(tmp_path), "validation": str(photos / "classes")}
+    with pytest.raises(
+        UserError, match=r"1 of 3 calibration images are also in --validation .*classes_cat_a\.png"
+    ):
+        Export(Request(weights["classification"], "onnx", SIZE, precision="int8", **folders))
+
+
+def test_what_a_converter_prints_stays_out(tmp_path, weights, runtime, capfd):
+    def noisy(graph, folders, calibration):
+        print("from Python")
+        os.write(1, b"from C to stdout\n")
+        os.write(2, b"from C to stderr\n")
+        quiet_export(graph, folders, calibration)
+
+    quiet_export, runtime.export = runtime.export, noisy
+    run(tmp_path, weights["classification"])
+    os.write(2, b"afterwards\n")
+    out, err = capfd.readouterr()
+    assert "from" not in out + err and err.endswith("afterwards\n")
+
+
+def test_more_classes_than_labels_can_name(tmp_path, runtime):
+    torch.manual_seed(0)
+    model = alive(torch_segmentation.create_model("mini", 257), SIZE)
+    torch.save(model.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(
+        UserError, match="--output labels: the weights have 257 classes; expected at most 256"
+    ):
+        Export(Request(tmp_path / "m.pth", "onnx", SIZE, output="labels"))
+    made = run(tmp_path, tmp_path / "m.pth", output="logits8")
+    assert made.reference()[1].shape == (1, 8, 12, 257)
 
 
 def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, monkeypatch):
@@ -206,10 +315,16 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
     ("task", "changes", "said"),
     [
         ("classification", {"output": "labels"}, "--output labels: the weights are for classification"),
-        ("segmentation", {"output": "label"}, "--output label; .*logits8, logits, labels. Did you mean 'labels'"),
+        ("detection", {"output": "labels"}, "--output labels: the weights are for detection, which has head"),
+        ("detection", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
+        ("segmentation", {"output": "label"}, "--output label; .*labels, head. Did you mean 'labels'"),
         ("classification", {"precision": "int4"}, "--precision int4; expected one of fp32, fp16, int8"),
         ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
         ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
+        ("segmentation", {"input_type": "uint"}, "--input-type uint; .*float32, uint8. Did you mean 'uint8'"),
+        ("segmentation", {"input_type": "uint8", "inside": False}, "--no-normalize leaves no uint8 to take"),
+        ("segmentation", {"dynamic_batch": True}, "--dynamic-batch: onnx files have batch size 1"),
+        ("segmentation", {"opset": 17}, "--opset 17; expected for onnx none"),
         ("classification", {"max_drop": float("nan")}, "--max-drop nan; expected percentage points"),
         ("classification", {"max_drop": -1.0}, "--max-drop -1.0; expected percentage points of at least 0"),
         ("classification", {"images": "absent"}, "--images absent: no such folder"),
@@ -231,7 +346,7 @@ def test_folders_without_what_they_are_to_hold(weights, runtime, photos):
     for folder, said in ((photos / "classes", "in or below one called 'images'"), (photos, "'images'")):
         with pytest.raises(UserError, match=said):
             Export(Request(weights["segmentation"], "onnx", SIZE, validation=str(folder)))
-    with pytest.raises(UserError, match="class 0 is 'cat' in the validation data, but 'ant' in the weights"):
+    with pytest.raises(UserError, match="class 0 is 'cat' in the validation data, but 'ant' in the model"):
         names = ("ant", "bee", "cow")
         Export(
             Request(
@@ -342,13 +457,23 @@ def test_centre_is_that_of_the_evaluation():
     np.testing.assert_array_equal(preparation._centre(image, (60, 30), 1.0, "bicubic"), image[:, 30:60])
 
 
+def test_image_of_a_detector_keeps_its_aspect_ratio():
+    mean, image = (0.5, 0.25, 0.75), np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    prepared = preparation.Preparation("detection", (32, 80), mean, (1, 1, 1), True, 1.0, "bicubic")
+    found = prepared.fit(image)
+    assert prepared.photograph(image) == ((32, 32), (32 / 60, 32 / 60)) and found.shape == (32, 80, 3)
+    np.testing.assert_array_equal(found[:, :32], resize_image(image, (32, 32)))
+    assert (found[:, 32:] == [128, 64, 191]).all()
+    np.testing.assert_array_equal(prepared._replace(size=(60, 60)).fit(image), image)
+
+
 def test_images_of_a_folder_are_evenly_spread(tmp_path):
     """Those of one class or video are neighbours."""
     for value in range(5):
         Image.new("RGB", (2, 2), (value,) * 3).save(tmp_path / f"{value}.png")
     for most, expected in {1: [0], 2: [0, 4], 3: [0, 2, 4], 5: [0, 1, 2, 3, 4], 9: [0, 1, 2, 3, 4]}.items():
         found = preparation.of_folder("images", str(tmp_path), most)
-        assert [int(image.mean()) for image in found] == expected
+        assert [int(path.stem) for path in found] == expected
 
 
 def test_seeded_images_are_the_same_every_time():

@@ -12,7 +12,7 @@ from convert.bundle import FORMATS, Bundle
 from convert.export.exporter import Export
 from convert.export.request import Request
 from convert.labels.class_map import argmax_upsample
-from convert.runtimes import registry
+from convert.runtimes import base, registry
 from convert.runtimes.base import Graph
 from seaformer_jax.errors import UserError
 from tests.convert.alive import alive
@@ -40,9 +40,15 @@ def export(tmp_path, model: torch.nn.Module, format_: str, **changes) -> tuple[B
 def bare(folder, format_: str, precision: str) -> Bundle:
     """Returns a bundle with only the fields that a runtime reads."""
     fields = {field.name: None for field in dataclasses.fields(Bundle)}
-    return Bundle(
-        **fields | {"folder": folder, "format": format_, "precision": precision, "output_layout": ""}
-    )
+    layout = base.input_layout("float32", registry.find(format_).LAYOUT)
+    given = {
+        "folder": folder,
+        "format": format_,
+        "precision": precision,
+        "output": "logits",
+        "layout": layout,
+    }
+    return Bundle(**fields | given | {"output_layout": ""})
 
 
 def normalized(made: Bundle, image: np.ndarray) -> torch.Tensor:
@@ -71,12 +77,16 @@ def test_precisions_of_a_classifier(tmp_path, installed):
     model, rng = alive(torch_model.create_model("seaformer_tiny", 2), SIZE), np.random.default_rng(0)
     for name in ("class 0", "class 1"):
         (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "others").mkdir(exist_ok=True)
         for number in range(4):
-            pixels = rng.integers(0, 256, (70, 100, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
-    photos = str(tmp_path / "photos")
+            for path in (
+                tmp_path / "photos" / name / f"{number}.png",
+                tmp_path / "others" / f"{name} {number}.png",
+            ):
+                Image.fromarray(rng.integers(0, 256, (70, 100, 3), np.uint8)).save(path)
     smallest = registry.find(installed).PRECISIONS[-1]
-    folders = {"calibration": photos, "validation": photos} if smallest == "int8" else {}
+    folders = {"calibration": str(tmp_path / "others"), "validation": str(tmp_path / "photos")}
+    folders = folders if smallest == "int8" else {}
     made, report = export(tmp_path, model, installed, precision=smallest, max_drop=100.0, **folders)
 
     assert made.reference()[1].shape == (1, 2) and np.isfinite(made.reference()[1]).all()
@@ -128,11 +138,7 @@ def test_threads_and_copies(tmp_path, installed):
     runtime = registry.find(installed)
     graph = Graph(model, "classification", "logits", SIZE)
     runtime.export(graph, {"fp32": tmp_path}, [])
-    fields = {field.name: None for field in dataclasses.fields(Bundle)}
-    made = Bundle(
-        **fields | {"folder": tmp_path, "format": installed, "precision": "fp32", "output_layout": ""}
-    )
-    network = runtime.load(made, threads=2)
+    network = runtime.load(bare(tmp_path, installed, "fp32"), threads=2)
     images = np.random.default_rng(0).random((2, 1, *SIZE, 3), np.float32)
     found = [network(image) for image in images]
     with torch.no_grad():

@@ -1,0 +1,108 @@
+"""What the model files themselves say: names of tensors, metadata, opset, and the batch size left open."""
+
+import importlib.util
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from convert.bundle import Bundle
+from convert.runtimes import base, registry
+from tests.convert import small_bundles
+from tests.convert.small_bundles import MEAN, NAMES, SIZE, STD
+
+
+@pytest.fixture(scope="module")
+def trained() -> torch.nn.Module:
+    return small_bundles.network("segmentation")
+
+
+def write(folder, trained: torch.nn.Module, format_: str, output: str, **fields) -> Bundle:
+    return small_bundles.write(folder, trained, "segmentation", format_, output, **fields)
+
+
+def images(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), np.uint8)
+
+
+def expected(trained: torch.nn.Module, pixels: np.ndarray) -> np.ndarray:
+    """Returns the class of every pixel as PyTorch computes it."""
+    normalized = (pixels / 255 - MEAN) / STD
+    with torch.no_grad():
+        logits = trained(torch.from_numpy(normalized.astype(np.float32)).permute(0, 3, 1, 2))
+        return torch.nn.functional.interpolate(logits, SIZE, mode="bilinear").argmax(1).numpy()
+
+
+def test_onnx_takes_any_number_of_camera_images(tmp_path, trained):
+    made = write(tmp_path, trained, "onnx", "labels", input_type="uint8", dynamic_batch=True)
+    network = registry.find("onnx").load(made)
+    for count in (1, 3):
+        found = network(images(count))
+        assert (found.shape, found.dtype) == ((count, *SIZE), np.uint8)
+        assert np.mean(found == expected(trained, images(count))) > 0.999
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+def test_onnx_file(tmp_path, trained, opset):
+    import onnx
+
+    made = write(tmp_path, trained, "onnx", "labels", opset=opset)
+    model = onnx.load(made.model)
+    assert {entry.domain: entry.version for entry in model.opset_import}[""] == opset
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["labels"]
+    assert [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, *SIZE]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["class_names"]) == list(NAMES) and metadata["licence"] == "MIT"
+    assert json.loads(metadata["mean"]) == list(MEAN) and json.loads(metadata["input_size"]) == list(SIZE)
+    network = registry.find("onnx").load(made)
+    found = network((images(1) / 255).astype(np.float32))
+    assert np.mean(found == expected(trained, images(1))) > 0.999
+
+
+def test_ncnn_file(tmp_path, trained):
+    made = write(tmp_path, trained, "ncnn", "logits8")
+    lines = [line.split() for line in made.model.read_text().splitlines()]
+    assert lines[2][:2] == ["Input", "image"] and lines[2][-1] == "image"
+    assert "logits8" in lines[-1]
+    assert registry.find("ncnn").load(made)((images(1) / 255).astype(np.float32)).shape == (1, 8, 12, 3)
+
+
+@pytest.mark.parametrize("input_type", ["float32", "uint8"])
+def test_litert_file(tmp_path, trained, input_type):
+    made = write(tmp_path, trained, "litert", "logits8", input_type=input_type)
+    from ai_edge_litert import interpreter
+
+    read = interpreter.Interpreter(str(made.model))
+    ((_, names),) = read.get_signature_list().items()
+    assert names == {"inputs": ["image"], "outputs": ["logits8"]}
+    assert [details["name"] for details in read.get_input_details()] == ["image"]
+    assert read.get_input_details()[0]["dtype"] == np.dtype(input_type).type
+    # The file is a zip archive, too, as readers of the names of classes expect.
+    with zipfile.ZipFile(made.model) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == list(NAMES)
+    pixels = images(1) if input_type == "uint8" else (images(1) / 255).astype(np.float32)
+    logits = torch.from_numpy(registry.find("litert").load(made)(pixels)).permute(0, 3, 1, 2)
+    found = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear").argmax(1).numpy()
+    assert np.mean(found == expected(trained, images(1))) > 0.999
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("mediapipe"), reason="mediapipe, which reads them, is missing"
+)
+@pytest.mark.parametrize("input_type", ["float32", "uint8"])
+def test_metadata_as_another_reader_finds_them(tmp_path, trained, input_type):
+    made = write(tmp_path, trained, "litert", "logits8", input_type=input_type)
+    from mediapipe.tasks.python.metadata import metadata
+
+    found = json.loads(metadata.MetadataDisplayer.with_model_file(str(made.model)).get_metadata_json())
+    assert (found["name"], found["license"]) == ("mini", "MIT")
+    assert json.loads(found["description"]) == base.metadata(made)
+    (graph,) = found["subgraph_metadata"]
+    (input_,), (output,) = graph["input_tensor_metadata"], graph["output_tensor_metadata"]
+    assert (input_["name"], input_["content"]["content_properties"]["color_space"]) == ("image", "RGB")
+    options = input_["process_units"][0]["options"]
+    assert (options["mean"], options["std"]) == ([0.0], [1.0 if input_type == "uint8" else 255.0])
+    assert output["associated_files"] == [{"name": "labels.txt", "type": "TENSOR_AXIS_LABELS"}]
