@@ -7,7 +7,7 @@ that size to the kernel, which clears every page of the next one. With the setti
 Both sides, our step and PyTorch's (see `train_speed.py`), are measured under both settings.
 
 Each side runs on one core, and its CPU seconds count, not the time on the clock. So other programs on the machine
-disturb the figures little, and the share of steps that run on one core only is no part of them.
+disturb the figures less. How well a side uses several cores is no part of them.
 
 `floor_ms` is a bound for `user_ms`: the products of forward and backward pass at the rate of a large product, plus
 seven float32 passes over the outputs before BatchNorm (see `programs/floor.py`) at the rate of a large copy. Prints a
