@@ -17,7 +17,11 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
 
-_MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
+_MIRRORS = {
+    "classification": "torch_model",
+    "segmentation": "torch_segmentation",
+    "detection": "torch_detection",
+}
 # Config keys under `model` that the PyTorch models take as options, too.
 _OPTIONS = (
     "attention",
@@ -35,6 +39,9 @@ _OPTIONS = (
     "fusion",
     "upsample_ratio",
     "upsample_width",
+    "neck_width",
+    "tower_convs",
+    "anchor_scale",
 )
 
 _WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)

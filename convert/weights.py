@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from convert.names import Entry, entries
+from seaformer_jax.detection.anchors import PER_CELL
 from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
@@ -22,6 +23,7 @@ _HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head."
 _CLASSIFIERS = {
     "classification": ("linear.weight", "head.weight"),
     "segmentation": ("decode_head.conv_seg.weight",),
+    "detection": ("bbox_head.retina_cls.weight",),
 }
 
 
@@ -115,10 +117,11 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     Raises:
         UserError: The state dict has no last layer of a model for `task`.
     """
-    head = _last_layer(state_dict, task)
+    head, channels = _last_layer(state_dict, task), PER_CELL if task == "detection" else 1
     shape = np.shape(state_dict.get(head))
-    if len(shape) in (2, 4):  # A linear layer or a 1x1 convolution, both with the classes first.
-        return shape[0]
+    # A linear layer or a convolution, both with the classes first.
+    if len(shape) in (2, 4) and shape[0] and shape[0] % channels == 0:
+        return shape[0] // channels
     names = ", ".join([*list(state_dict)[:5], "..."])
     found = f"has the shape {shape}" if head in state_dict else "is missing"
     raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -30,6 +31,7 @@ _TASKS = {
     "linear.weight": "classification",
     "decode_head.conv_seg.weight": "segmentation",
     "head.weight": "classification",  # Swin
+    "bbox_head.retina_cls.weight": "detection",
 }
 
 
@@ -63,7 +65,7 @@ class Pretrained(NamedTuple):
 
     Attributes:
         name: Name of the model size, such as "seaformer_tiny".
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         options: Model options that differ from the published model, see `create_model`.
         model: The model in JAX.
         state_dict: Official name -> array in PyTorch's layout.
@@ -94,7 +96,7 @@ class Stored(NamedTuple):
         path: Path of the file.
         state_dict: Official name -> array in PyTorch's layout.
         card: Content of the JSON file beside the weights; {} if there is no such file.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         classes: Number of classes.
     """
 
@@ -163,22 +165,28 @@ def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
     """Returns the same model in PyTorch, in evaluation mode."""
     import torch  # Here, because loading .safetensors for JAX needs no PyTorch.
 
-    from convert import torch_model, torch_segmentation, torch_swin
+    from convert import torch_detection, torch_model, torch_segmentation, torch_swin
     from convert.torch_attention.kinds import chosen
 
+    mirrors = {
+        "classification": torch_model,
+        "segmentation": torch_segmentation,
+        "detection": torch_detection,
+    }
     count, options = len(pretrained.labels.class_names), dict(pretrained.options)
     if pretrained.name in SWINS:
         model = torch_swin.create_model(pretrained.name, count, **options)
     else:
-        mirror = torch_model if pretrained.task == "classification" else torch_segmentation
         kind = chosen(options.pop("attention", VARIANTS[pretrained.name].attention))
-        model = mirror.create_model(pretrained.name, count, attention=kind, **options)
+        model = mirrors[pretrained.task].create_model(pretrained.name, count, attention=kind, **options)
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in pretrained.state_dict.items()})
     return model.eval()
 
 
 def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from normalised images, float32 [1, H, W, 3], to the logits of the JAX model.
+
+    A detector's logits and box deltas are joined: float32 [1, A, classes + 4].
 
     It computes in float32 on any device; by default, TPUs and GPUs multiply in a lower precision.
     """
@@ -187,7 +195,8 @@ def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
     @jax.jit
     def logits(state: nnx.State, images: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
-            return nnx.merge(graph, state)(images, train=False)
+            outputs = nnx.merge(graph, state)(images, train=False)
+        return jnp.concatenate(outputs, axis=-1) if isinstance(outputs, tuple) else outputs
 
     return lambda images: np.asarray(logits(state, images))
 

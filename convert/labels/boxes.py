@@ -15,6 +15,7 @@ from seaformer_jax.detection.anchors import anchors, level_counts
 NAME = "decode_boxes"  # Of the C source and its function.
 _MOST_LOG = np.float32(4.135166556742356)  # MOST_LOG in the C source.
 _LEVELS = 5
+_SAME = 0.95  # Overlap of two boxes that are taken for one.
 
 
 class Decoding(NamedTuple):
@@ -88,6 +89,15 @@ def decode(head: np.ndarray, decoding: Decoding, photograph: Photograph | None =
             f"[{expected}, classes + 4]"
         )
     return _kernel()(head, decoding, photograph or Photograph(decoding.input_size))
+
+
+def found_again(some: Boxes, others: Boxes) -> np.ndarray:
+    """Returns for every box of `some` if one of `others` has its class and nearly coincides with it: bool [D]."""
+    again = [
+        (_overlap(others.boxes[others.labels == label], box) > _SAME).any()
+        for box, label in zip(some.boxes, some.labels, strict=True)
+    ]
+    return np.array(again, bool)
 
 
 def numpy_decode(head: np.ndarray, decoding: Decoding, photograph: Photograph) -> Boxes:
