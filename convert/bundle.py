@@ -6,6 +6,7 @@
     reference.npz           an input image and the model's output for it, to check the model on another machine
     report.json, report.md  how far the exported model is from the trained one
     README.md               how to prepare an image, run the model and read its output, with code
+    index.html, *.js, ...   web bundles only: the page that runs the model in a browser, and ONNX Runtime Web
     argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
 
 The bundles of `convert/export/seeded_bundles.py`, which are for measurements only, have no report and no C source.
@@ -31,8 +32,12 @@ MODEL_FILES = {
     "litert": "model.tflite",
     "executorch": "model.pte",
     "ncnn": "model.ncnn.param",
+    "web": "model.onnx",
 }
 FORMATS = tuple(MODEL_FILES)
+NATIVE = tuple(
+    name for name in FORMATS if name != "web"
+)  # A browser runs "web", whose model file is that of "onnx".
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("logits8", "logits", "labels")
 INPUT_TYPES = ("float32", "uint8")

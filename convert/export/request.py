@@ -129,7 +129,8 @@ def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str
     Raises:
         UserError: The weights cannot have the wanted output.
     """
-    known = ("logits",) if task == "classification" else OUTPUTS
+    has = (*runtime.OUTPUT_LAYOUTS, "labels")  # Every runtime has labels, in its graph or after it.
+    known = ("logits",) if task == "classification" else tuple(name for name in OUTPUTS if name in has)
     wanted = wanted or known[0]
     if wanted not in known:
         raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")

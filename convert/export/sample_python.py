@@ -41,13 +41,17 @@ def code(bundle: Bundle) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _runtime(bundle: Bundle) -> str:
+    return "onnx" if bundle.format == "web" else bundle.format
+
+
 def _imports(bundle: Bundle) -> str:
     modules = ["import json", "import sys"]
     if bundle.tail:
         modules = ["import ctypes", "import json", "import subprocess", "import sys"]
     cv2 = ["import cv2"] if bundle.task == "segmentation" else []
     return "\n".join(
-        [*modules, "", *cv2, "import numpy as np", *_IMPORTS[bundle.format].splitlines(), _PILLOW]
+        [*modules, "", *cv2, "import numpy as np", *_IMPORTS[_runtime(bundle)].splitlines(), _PILLOW]
     )
 
 
@@ -93,7 +97,7 @@ def _input(bundle: Bundle) -> str:
 
 def _network(bundle: Bundle) -> str:
     options = _NCNN_FLOATS if bundle.precision == "fp32" else ""
-    lines = _NETWORKS[bundle.format].format(file=bundle.model.name, options=options, **bundle.tensors)
+    lines = _NETWORKS[_runtime(bundle)].format(file=bundle.model.name, options=options, **bundle.tensors)
     return f"# 3. The network\n{lines}"
 
 
