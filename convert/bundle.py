@@ -8,6 +8,7 @@
     README.md               how to prepare an image, run the model and read its output, with code
     index.html, *.js, ...   web bundles only: the page that runs the model in a browser, and ONNX Runtime Web
     argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
+    decode_boxes.{h,c}      only for detectors: C source that turns logits and deltas into boxes
 
 The bundles of `convert/export/seeded_bundles.py`, which are for measurements only, have no report and no C source.
 This module needs no package but NumPy, so that bundles can be read on a device.
@@ -35,13 +36,11 @@ MODEL_FILES = {
     "web": "model.onnx",
 }
 FORMATS = tuple(MODEL_FILES)
-NATIVE = tuple(
-    name for name in FORMATS if name != "web"
-)  # A browser runs "web", whose model file is that of "onnx".
+# Those that a program runs; a browser runs "web", whose model file is that of "onnx".
+NATIVE = tuple(name for name in FORMATS if name != "web")
 PRECISIONS = ("fp32", "fp16", "int8")
-OUTPUTS = ("logits8", "logits", "labels")
+OUTPUTS = ("logits8", "logits", "labels", "head")
 INPUT_TYPES = ("float32", "uint8")
-KERNEL = "argmax_upsample"
 CARD = "model.json"
 _REFERENCE = "reference.npz"
 _CHECKSUMS = "checksums"  # Further entry of the card: file name -> CRC-32; that of the card is of its fields.
@@ -53,7 +52,7 @@ class Bundle:
 
     Attributes:
         folder: Path of the bundle.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         name: Name of the model size, such as "seaformer_tiny".
         format: Format of the model file, one of FORMATS.
         precision: Precision of the weights, one of PRECISIONS. An int8 model also computes in int8. Whether an fp16
@@ -64,16 +63,20 @@ class Bundle:
             [1, ceil(H / 8), ceil(W / 8), classes]; a student with an up-sampling module of ratio r has r*H and r*W,
             rounded, in place of H and W. "logits" are the same logits resized to the input size, [1, H, W, classes].
             "labels" are class numbers at the input size, uint8 [1, H, W].
-        tail: "argmax_upsample" if the model's logits8 still have to become labels: the C source argmax_upsample,
-            which travels in the bundle, turns the model's logits8 into labels, uint8 [H, W]. Otherwise "".
+            A detector returns "head": two tensors, float32 logits [1, A, classes] and box deltas [1, A, 4] of the A
+            anchors, by level, row, column and anchor.
+        tail: Name of the C source in the bundle that has to follow the model. "argmax_upsample" turns logits8 into
+            labels, uint8 [H, W]; "decode_boxes" turns the outputs of a detector into boxes. Otherwise "".
         input_size: Height H and width W of the input in pixels.
         input_type: "float32", or "uint8" for a model that takes an image as a camera gives it.
         dynamic_batch: True if the first axis of input and output may have any length; otherwise it is 1.
-        tensors: Names in the model file of the "input" and the "output"; "" in formats that have no names.
-        preprocessing: How an image becomes the input: "resize" is "stretch" (to H x W, whatever its aspect ratio) or
-            "centre crop" (it is resized to just cover H / crop_fraction x W / crop_fraction, then cropped),
-            "crop_fraction", "interpolation", "channel_order" ("RGB") and "value_range", the smallest and the largest
-            value of the image before the caller normalises it, if the caller has to.
+        tensors: Names in the model file of the "input" and the "output", and of the box "deltas", a detector's second
+            output; "" in formats that have no names.
+        preprocessing: How an image becomes the input: "resize" is "stretch" (to H x W, whatever its aspect ratio),
+            "centre crop" (it is resized to just cover H / crop_fraction x W / crop_fraction, then cropped) or
+            "pad" (it is resized as far as it fits, with its aspect ratio kept, and the mean colour fills the rest to
+            the right and below), "crop_fraction", "interpolation", "channel_order" ("RGB") and "value_range", the
+            smallest and the largest value of the image before the caller normalises it, if the caller has to.
         layout: Layout of the input: "NHWC" for [1, H, W, 3] or "NCHW" for [1, 3, H, W].
         output_layout: Layout of the "logits8" or "logits" of a segmentation model: "NHWC", as written above, or
             "NCHW" with the classes as the second axis. "" for labels and for classifiers.
@@ -81,9 +84,11 @@ class Bundle:
             caller has to pass (image - mean) / std, with the image in [0, 1]. A model that takes uint8 does it.
         mean, std: Mean and standard deviation of red, green and blue, for images in [0, 1].
         class_names: Name of class k at position k; empty if the names are unknown.
-        palette: Colour (red, green, blue in 0..255) of class k at position k; empty for classifiers.
+        palette: Colour (red, green, blue in 0..255) of class k at position k; only for segmentation models.
         masks: How the masks of the data set encode the classes: the fields of `LabelSpec` without names and colours,
-            such as "ignore_label"; {} for classifiers.
+            such as "ignore_label"; {} except for segmentation models.
+        decoding: How the outputs of a detector become boxes: the fields of `labels.boxes.Decoding`, without
+            `input_size`; {} for other models.
         licence: Terms of the weights; "" if they are unknown.
         score: "metric", "percent" and "images" of this model on labelled images; {} if it was not scored.
         source: The file of weights: "file" is its name, "sha256" the hash of its content.
@@ -110,6 +115,7 @@ class Bundle:
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, ...], ...]
     masks: dict[str, Any]
+    decoding: dict[str, float]
     licence: str
     score: dict[str, Any]
     source: dict[str, str]
@@ -199,10 +205,9 @@ class Bundle:
         """Writes README.md."""
         (self.folder / "README.md").write_text(text)
 
-    def copy_kernel(self) -> None:
-        """Copies the C source argmax_upsample.{h,c}, which turns logits8 into labels, into the bundle."""
-        for suffix in (".h", ".c"):
-            source = pathlib.Path(__file__).parent / "labels" / (KERNEL + suffix)
+    def copy_tail(self) -> None:
+        """Copies the C source of the tail, if there is one, into the bundle."""
+        for source in (pathlib.Path(__file__).parent / "labels").glob(f"{self.tail}.[hc]"):
             shutil.copyfile(source, self.folder / source.name)
 
 

@@ -2,7 +2,10 @@
 
 The names of classifiers come from the official `seaformer-cls/seaformer.py`. Segmentation models have the prefix
 "backbone." before the names of `seaformer-seg/mmseg/models/backbones/seaformer.py`, and the prefix "decode_head."
-before those of `decode_heads/light_head.py`.
+before those of `decode_heads/light_head.py`. Detectors have the same backbone, and the names of mmdetection's `FPN`
+and `RetinaHead` after "neck." and "bbox_head.".
+
+The names of Swin, of bare attention modules and of transformer blocks are in `swin_names` and `attention_names`.
 
 A path is a tuple such as ("backbone", "stages", 3, "sea", 0, "attention", "to_q", "conv", "kernel").
 """
@@ -12,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convert import attention_names
+from convert import attention_names, swin_names
 from convert.attention_names import LEAVES, Layout, kernel_layout
 
 _MOBILE = ("expand", "depthwise", "project")
@@ -22,6 +25,14 @@ _HEAD = {
     "linear_fuse": "linear_fuse",
     "local": "local_embedding",
     "context": "global_act",
+}
+_DETECTOR = {
+    ("neck", "lateral"): "neck.lateral_convs",
+    ("neck", "output"): "neck.fpn_convs",
+    ("head", "class_tower"): "bbox_head.cls_convs",
+    ("head", "box_tower"): "bbox_head.reg_convs",
+    ("head", "class_output"): "bbox_head.retina_cls",
+    ("head", "box_output"): "bbox_head.retina_reg",
 }
 _HEAD_LEAVES = LEAVES | {"conv/kernel": "conv.weight"}  # The head uses mmcv's `ConvModule`, not `Conv2d_BN`.
 
@@ -60,11 +71,13 @@ def entries(shapes: Mapping[tuple, tuple[int, ...]]) -> list[Entry]:
     Args:
         shapes: Path -> shape in JAX, for all arrays of the model; the names depend on which paths exist.
     """
-    if not any(path[0] == "backbone" for path in shapes):  # A bare attention module.
-        return [_entry(path, shape, *attention_names.locate(path, shape)) for path, shape in shapes.items()]
+    if not any(path[0] == "backbone" for path in shapes):  # A bare attention module or transformer block.
+        return [_entry(path, shape, *swin_names.in_block(path, shape)) for path, shape in shapes.items()]
+    if ("backbone", "patch", "kernel") in shapes:
+        return [_entry(path, shape, *swin_names.locate(path, shape)) for path, shape in shapes.items()]
     # The official code counts attention stages from 1 (`trans1`), wherever the first one is.
     first_sea = min(path[2] for path in shapes if path[1] == "stages" and path[3] == "sea")
-    backbone = "backbone." if ("head", "classify", "kernel") in shapes else ""
+    backbone = "" if ("head", "kernel") in shapes else "backbone."  # Only classifiers have no prefix.
     found = []
     for path, shape in shapes.items():
         if "attention" in path:
@@ -86,6 +99,9 @@ def _name(path: tuple, shapes: Mapping, first_sea: int, backbone: str) -> str:
     module = path[: -1 - leaf.count("/")]
     if module == ("head",):
         return f"linear.{LEAVES[leaf]}"
+    if module[:2] in _DETECTOR:
+        listed = f".{module[2]}.conv" if len(module) > 2 else ""  # mmcv's `ConvModule` in lists.
+        return f"{_DETECTOR[module[:2]]}{listed}.{LEAVES[leaf]}"
     if module[0] == "upsample":  # The official code has no such module; the names are ours.
         inner = f"block.{_block(module, shapes)}" if module[1] == "block" else module[1]
         return f"upsample.{inner}.{LEAVES[leaf]}"

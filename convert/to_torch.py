@@ -12,14 +12,22 @@ from ml_collections import ConfigDict
 
 from convert import weights
 from convert.checkpoints import files
-from seaformer_jax import command, json_files, paths, versions
+from seaformer_jax import command, json_files, paths, tasks, versions
 from seaformer_jax.errors import UserError
-from seaformer_jax.models.variants import VARIANTS
+from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
 
-_MIRRORS = {"classification": "torch_model", "segmentation": "torch_segmentation"}
+_MIRRORS = {
+    "classification": "torch_model",
+    "segmentation": "torch_segmentation",
+    "detection": "torch_detection",
+}
 # Config keys under `model` that the PyTorch models take as options, too.
 _OPTIONS = (
+    "attention",
+    "attention_widths",
+    "attention_window",
+    "attention_input",
     "detail_input",
     "detail_combine",
     "position_embedding",
@@ -31,6 +39,9 @@ _OPTIONS = (
     "fusion",
     "upsample_ratio",
     "upsample_width",
+    "neck_width",
+    "tower_convs",
+    "anchor_scale",
 )
 
 _WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)
@@ -76,10 +87,14 @@ def _describe(run: trained.Trained, workdir: epath.Path) -> dict[str, Any]:
 
 def _options(config: ConfigDict) -> dict[str, Any]:
     """Returns the model options that differ from those of the published model."""
-    chosen = {option: config.model[option] for option in _OPTIONS if option in config.model}
-    published = VARIANTS[config.model.name]
-    # Empty values in the config mean "as published".
-    return {k: value for k, value in chosen.items() if value not in ("", (), getattr(published, k))}
+    published = model_config(config.model.name, tasks.task_type(config))
+    # A config has the options of all models. Empty values mean "as published".
+    return {
+        option: value
+        for option in _OPTIONS
+        if hasattr(published, option)
+        and (value := config.model.get(option, "")) not in ("", (), getattr(published, option))
+    }
 
 
 def _input(run: trained.Trained) -> dict[str, Any]:

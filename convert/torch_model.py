@@ -13,7 +13,7 @@ official `seaformer-cls/seaformer.py` (github.com/fudan-zvg/SeaFormer) in every 
 Axes of shapes: B batch, C channels, H height, W width, N tokens along one axis.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Variant(NamedTuple):
         fusion_widths: Output channels of the fusion blocks, which only segmentation models have.
         fusion: Option of `torch_segmentation.FusionBlock`.
         attention: Kind of attention: "sea" or "sea_plus"; "enhancement" (SEA's detail enhancement alone); "none"; or
-            one of `torch_attention.kinds.KINDS`.
+            a function (variant, index of the stage, channels) -> module, see `torch_attention.kinds.chosen`.
         attention_widths: Channels of queries, keys and values in each stage with attention; () takes the stage's.
         attention_window: Side of a window, for the kinds that have windows.
         attention_input: Height and width of the images, for the tables of axial_deeplab.
@@ -47,6 +47,9 @@ class Variant(NamedTuple):
         adaptive, adaptive_source, adaptive_shared, adaptive_expansion: Options of SeaFormer++, see `SeaAttention`.
         upsample_ratio: Ratio of the `Upsampling` module of a distilled student; 0 for no module.
         upsample_width: Output channels of that module; 0 keeps the channels of its input.
+        neck_width: Channels of a detector's neck and head.
+        tower_convs: Convolutions of each tower of a detector's head, without the last one.
+        anchor_scale: Side of a level's smallest square anchor / stride of the level. The network does not use it.
     """
 
     stem: int
@@ -57,7 +60,7 @@ class Variant(NamedTuple):
     stages: tuple[tuple[Row, ...], ...]
     fusion_widths: tuple[int, ...]
     fusion: str = "sigmoid_multiply"
-    attention: str = "sea"
+    attention: Any = "sea"
     attention_widths: tuple[int, ...] = ()
     attention_window: int = 7
     attention_input: tuple[int, ...] = ()
@@ -70,6 +73,9 @@ class Variant(NamedTuple):
     adaptive_expansion: str = "linear"
     upsample_ratio: float = 0.0
     upsample_width: int = 0
+    neck_width: int = 256
+    tower_convs: int = 4
+    anchor_scale: float = 4.0
 
 
 # fmt: off
@@ -423,17 +429,7 @@ def create_attention(variant: Variant, index: int, channels: int) -> nn.Module |
             variant.adaptive_shared,
             variant.adaptive_expansion,
         )
-    from convert.torch_attention.kinds import (
-        KINDS,
-        Setting,
-    )  # Here, because most models do not need the folder.
-
-    stride = 4 << len(variant.stages) - len(variant.depths) + index
-    size = tuple(-(-side // stride) for side in variant.attention_input) or None
-    inner = variant.attention_widths[index] if variant.attention_widths else 0
-    return KINDS[kind](
-        channels, variant.heads, Setting(inner, variant.attention_window, size, normalized=True)
-    )
+    return kind(variant, index, channels)
 
 
 class Backbone(nn.Module):

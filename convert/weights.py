@@ -12,12 +12,19 @@ import numpy as np
 from flax import nnx
 
 from convert.names import Entry, entries
+from seaformer_jax.detection.anchors import PER_CELL
 from seaformer_jax.errors import UserError
 
 _COUNTER = "num_batches_tracked"
 _BACKBONE = "backbone."
-_HEADS = ("linear.", "decode_head.", "upsample.")  # Prefixes of everything outside the backbone.
-_CLASSIFIERS = {"classification": "linear.weight", "segmentation": "decode_head.conv_seg.weight"}
+# Prefixes of everything outside the backbone.
+_HEADS = ("linear.", "head.", "decode_head.", "upsample.", "neck.", "bbox_head.")
+# Names of the last layer: of SeaFormer, then of Swin.
+_CLASSIFIERS = {
+    "classification": ("linear.weight", "head.weight"),
+    "segmentation": ("decode_head.conv_seg.weight",),
+    "detection": ("bbox_head.retina_cls.weight",),
+}
 
 
 class Matching(NamedTuple):
@@ -110,10 +117,11 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     Raises:
         UserError: The state dict has no last layer of a model for `task`.
     """
-    head = _CLASSIFIERS[task]
+    head, channels = _last_layer(state_dict, task), PER_CELL if task == "detection" else 1
     shape = np.shape(state_dict.get(head))
-    if len(shape) in (2, 4):  # A linear layer or a 1x1 convolution, both with the classes first.
-        return shape[0]
+    # A linear layer or a convolution, both with the classes first.
+    if len(shape) in (2, 4) and shape[0] and shape[0] % channels == 0:
+        return shape[0] // channels
     names = ", ".join([*list(state_dict)[:5], "..."])
     found = f"has the shape {shape}" if head in state_dict else "is missing"
     raise UserError(
@@ -124,7 +132,12 @@ def class_count(state_dict: Mapping[str, np.ndarray], task: str) -> int:
 
 def head_width(state_dict: Mapping[str, np.ndarray], task: str) -> int:
     """Returns the input channels of the last layer; `class_count` must accept the state dict."""
-    return np.shape(state_dict[_CLASSIFIERS[task]])[1]
+    return np.shape(state_dict[_last_layer(state_dict, task)])[1]
+
+
+def _last_layer(state_dict: Mapping[str, np.ndarray], task: str) -> str:
+    names = _CLASSIFIERS[task]
+    return next((name for name in names if name in state_dict), names[0])
 
 
 def in_backbone(name: str) -> bool:

@@ -1,6 +1,6 @@
 """The config: every key of every recipe, with its default.
 
-A recipe in `configs/` starts from `default()` or `segmentation()` and sets only the keys that differ;
+A recipe in `configs/` starts from `default()`, `segmentation()` or `detection()` and sets only the keys that differ;
 `distillation()` adds the keys for training a student with a teacher. The command line sets single keys, e.g.
 `--config.optim.lr=0.01`. An unknown key is an error, never silently ignored.
 """
@@ -76,6 +76,56 @@ def segmentation() -> ConfigDict:
     return c
 
 
+def detection() -> ConfigDict:
+    """Returns the default config for detection: mmdetection's RetinaNet with AdamW, on the data set `shapes`."""
+    c = _common()
+    c.model.update(
+        {
+            "neck_width": 256,  # Channels of the feature pyramid and of the head.
+            "tower_convs": 4,  # Convolutions in each tower of the head.
+            # Side of the smallest square anchor of a level / stride of the level; 2 halves all anchors.
+            "anchor_scale": 4.0,
+        }
+    )
+    c.task = ConfigDict(
+        {
+            "name": "detection",
+            "num_classes": 0,  # 0 takes the number of classes of the data set.
+            # False normalises by the running statistics of the starting weights, as mmdetection does; for batches of
+            # a few images.
+            "batch_statistics": True,
+        }
+    )
+    c.data.update(_detection_data())
+    c.augment = ConfigDict(
+        {
+            "scale_range": (1.0, 1.0),  # Range of the random factor on data.scale.
+            "flip": 0.5,  # Probability of a horizontal flip.
+            "flip_vertical": 0.0,  # Probability of a vertical flip.
+            "photometric": False,  # Distort brightness, contrast, saturation and hue at random.
+        }
+    )
+    c.optim.update({"lr": 1e-4, "weight_decay": 1e-4, "ema_decay": 0.0, "no_decay": ()})
+    c.optim.schedule.update({"name": "multistep", "decay_rate": 0.1, "warmup_steps": 500})
+    c.optim.schedule.warmup_init = c.optim.get_ref("lr") * 1e-3
+    c.eval.update(
+        {
+            "scale": (
+                128,
+                128,
+            ),  # Largest (long, short) side of the resized image, which keeps its aspect ratio.
+            # The sides are padded to multiples of this; images of the same padded size share batches.
+            "pad_multiple": 32,
+            "score_threshold": 0.05,  # Boxes with lower scores do not count.
+            "per_level": 1000,  # Most pairs of anchor and class that a level of the pyramid proposes.
+            "iou_threshold": 0.5,  # Of two boxes of a class that overlap by more only the better one is kept.
+            "per_image": 100,  # Most boxes of an image.
+            "draw_threshold": 0.3,  # Pictures show boxes with at least this score.
+        }
+    )
+    return c
+
+
 def distillation(record: ConfigDict) -> ConfigDict:
     """Changes `record` into a config for distillation and returns it.
 
@@ -110,7 +160,9 @@ def _common() -> ConfigDict:
     c.batch_size = 64  # Images per step on all devices of all hosts together.
     c.dtype = "float32"  # Compute type, float32 | bfloat16. Parameters, statistics and losses stay float32.
     c.log_every = 50  # Steps between progress lines.
-    c.init_from = ""  # Starting weights: a workdir, or a checkpoint file with the official parameter names.
+    c.init_from = (
+        ""  # Starting weights: a workdir, a file with the official names, or weights of the package.
+    )
     c.compilation_cache = "~/.cache/seaformer_jax/xla"  # Folder of compiled programs; "" switches it off.
     c.model = _model()
     c.data = _data()
@@ -132,14 +184,15 @@ def _common() -> ConfigDict:
 def _model() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "seaformer_tiny",  # One of seaformer_jax.list_models().
+            "name": "seaformer_tiny",  # One of seaformer_jax.list_models(), or swin_tiny.
             # Drop-path probability of the last layer of each stage; it rises linearly from 0 within the stage.
             "drop_path_rate": 0.1,
             # Number of groups that the global (micro)batch is split into, each with its own BatchNorm statistics.
             "bn_groups": 1,
-            # Attention of the SeaFormer layers: sea | enhancement (SEA's detail alone) | none | vanilla | window |
-            # window_shift | axial_sum | axial_deeplab | acmix_swin | acmix_conv | mixformer | sea_plus.
-            "attention": "sea",
+            # Attention of the model's layers: sea | sea_plus | enhancement (SEA's detail alone) | none | vanilla |
+            # window | window_shift | axial_sum | axial_deeplab | acmix_swin | acmix_conv | mixformer; "" keeps the
+            # model's own.
+            "attention": "",
             "attention_widths": (),  # Channels of q, k and v in each stage with attention; () takes the stage's.
             "attention_window": 7,  # Side of a window on the feature map, for kinds with windows.
             "attention_input": (),  # axial_deeplab: (height, width) of the images in pixels, which its tables fix.
@@ -159,8 +212,9 @@ def _model() -> ConfigDict:
 def _data() -> ConfigDict:
     return ConfigDict(
         {
-            "source": "shapes",  # shapes | folder | tfds
-            "root": "",  # folder: holds <split>/<class>/*.jpg; tfds: the data_dir.
+            "source": "shapes",  # shapes | folder | records | tfds
+            # folder: holds <split>/<class>/*.jpg; records: --out of seaformer_jax.prepare; tfds: the data_dir.
+            "root": "",
             "name": "imagenet2012",  # tfds: name of the data set.
             "train_split": "train",
             "val_split": "val",
@@ -198,6 +252,27 @@ def _segmentation_data() -> dict[str, Any]:
     }
 
 
+def _detection_data() -> dict[str, Any]:
+    """Returns the keys of `data` that detection adds or changes.
+
+    data/detection/sources.py lists the values of `data.source` and the files that each expects in `data.root`.
+    """
+    return {
+        "name": "coco/2017",  # tfds: name of the data set.
+        "image_size": 128,  # shapes: height and width of its images in pixels.
+        # coco: folder of the images and file of the boxes below root; {split} stands for the name of the split.
+        "images": "{split}",
+        "annotations": "annotations/instances_{split}.json",
+        # Largest (long, short) side of the resized training image, which keeps its aspect ratio;
+        # augment.scale_range multiplies it.
+        "scale": (128, 128),
+        # The (height, width) that training images are padded to, each to the smallest that holds it; multiples of 32.
+        # The training step is compiled for each of them.
+        "buckets": ((128, 128),),
+        "max_boxes": 100,  # Most boxes of a training image.
+    }
+
+
 def _segmentation_eval() -> dict[str, Any]:
     """Returns the keys of `eval` that segmentation adds."""
     return {
@@ -218,6 +293,9 @@ def _augment() -> ConfigDict:
             "crop_ratio": (3 / 4, 4 / 3),  # Range of a crop's width / height.
             "interpolation": "random",  # random (bilinear or bicubic) | bilinear | bicubic
             "flip": 0.5,  # Probability of a horizontal flip.
+            # Where flips and RandAugment happen: in the training step (True), or on the host (False). With
+            # data.source=records, crops are resized there, too.
+            "on_device": False,
             "rand_augment": "rand-m9-mstd0.5",  # RandAugment in timm's notation; "" switches it off.
             "erasing": 0.2,  # Probability of random erasing.
             "mixup": 0.0,  # Alpha of mixup; 0 switches it off.
@@ -249,13 +327,14 @@ def _optim() -> ConfigDict:
             "ema_warmup": True,  # The decay rises to ema_decay, so that the initial weights are soon gone.
             "schedule": ConfigDict(
                 {
-                    "name": "cosine",  # step | cosine | poly
+                    "name": "cosine",  # step | multistep | cosine | poly
                     "warmup_steps": 100,  # Counted inside total_steps.
                     "warmup_init": 1e-6,  # Learning rate at step 0; in mmcv it is lr times the warm-up ratio.
                     "end_lr": 0.0,  # cosine, poly: learning rate at the end.
                     "power": 1.0,  # poly: exponent of the decay.
                     "decay_steps": 1.0,  # step: the rate is multiplied by decay_rate once in this many steps.
-                    "decay_rate": 0.973,  # step
+                    "decay_rate": 0.973,  # step, multistep
+                    "milestones": (),  # multistep: steps at which the rate is multiplied by decay_rate.
                     "hold_steps": 1,  # The rate changes only every hold_steps steps (an epoch in timm).
                     "noise_from": 0,  # First step with noise on the rate; 0 switches the noise off.
                     "noise_limit": 0.67,  # Limit of the noise as a share of the rate; larger draws are repeated.
@@ -270,6 +349,7 @@ def _optim() -> ConfigDict:
 TASKS: dict[str, Callable[[], ConfigDict]] = {
     "classification": default,
     "segmentation": segmentation,
+    "detection": detection,
     "distilled_classification": lambda: distillation(default()),
     "distilled_segmentation": lambda: distillation(segmentation()),
 }

@@ -32,6 +32,7 @@ def check(config: ConfigDict) -> None:
         if key in leaves and not holds(value := _read(leaves[key])):
             raise UserError(f"{key} is {value!r}; expected {expected}{_suggest(key, value)}")
     # 3. Values that depend on each other.
+    _check_classes(config)
     _check_groups(config)
     _check_warm_up(config)
     _check_processes(config)
@@ -87,6 +88,14 @@ def _check_keys(leaves: Mapping[str, Any]) -> None:
         f"the config lacks {', '.join(missing)}; expected all keys of a config for {name}, as "
         "seaformer_jax/config.py makes it"
     )
+
+
+def _check_classes(config: ConfigDict) -> None:
+    if config.task.num_classes == 1 and config.task.name != "detection":
+        raise UserError(
+            "task.num_classes is 1; expected at least 2, or 0 for the number of classes of the data: with one class "
+            "there is nothing to tell apart"
+        )
 
 
 def _check_groups(config: ConfigDict) -> None:

@@ -75,10 +75,6 @@ def _sides(least: int, expected: str, multiple: int = 1, most: int = _MOST_INT32
     return _is_list(lambda side: _whole(least, most)[0](side) and side % multiple == 0, 2), expected
 
 
-def _classes(value: Any) -> bool:
-    return _is_whole(value) and (value == 0 or 2 <= value <= _MOST_INT32)
-
-
 def _names(value: Any) -> bool:
     """Returns whether `value` holds the names of no classes, or of at least two different ones."""
     return _is_list(_is_text)(value) and all(value) and len(set(value)) == len(value) != 1
@@ -103,6 +99,8 @@ def _multiplier(value: Any) -> bool:
     return is_pair and _is_pattern(value[0]) and _number(0)[0](value[1])
 
 
+# A padded training image of a detector. mmdetection pads to multiples of 32, too.
+_BUCKET = _is_list(lambda side: _whole(SMALLEST, LARGEST)[0](side) and side % 32 == 0, 2)
 _TEXT: Range = (_is_text, "a string")
 _SWITCH: Range = (lambda value: isinstance(value, bool), "True or False")
 _PROBABILITY: Range = _number(0, 1)
@@ -139,11 +137,14 @@ _GROUPS: dict[str, Range] = {
         _is_list(_whole(1)[0]),
         "whole numbers of at least 1, or ()",
     ),
+    "model.neck_width model.tower_convs": _whole(1),
+    "model.anchor_scale": _positive(),
     "model.upsample_ratio": _number(1),
     "model.upsample_width": _whole(0),
     # The task and its teacher.
     "task.name teacher.source teacher.model teacher.sha256": _TEXT,
-    "task.num_classes": (_classes, "at least 2, or 0 for the number of classes of the data"),
+    "task.num_classes": (_whole(0)[0], "at least 1, or 0 for the number of classes of the data"),
+    "task.batch_statistics": _SWITCH,
     "task.label_smoothing": _BELOW_ONE,
     "distillation.cross_weight distillation.feature_weight distillation.output_weight": _number(0),
     "distillation.temperature": _positive(),
@@ -161,7 +162,12 @@ _GROUPS: dict[str, Range] = {
         multiple=8,
         most=LARGEST,
     ),
-    "data.base_scale eval.scale": _sides(
+    "data.buckets": (
+        lambda value: _is_list(_BUCKET)(value) and len(value) > 0,
+        f"pairs (height, width), multiples of 32 and at most {LARGEST}, such as ((800, 1344), (1344, 800))",
+    ),
+    "data.max_boxes": _whole(1, 10_000),
+    "data.base_scale data.scale eval.scale": _sides(
         SMALLEST, f"the long and the short side, each at least {SMALLEST}, such as (2048, 512)"
     ),
     "data.class_names": (_names, "at least two different names, or ()"),
@@ -181,8 +187,8 @@ _GROUPS: dict[str, Range] = {
     "augment.scale_range": _rising(math.inf, "two factors, such as (0.5, 2.0)"),
     "augment.cat_max_ratio": _SHARE,
     "augment.rand_augment": _TEXT,
-    "augment.flip augment.erasing": _PROBABILITY,
-    "augment.photometric": _SWITCH,
+    "augment.flip augment.flip_vertical augment.erasing": _PROBABILITY,
+    "augment.photometric augment.on_device": _SWITCH,
     # Larger alphas give half of each image almost always, which nobody means.
     "augment.mixup augment.cutmix": _number(0, 2),
     "augment.mix_group": _whole(1),
@@ -204,6 +210,10 @@ _GROUPS: dict[str, Range] = {
     "optim.schedule.warmup_init optim.schedule.end_lr optim.schedule.power": _number(0),
     "optim.schedule.decay_steps": _positive(),
     "optim.schedule.decay_rate": _SHARE,
+    "optim.schedule.milestones": (
+        _is_list(_whole(1)[0]),
+        "steps of at least 1, such as (58640, 80630), or ()",
+    ),
     # The rate is multiplied by 1 + noise: noise below -1 would make it negative.
     "optim.schedule.noise_limit": _SHARE,
     # Evaluation.
@@ -216,6 +226,12 @@ _GROUPS: dict[str, Range] = {
         "positive factors, such as (1.0,)",
     ),
     "eval.flip": _SWITCH,
+    "eval.pad_multiple": (
+        lambda value: _whole(32, LARGEST)[0](value) and value % 32 == 0,
+        f"a multiple of 32, at most {LARGEST}",
+    ),
+    "eval.score_threshold eval.iou_threshold eval.draw_threshold": _PROBABILITY,
+    "eval.per_level eval.per_image": _whole(1, 10_000),
 }
 
 # Keys whose value is one of a few names -> these names.
@@ -223,7 +239,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16"),
     "task.loss_divisor": ("all", "valid"),
     "optim.name": ("rmsprop_tf", "adamw", "sgd", "lamb", "lars"),
-    "optim.schedule.name": ("step", "cosine", "poly"),
+    "optim.schedule.name": ("step", "multistep", "cosine", "poly"),
     "augment.interpolation": ("random", "bilinear", "bicubic"),
     "eval.interpolation": ("bilinear", "bicubic"),
     "eval.mode": ("whole", "slide"),

@@ -1,4 +1,4 @@
-"""Metrics as sums and counts that can be merged.
+"""Metrics that can be merged: sums and counts, which are added, and results of single images, which are joined.
 
 Results therefore do not depend on the batch size or on the number of devices or hosts. JAX is imported where it is
 used, so that a device without it can score a model, too.
@@ -73,6 +73,42 @@ class ConfusionMatrix(NamedTuple):
         return float(np.trace(self.counts) / total) if (total := self.counts.sum()) else float("nan")
 
 
+class PerImage(NamedTuple):
+    """Results of single images, such as the boxes in them, where a sum over images does not do.
+
+    Attributes:
+        values: Name -> array [B, ...].
+        mask: bool [B]; the values of the other images are left out.
+    """
+
+    values: dict[str, "jax.Array | np.ndarray"]
+    mask: "jax.Array | np.ndarray"
+
+    def of_images(self) -> dict[str, np.ndarray]:
+        """Returns the values of the images of the mask, name -> array [N, ...], of merged metrics."""
+        return {name: value[self.mask] for name, value in self.values.items()}
+
+
+Metric = Mean | ConfusionMatrix | PerImage
+
+
+def over_devices(metrics: dict[str, Metric], axis: str) -> dict[str, Metric]:
+    """Returns the metrics of all rows of a batch on every device; runs inside `jax.shard_map`.
+
+    Args:
+        metrics: Metrics of the device's own rows.
+        axis: Name of the mesh axis.
+    """
+    import jax
+
+    return {
+        name: jax.tree.map(lambda x: jax.lax.all_gather(x, axis, tiled=True), metric)
+        if isinstance(metric, PerImage)
+        else jax.lax.psum(metric, axis)
+        for name, metric in metrics.items()
+    }
+
+
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Returns part / whole, NaN where whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
@@ -84,19 +120,31 @@ def mean_of_present(values: np.ndarray) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-def merge(metrics: dict | None, batch: dict) -> dict:
-    """Adds the metrics of one batch to the running ones and returns the sum, as NumPy arrays.
+def merge(metrics: dict[str, Metric] | None, batch: dict[str, Metric]) -> dict[str, Metric]:
+    """Adds the metrics of one batch to the running ones, or joins them, and returns the result as NumPy arrays.
 
     The sums are int64 and float64 on the host, because float32 counts would stop growing at 1.6e7.
 
     Args:
         metrics: The running metrics; None for the first batch.
-        batch: Metrics of one batch, name -> `Mean` or `ConfusionMatrix`.
+        batch: Metrics of one batch by name.
     """
     import jax
 
-    batch = jax.tree.map(_widen, jax.device_get(batch))
-    return batch if metrics is None else jax.tree.map(np.add, metrics, batch)
+    found = {
+        name: value if isinstance(value, PerImage) else jax.tree.map(_widen, value)
+        for name, value in jax.device_get(batch).items()
+    }
+    if metrics is None:
+        return found
+    return {
+        name: jax.tree.map(_joined if isinstance(value, PerImage) else np.add, metrics[name], value)
+        for name, value in found.items()
+    }
+
+
+def _joined(*rows: np.ndarray) -> np.ndarray:
+    return np.concatenate(rows)
 
 
 def _widen(value: np.ndarray) -> np.ndarray:

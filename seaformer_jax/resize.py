@@ -46,11 +46,36 @@ def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
         length: Number of rows of the result, at least `new_size`. It must be known when tracing. The rows beyond
             `new_size` repeat the last entry of the input.
     """
-    # Position of each output's centre among the input entries; clipping repeats the entries at the ends.
-    position = jnp.clip((jnp.arange(length) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
+    position = _positions(size, new_size, length)
     low = jnp.floor(position).astype(jnp.int32)
     part = position - low
     return Taps(jnp.stack([low, jnp.minimum(low + 1, size - 1)], 1), jnp.stack([1 - part, part], 1))
+
+
+def linear_matrix(size: int | jax.Array, new_size: int | jax.Array, length: int, inputs: int) -> jax.Array:
+    """Returns the matrices of the map of `linear_taps` for sizes that differ between the images of a batch.
+
+    Args:
+        size: Number of input entries; may be int [B].
+        new_size: Number of output entries; may be int [B].
+        length: Number of rows of the result, at least `new_size`, as in `linear_taps`.
+        inputs: Number of columns of the result, at least `size`; those beyond `size` are 0.
+    Returns:
+        float32 [B, length, inputs].
+    """
+    sizes = (jnp.reshape(s, (-1, 1)) for s in (size, new_size))
+    distance = _positions(*sizes, length)[..., None] - jnp.arange(inputs)
+    return jnp.maximum(1 - jnp.abs(distance), 0)
+
+
+def _positions(size: int | jax.Array, new_size: int | jax.Array, length: int) -> jax.Array:
+    """Returns the position of each output's centre among the input entries, float32 [..., length].
+
+    That is (i + 1/2) * size / new_size - 1/2. It is written with integers and a single division, so that it does not
+    depend on whether the sizes are known when tracing. Clipping repeats the entries at the ends.
+    """
+    numerator = (2 * jnp.arange(length) + 1) * size - new_size
+    return jnp.clip(numerator / (2 * new_size), 0, size - 1)
 
 
 def then(first: Taps, second: Taps) -> Taps:

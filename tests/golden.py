@@ -29,11 +29,11 @@ def require() -> pathlib.Path:
     return FOLDER
 
 
-def state_dict_shapes(name: str) -> dict[str, tuple[int, ...]]:
+def state_dict_shapes(name: str, subfolder: str = "") -> dict[str, tuple[int, ...]]:
     """As `golden_vectors.state_dict_shapes`."""
-    return golden_vectors.state_dict_shapes(require(), name)
+    return golden_vectors.state_dict_shapes(require() / subfolder, name)
 
 
-def load(name: str) -> dict[str, np.ndarray]:
+def load(name: str, subfolder: str = "") -> dict[str, np.ndarray]:
     """As `golden_vectors.load`."""
-    return golden_vectors.load(require(), name)
+    return golden_vectors.load(require() / subfolder, name)

@@ -17,14 +17,15 @@ from seaformer_jax.training import optim, schedules, workdir
 NAN, INFINITY = math.nan, math.inf
 PAIRS = (("head/.*", 10.0),)
 TEXTS = (
-    "init_from compilation_cache distributed.coordinator model.name model.detail_input model.detail_combine "
-    "model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
+    "init_from compilation_cache distributed.coordinator model.name model.attention model.detail_input "
+    "model.detail_combine model.fusion model.adaptive model.adaptive_source model.adaptive_expansion teacher.source "
     "teacher.model teacher.sha256 data.source data.root data.name data.train_split data.val_split data.images "
     "data.annotations data.on_corrupt augment.interpolation augment.rand_augment eval.interpolation"
 )
 SWITCHES = (
-    "distributed.enabled eval.use_ema optim.ema_warmup model.position_embedding model.adaptive_shared "
-    "data.reduce_zero_label augment.photometric eval.flip"
+    "distributed.enabled eval.use_ema optim.ema_warmup optim.decay_tables model.position_embedding "
+    "model.adaptive_shared task.batch_statistics data.reduce_zero_label augment.photometric augment.on_device "
+    "eval.flip"
 )
 # Key -> values outside its range.
 REFUSED = {
@@ -41,6 +42,12 @@ REFUSED = {
     "model.drop_path_rate": (1.0, -0.1, NAN),
     "model.bn_groups": (0,),
     "model.fusion_widths": ((0,), 64, ("64",)),
+    "model.attention_widths": ((0,), 64, ("64",)),
+    "model.attention_window": (0, 65, 7.0),
+    "model.attention_input": ((16, 64), (64,), 64),
+    "model.neck_width": (0, 1.5),
+    "model.tower_convs": (0,),
+    "model.anchor_scale": (0.0, -4.0, NAN),
     "model.upsample_ratio": (0.5, INFINITY, NAN),
     "model.upsample_width": (-1,),
     "task.num_classes": (1, -1, 2**31, "8"),
@@ -58,6 +65,9 @@ REFUSED = {
     "data.std": ((0.5, 0.5, 0.0), ("a", "b", "c"), (INFINITY, 0.5, 0.5)),
     "data.base_scale": ((1, 1), (512,), (31, 64), ("512", "512")),
     "data.crop_size": ((24, 64), (64, 60), (64,), (64, 8200)),
+    "data.scale": ((1, 1), (512,), ("512", "512")),
+    "data.buckets": ((), ((800, 1333),), ((0, 32),), (800, 1344), ((8224, 32),), "800x1344"),
+    "data.max_boxes": (0, 10**6),
     "data.class_names": (("road",), ("road", "road"), ("road", ""), "road", (1, 2)),
     "data.palette": (((0, 0, 256),), ((0, 0, -1),), ((0, 0),), (0, 0, 0)),
     "data.ignore_label": (-1, 256),
@@ -67,6 +77,7 @@ REFUSED = {
     "augment.scale_range": ((2.0, 0.5), (0.0, 1.0)),
     "augment.cat_max_ratio": (0.0, 1.1, NAN),
     "augment.flip": (1.5, -0.5, NAN),
+    "augment.flip_vertical": (1.5, -0.5, NAN),
     "augment.erasing": (1.5, -0.5, NAN),
     "augment.mixup": (5.0, -0.1, NAN),
     "augment.cutmix": (5.0, -0.1, NAN),
@@ -94,6 +105,7 @@ REFUSED = {
     "optim.schedule.power": (-1.0, NAN),
     "optim.schedule.decay_steps": (0.0, -1.0, NAN),
     "optim.schedule.decay_rate": (0.0, -0.9, 1.1, NAN),
+    "optim.schedule.milestones": (5, (0,), (1.5,)),
     "optim.schedule.hold_steps": (0,),
     "optim.schedule.noise_from": (-1,),
     "optim.schedule.noise_limit": (0.0, 1.5, NAN),
@@ -103,6 +115,12 @@ REFUSED = {
     "eval.crop_fraction": (0.0, 1.1, NAN),
     "eval.scale": ((1, 1), (512, 0), (512,)),
     "eval.size_divisor": (-1,),
+    "eval.pad_multiple": (0, 16, 48, 8224),
+    "eval.score_threshold": (1.1, -0.1, NAN),
+    "eval.iou_threshold": (1.1, -0.1, NAN),
+    "eval.draw_threshold": (1.1, -0.1, NAN),
+    "eval.per_level": (0, 10**6),
+    "eval.per_image": (0, 10**6),
     "eval.mode": ("window",),
     "eval.slide_crop": ((31, 64), (64,)),
     "eval.slide_stride": ((0, 64), (64, 129), (64,)),
@@ -161,7 +179,7 @@ def test_values_outside_their_range(key):
     ("key", "value", "says"),
     [
         ("optim.name", "adam", "expected rmsprop_tf, adamw, sgd, lamb or lars. Did you mean 'adamw'?"),
-        ("optim.schedule.name", "cosin", "expected step, cosine or poly. Did you mean 'cosine'?"),
+        ("optim.schedule.name", "cosin", "expected step, multistep, cosine or poly. Did you mean 'cosine'?"),
         ("dtype", "bfloat", "expected float32 or bfloat16. Did you mean 'bfloat16'?"),
         ("dtype", "int8", "expected float32 or bfloat16"),
     ],

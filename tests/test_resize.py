@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seaformer_jax.resize import apply_taps, linear_taps, resize_linear, then
+from seaformer_jax.resize import apply_taps, linear_matrix, linear_taps, resize_linear, then
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -68,3 +68,13 @@ def test_two_maps_as_one_with_a_size_known_at_run_time(middle, new):
         expected = F.interpolate(expected, size, mode="linear", align_corners=False)
     np.testing.assert_allclose(found[:new], expected[0].T, rtol=0, atol=2e-6)
     assert np.isfinite(found).all()
+
+
+def test_matrices_of_sizes_that_differ_within_a_batch():
+    """Each image has its own number of entries and of outputs; what is beyond the entries has no effect."""
+    x, sizes, new = normal(4, 9, 3), np.array([9, 5, 1, 7]), np.array([20, 3, 6, 7])
+    matrices = jax.jit(lambda size, new: linear_matrix(size, new, 24, 9))(sizes, new)
+    found = jnp.einsum("bni,bic->bnc", matrices, x, precision="highest")
+    for image, entries, outputs, y in zip(x, sizes, new, found, strict=True):
+        expected = F.interpolate(torch.from_numpy(image[:entries].T[None].copy()), outputs, mode="linear")
+        np.testing.assert_allclose(y[:outputs], expected[0].T, rtol=0, atol=2e-6)

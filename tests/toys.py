@@ -34,11 +34,14 @@ MINI = SeaFormerConfig(
     heads=2,
     fusion_widths=(12, 16),
 )
+# Detection needs the maps at 1/8 to 1/64.
+NANO_DETECTION = recipe.SMALLEST_DETECTOR
 MODELS = {
     "nano": NANO,
     "nano_wide": NANO_WIDE,
     "nano_segmentation": NANO_SEGMENTATION,
     "nano_segmentation_wide": dataclasses.replace(NANO_SEGMENTATION, fusion_widths=(12,)),
+    "nano_detection": NANO_DETECTION,
     "mini": MINI,
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
@@ -19,12 +20,19 @@ from seaformer_jax.data.class_names import numbered
 from seaformer_jax.data.labels import LabelSpec, distinct_colours
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import create_model, list_models
+from seaformer_jax.models.swin_config import SWINS
+from seaformer_jax.models.variants import VARIANTS
 
 if TYPE_CHECKING:
     import torch
 
 # The last layer of each kind of model.
-_TASKS = {"linear.weight": "classification", "decode_head.conv_seg.weight": "segmentation"}
+_TASKS = {
+    "linear.weight": "classification",
+    "decode_head.conv_seg.weight": "segmentation",
+    "head.weight": "classification",  # Swin
+    "bbox_head.retina_cls.weight": "detection",
+}
 
 
 def _is_encoding(value: Any) -> bool:
@@ -57,7 +65,7 @@ class Pretrained(NamedTuple):
 
     Attributes:
         name: Name of the model size, such as "seaformer_tiny".
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         options: Model options that differ from the published model, see `create_model`.
         model: The model in JAX.
         state_dict: Official name -> array in PyTorch's layout.
@@ -88,7 +96,7 @@ class Stored(NamedTuple):
         path: Path of the file.
         state_dict: Official name -> array in PyTorch's layout.
         card: Content of the JSON file beside the weights; {} if there is no such file.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         classes: Number of classes.
     """
 
@@ -143,7 +151,7 @@ def load(
     std = _checked("deviations", std or card.get("std", IMAGENET_STD), 3)
     # 3. The model: its size comes from the JSON or is found by trial.
     options = card.get("options", {})
-    names = [card["model"]] if card else list_models()
+    names = [card["model"]] if card else list_models(task)
     model, name = _fitting(names, task, count, options, stored.state_dict)
     # The hash identifies the weights in the bundle.
     sha256 = hashlib.sha256(stored.path.read_bytes()).hexdigest()
@@ -157,16 +165,28 @@ def in_torch(pretrained: Pretrained) -> "torch.nn.Module":
     """Returns the same model in PyTorch, in evaluation mode."""
     import torch  # Here, because loading .safetensors for JAX needs no PyTorch.
 
-    from convert import torch_model, torch_segmentation
+    from convert import torch_detection, torch_model, torch_segmentation, torch_swin
+    from convert.torch_attention.kinds import chosen
 
-    mirror = torch_model if pretrained.task == "classification" else torch_segmentation
-    model = mirror.create_model(pretrained.name, len(pretrained.labels.class_names), **pretrained.options)
+    mirrors = {
+        "classification": torch_model,
+        "segmentation": torch_segmentation,
+        "detection": torch_detection,
+    }
+    count, options = len(pretrained.labels.class_names), dict(pretrained.options)
+    if pretrained.name in SWINS:
+        model = torch_swin.create_model(pretrained.name, count, **options)
+    else:
+        kind = chosen(options.pop("attention", VARIANTS[pretrained.name].attention))
+        model = mirrors[pretrained.task].create_model(pretrained.name, count, attention=kind, **options)
     model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in pretrained.state_dict.items()})
     return model.eval()
 
 
 def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from normalised images, float32 [1, H, W, 3], to the logits of the JAX model.
+
+    A detector's logits and box deltas are joined: float32 [1, A, classes + 4].
 
     It computes in float32 on any device; by default, TPUs and GPUs multiply in a lower precision.
     """
@@ -175,7 +195,8 @@ def in_jax(pretrained: Pretrained) -> Callable[[np.ndarray], np.ndarray]:
     @jax.jit
     def logits(state: nnx.State, images: jax.Array) -> jax.Array:
         with jax.default_matmul_precision("highest"):
-            return nnx.merge(graph, state)(images, train=False)
+            outputs = nnx.merge(graph, state)(images, train=False)
+        return jnp.concatenate(outputs, axis=-1) if isinstance(outputs, tuple) else outputs
 
     return lambda images: np.asarray(logits(state, images))
 

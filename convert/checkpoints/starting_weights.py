@@ -1,5 +1,8 @@
 """Loads weights to start from, out of a run or out of a file with the official names."""
 
+from collections.abc import Mapping
+
+import numpy as np
 from absl import logging
 from etils import epath
 from flax import nnx
@@ -10,6 +13,7 @@ from convert.checkpoints import files
 from seaformer_jax import paths, tasks
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.errors import UserError
+from seaformer_jax.models import pretrained
 from seaformer_jax.training import trained
 
 
@@ -51,17 +55,14 @@ def load_into(model: nnx.Module, source: str) -> None:
 
     Args:
         model: A model of `seaformer_jax.create_model`.
-        source: A workdir, whose config decides between the averaged and the last weights; or a file of weights with
-            the official names (.pth, .pth.tar, .pt or .safetensors). A segmentation model may start from a
-            classifier.
+        source: A workdir, whose config decides between the averaged and the last weights; a file of weights with the
+            official names (.pth, .pth.tar, .pt or .safetensors); or weights that ship with the package. Segmentation
+            models and detectors may start from a classifier, and from each other.
 
     Raises:
         UserError: `source` cannot be read, or its backbone is not that of `model`.
     """
-    path = paths.of(source)
-    if not path.exists():
-        raise UserError(f"init_from: {source} does not exist; expected a workdir or a file of weights")
-    state_dict = weights.to_torch(trained.load(path).model) if path.is_dir() else files.read_state_dict(path)
+    state_dict = _read(source)
     # Rename first: a classifier's backbone has no prefix, a segmentation model's has one.
     state_dict = weights.with_backbone_of(model, state_dict)
     matching = weights.match(model, state_dict)
@@ -73,6 +74,21 @@ def load_into(model: nnx.Module, source: str) -> None:
         )
     weights.load_matching(model, state_dict)
     logging.info("init_from: %s\n%s", source, matching.listing())
+
+
+def _read(source: str) -> Mapping[str, np.ndarray]:
+    """Returns the state dict of a workdir, of a file, or of weights that ship with the package."""
+    path = paths.of(source)
+    if path.is_dir():
+        return weights.to_torch(trained.load(path).model)
+    if path.exists():
+        return files.read_state_dict(path)
+    if source in pretrained.list_weights():
+        return weights.to_torch(trained.load_pretrained(source).model)
+    raise UserError(
+        f"init_from: {source} does not exist; expected a workdir, a file of weights, or weights of the package "
+        f"({', '.join(pretrained.list_weights())})"
+    )
 
 
 def _class_names(config: ConfigDict, count: int) -> list[str]:

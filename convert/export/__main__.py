@@ -37,7 +37,7 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     "",
     "Segmentation: logits8 (at 1/8, the default), logits (full size) or labels (full-size class map). "
-    "Classification: logits.",
+    "Classification: logits. Detection: head (logits and box deltas; C source in the bundle makes boxes of them).",
 )
 _OUT = command.define_path("out", "Folder to create: the bundle.", required=True)
 _NORMALIZE = flags.DEFINE_bool(

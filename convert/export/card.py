@@ -22,6 +22,7 @@ def new_bundle(
     tail: str = "",
     preparation: Preparation | None = None,
     labels: LabelSpec | None = None,
+    decoding: Mapping[str, float] | None = None,
     licence: str = "",
     source: Mapping[str, str] | None = None,
     versions: Mapping[str, str | None] | None = None,
@@ -33,7 +34,7 @@ def new_bundle(
         graph: The network that is exported.
         name: Name of the model size, such as "seaformer_tiny".
         format: One of `bundle.FORMATS`.
-        precision, tail, licence: See `Bundle`.
+        precision, tail, decoding, licence: See `Bundle`.
         preparation: Preparation of the images; None if the caller normalises as for ImageNet.
         labels: Names and colours of the classes and the encoding of masks; None if they are unknown.
         source: "file" and "sha256" of the weights; None for seeded random weights, which have no file.
@@ -57,9 +58,7 @@ def new_bundle(
         input_size=graph.input_size,
         input_type=graph.input_type,
         dynamic_batch=graph.dynamic_batch,
-        tensors={"input": base.INPUT, "output": graph.output}
-        if runtime.NAMED
-        else {"input": "", "output": ""},
+        tensors=_tensors(graph.output, runtime.NAMED),
         preprocessing=preparation.described(),
         layout=base.input_layout(graph.input_type, runtime.LAYOUT),
         output_layout=runtime.OUTPUT_LAYOUTS.get(graph.output, "") if has_maps else "",
@@ -69,8 +68,17 @@ def new_bundle(
         class_names=class_names,
         palette=palette,
         masks=encoding if has_maps else {},
+        decoding=dict(decoding or {}),
         licence=licence,
         score={},
         source=dict(source or {"file": "seeded", "sha256": ""}),
         versions=dict(versions or {}),
     )
+
+
+def _tensors(output: str, named: bool) -> dict[str, str]:
+    """Returns `Bundle.tensors`; `named` is False for formats that have no names."""
+    names = (base.INPUT, *base.names(output))
+    return {
+        key: name if named else "" for key, name in zip(("input", "output", "deltas"), names, strict=False)
+    }

@@ -19,9 +19,11 @@ from convert.export.accuracy import Validation
 from convert.export.card import new_bundle
 from convert.export.quiet import quiet
 from convert.export.request import Request, outputs, runtime_of
+from convert.labels.boxes import Decoding
 from convert.runtimes import registry
 from convert.runtimes.base import Graph, Network
 from seaformer_jax import versions
+from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
 from seaformer_jax.resize import resize_linear
 
@@ -66,6 +68,7 @@ class Export:
             request.dynamic_batch,
             request.opset,
         )
+        self.decoding = _decoding(self.source) if self.output == "head" else {}
         # 4. Images to compare on, to calibrate with and to score on. The seeded ones come first: the first image also
         # becomes the reference of the bundle.
         chosen = {flag: self._chosen(flag) for flag in _MOST_IMAGES}
@@ -153,6 +156,7 @@ class Export:
             tail=self.tail,
             preparation=self.preparation,
             labels=source.labels,
+            decoding=self.decoding,
             licence=request.licence or source.card.get("licence", ""),
             source={"file": source.path.name, "sha256": source.sha256},
             versions={package: versions.installed(package) for package in packages},
@@ -161,11 +165,14 @@ class Export:
     def _compare(self, networks: Mapping[str, Network]) -> dict[str, parity.Comparison]:
         """Compares every precision with the trained model; raises UserError if one is out of tolerance."""
         logging.info("comparing with the trained model on %d images", len(self.images))
-        expected = [self._expected(image) for image in self.images]
+        expected, size = [self._expected(image) for image in self.images], self.request.input_size
+        agreement = parity.same_classes(size)
+        if self.decoding:
+            agreement = parity.same_boxes(Decoding(size, **self.decoding))
         comparisons = {}
         for precision, network in networks.items():
             found = [network(self.preparation.exported(image)) for image in self.images]
-            comparisons[precision] = parity.compare(expected, found, self.request.input_size)
+            comparisons[precision] = parity.compare(expected, found, agreement)
             parity.check(comparisons[precision], precision)
         return comparisons
 
@@ -223,13 +230,18 @@ class Export:
         bundle.write_card()  # After the files of which it holds the checksums.
         bundle.write_report(report, export_report.text(report))
         bundle.write_readme(readme.text(bundle))
-        if bundle.tail:
-            bundle.copy_kernel()
+        bundle.copy_tail()
 
     def _chosen(self, flag: str) -> list[epath.Path]:
         """Returns the images to read from the folder of `flag`; [] if the flag is not given."""
         folder = getattr(self.request, flag)
         return preparation.of_folder(flag, folder, _MOST_IMAGES[flag]) if folder else []
+
+
+def _decoding(source: pretrained.Pretrained) -> dict[str, float]:
+    """Returns `Bundle.decoding` for a detector: the settings of its evaluation, or those of mmdetection."""
+    settings = {name: source.card.get(name, value) for name, value in Settings()._asdict().items()}
+    return {"anchor_scale": source.model.anchor_scale, **settings}
 
 
 @contextlib.contextmanager

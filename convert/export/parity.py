@@ -1,10 +1,11 @@
 """Compares an exported model with the trained one, and holds the tolerances."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from convert.labels.boxes import Decoding, decode, found_again
 from convert.labels.class_map import classes
 from seaformer_jax.errors import UserError
 
@@ -56,11 +57,12 @@ class Comparison(NamedTuple):
 
     Attributes:
         images: Number of images.
-        classes: Number of compared classes: one per image, or one per pixel of the input size for segmentation.
-        largest: Largest difference of a logit.
+        classes: Number of compared classes: one per image, one per pixel of the input size for segmentation, or one
+            per box of either model for detection.
+        largest: Largest difference of a logit; for detectors, of a logit or a box delta.
         magnitude: Largest absolute logit of the trained model.
         relative_rms: Root mean square of the differences, divided by that of the trained model's logits.
-        agreement: Share of the compared classes that are equal.
+        agreement: Share of the compared classes that are equal, or of the boxes that the other model finds, too.
     """
 
     images: int
@@ -71,27 +73,46 @@ class Comparison(NamedTuple):
     agreement: float
 
 
+Agreement = Callable[[np.ndarray, np.ndarray], np.ndarray]  # Two outputs -> bool per compared class or box.
+
+
+def same_classes(size: tuple[int, int]) -> Agreement:
+    """Returns a function that compares the classes of two outputs; `size` is H and W of the input."""
+    return lambda a, b: np.atleast_1d(classes(a, size) == classes(b, size)).ravel()
+
+
+def same_boxes(decoding: Decoding) -> Agreement:
+    """Returns a function that tells for every box of either of two outputs if the other one has it, too."""
+
+    def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        ours, theirs = decode(a[0], decoding), decode(b[0], decoding)
+        return np.concatenate([found_again(ours, theirs), found_again(theirs, ours)])
+
+    return same
+
+
 def compare(
-    trained: Sequence[np.ndarray], exported: Sequence[np.ndarray], size: tuple[int, int]
+    trained: Sequence[np.ndarray], exported: Sequence[np.ndarray], agreement: Agreement
 ) -> Comparison:
     """Compares the outputs of the trained and of the exported model for the same images.
 
     Args:
-        trained: Logits [1, C], logits8 [1, h, w, C] or logits [1, H, W, C], one array per image.
+        trained: One array per image: logits [1, C], logits8 [1, h, w, C], logits [1, H, W, C] or a detector's head
+            [1, A, C + 4].
         exported: The same, or labels uint8 [1, H, W].
-        size: H and W of the input.
+        agreement: `same_classes` or `same_boxes`.
     """
-    equal = [classes(t, size) == classes(e, size) for t, e in zip(trained, exported, strict=True)]
-    counts = len(equal), np.size(equal)
-    agreement = float(np.mean(equal))
+    equal = np.concatenate([agreement(t, e) for t, e in zip(trained, exported, strict=True)])
+    counts = len(trained), len(equal)
+    share = float(np.mean(equal)) if len(equal) else 1.0  # Neither detector finds a box.
     if exported[0].dtype == np.uint8:
-        return Comparison(*counts, None, None, None, agreement)
+        return Comparison(*counts, None, None, None, share)
     # float64, so that the sums do not add rounding errors of their own.
     expected = np.stack(trained).astype(np.float64)
     difference = np.stack(exported) - expected
     relative_rms = np.sqrt(np.mean(difference**2) / np.mean(expected**2))
     largest, magnitude = np.abs(difference).max(), np.abs(expected).max()
-    return Comparison(*counts, float(largest), float(magnitude), float(relative_rms), agreement)
+    return Comparison(*counts, float(largest), float(magnitude), float(relative_rms), share)
 
 
 def check(found: Comparison, precision: str) -> None:
@@ -101,7 +122,7 @@ def check(found: Comparison, precision: str) -> None:
         return
     # The comparisons are negated so that NaN is out of tolerance.
     wrong = []
-    if not found.agreement >= min(allowed.agreement, 1 - 1 / found.classes):
+    if not found.agreement >= min(allowed.agreement, 1 - 1 / max(found.classes, 1)):
         wrong.append(f"{found.agreement:.6f} of the classes agree, at least {allowed.agreement} must")
     if found.largest is not None:
         largest = found.largest / found.magnitude
@@ -145,7 +166,8 @@ def on_device(found: np.ndarray, expected: np.ndarray, output: str, precision: s
         agreement = float((found == expected).mean())
         return {"difference": float(agreement < 1), "agreement": agreement, "ok": agreement >= 0.999}
     difference = float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
-    agreement = float((found.argmax(-1) == expected.argmax(-1)).mean())
+    end = -4 if output == "head" else None  # The last four of an anchor are its box deltas.
+    agreement = float((found[..., :end].argmax(-1) == expected[..., :end].argmax(-1)).mean())
     return {
         "difference": difference,
         "agreement": agreement,

@@ -9,6 +9,7 @@ from etils import epath
 from PIL import Image
 
 from convert.bundle import Bundle
+from convert.labels.boxes import Photograph
 from seaformer_jax import paths
 from seaformer_jax.data import files, images, shapes
 from seaformer_jax.data.classification.augment import RESAMPLING
@@ -22,7 +23,7 @@ class Preparation(NamedTuple):
     """How an image of any size becomes the input of a model.
 
     Attributes:
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
         size: H and W of the input.
         mean, std: Mean and standard deviation of the three channels, for images in [0, 1].
         inside: True if the exported model normalises its input.
@@ -69,11 +70,25 @@ class Preparation(NamedTuple):
     def fit(self, image: np.ndarray) -> np.ndarray:
         """Brings an image uint8 [h, w, 3] to the input size, uint8 [H, W, 3].
 
-        Segmentation resizes the whole image to H x W; classification resizes it and crops the centre.
+        Segmentation resizes the whole image to H x W; classification resizes it and crops the centre. Detection
+        resizes it as far as it fits, with its aspect ratio kept, and fills the rest with the mean colour.
         """
         if self.task == "segmentation":
             return resizing.resize_image(image, self.size)
+        if self.task == "detection":
+            filled = np.empty((*self.size, 3), np.uint8)
+            filled[:] = np.rint(255 * np.array(self.mean))
+            rows, columns = self.photograph(image).size
+            filled[:rows, :columns] = resizing.resize_image(image, (rows, columns))
+            return filled
         return _centre(image, self.size, self.crop_fraction, self.interpolation)
+
+    def photograph(self, image: np.ndarray) -> Photograph:
+        """Returns where `fit` puts the image uint8 [h, w, 3] of a detector."""
+        height, width = image.shape[:2]
+        factor = min(self.size[0] / height, self.size[1] / width)
+        size = tuple(max(int(side * factor + 0.5), 1) for side in (height, width))
+        return Photograph(size, (size[0] / height, size[1] / width))
 
     def read(self, path: epath.Path) -> np.ndarray:
         """Decodes an image and brings it to the input size; UserError if it cannot be decoded."""
@@ -81,11 +96,12 @@ class Preparation(NamedTuple):
 
     def described(self) -> dict[str, Any]:
         """Returns `Bundle.preprocessing`."""
-        whole = self.task == "segmentation"
+        resize = {"classification": "centre crop", "segmentation": "stretch", "detection": "pad"}[self.task]
+        cropped = resize == "centre crop"
         return {
-            "resize": "stretch" if whole else "centre crop",
-            "crop_fraction": 1.0 if whole else self.crop_fraction,
-            "interpolation": "bilinear" if whole else self.interpolation,
+            "resize": resize,
+            "crop_fraction": self.crop_fraction if cropped else 1.0,
+            "interpolation": self.interpolation if cropped else "bilinear",
             "channel_order": "RGB",
             "value_range": (0, 255) if self.input_type == "uint8" else (0, 1),
         }

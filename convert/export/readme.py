@@ -1,7 +1,7 @@
 """Writes the README of a bundle: how an image is prepared, what goes in and comes out, and programs that do it."""
 
 from convert.bundle import Bundle
-from convert.export import sample_cpp, sample_python
+from convert.export import sample_boxes, sample_cpp, sample_python
 
 _FP16 = {
     "onnx": "weights in half precision, arithmetic in float32",
@@ -51,6 +51,13 @@ def _preprocessing(bundle: Bundle) -> str:
             f"Resize the whole image to {width} x {height} (width x height), whatever its aspect ratio: bilinear, "
             "half-pixel centres, no antialiasing (OpenCV's `INTER_LINEAR`)."
         )
+    elif about["resize"] == "pad":
+        red, green, blue = sample_boxes.colour(bundle)
+        size = (
+            f"Resize the image as far as it fits into {width} x {height} pixels (width x height), with its aspect "
+            "ratio kept: bilinear, half-pixel centres, no antialiasing (OpenCV's `INTER_LINEAR`). Fill the rest, on "
+            f"the right and below, with the colour ({red}, {green}, {blue})."
+        )
     else:
         size = (
             f"Resize the image, with its aspect ratio kept, until it just covers {width} x {height} pixels (width x "
@@ -82,9 +89,16 @@ def _tensors(bundle: Bundle) -> str:
         "## Input and output\n\n| | name | type | shape |\n|---|---|---|---|\n"
         f"| input | {names['input']} | {bundle.input_type} | {shape} |\n"
         f"| output | {names['output']} | {'uint8' if bundle.output == 'labels' else 'float32'} "
-        f"| {_output_shape(bundle, batch)} |\n\n"
+        f"| {_output_shape(bundle, batch)} |\n{_deltas(bundle, names, batch)}\n"
         "The size of the image is fixed; export the model again for another one."
     )
+
+
+def _deltas(bundle: Bundle, names: dict[str, str], batch: str) -> str:
+    """Returns the row of a detector's second output; "" for other models."""
+    if bundle.output != "head":
+        return ""
+    return f"| output | {names['deltas']} | float32 | [{batch}, {bundle.reference()[1].shape[1]}, 4] |\n"
 
 
 def _output_shape(bundle: Bundle, batch: str) -> str:
@@ -94,6 +108,8 @@ def _output_shape(bundle: Bundle, batch: str) -> str:
         return f"[{batch}, {classes}]"
     if bundle.output == "labels":
         return f"[{batch}, {height}, {width}]"
+    if bundle.output == "head":
+        return f"[{batch}, {bundle.reference()[1].shape[1]}, {classes}]"
     h, w = (height, width) if bundle.output == "logits" else bundle.reference()[1].shape[1:3]
     return (
         f"[{batch}, {h}, {w}, {classes}]"
@@ -103,6 +119,8 @@ def _output_shape(bundle: Bundle, batch: str) -> str:
 
 
 def _labels(bundle: Bundle) -> str:
+    if bundle.task == "detection":
+        return _boxes(bundle)
     if bundle.task == "classification":
         how = "The class is the position of the largest logit. Probabilities are the softmax of the logits."
     elif bundle.output == "labels":
@@ -123,8 +141,22 @@ def _labels(bundle: Bundle) -> str:
     return f"## From the output to classes\n\n{how} {names}{masks}"
 
 
+def _boxes(bundle: Bundle) -> str:
+    settings = {name: f"{value:g}" for name, value in bundle.decoding.items()}
+    return (
+        "## From the outputs to boxes\n\nThe outputs are the logits of independent sigmoids and the box deltas of "
+        "all anchors, by level (strides 8, 16, 32, 64 and 128), row, column and anchor. `decode_boxes.c` makes boxes "
+        "of them; `decode_boxes.h` says how. It keeps pairs of anchor and class with a score above "
+        "{score_threshold}, of each level the best {per_level}, and then, by non-maximum suppression within each "
+        "class (overlap above {iou_threshold}), at most {per_image} boxes. The smallest square anchor of a level is "
+        "{anchor_scale} strides wide. `class_names` in `model.json` has the name of class k at position k.".format(
+            **settings
+        )
+    )
+
+
 def _python(bundle: Bundle) -> str:
-    resizing = " opencv-python-headless" if bundle.task == "segmentation" else ""
+    resizing = "" if bundle.task == "classification" else " opencv-python-headless"
     packages = f"{_PACKAGES[bundle.format]} numpy Pillow{resizing}"
     return (
         f"## Python\n\n`pip install {packages}`, save this as `sample.py` in this folder, and run "

@@ -10,6 +10,11 @@ from convert.bundle import Bundle
 from convert.export.parity import TOLERANCES, Comparison
 from convert.runtimes.base import Network
 
+_AGREE = {
+    "classification": "Classes agree: share of images that have the same class in both models.",
+    "segmentation": "Classes agree: share of pixels at the input's size that have the same class in both models.",
+    "detection": "Box deltas count as logits. Classes agree: share of boxes that the other model has, too.",
+}
 _TIMED, _WARM_UP = 30, 5  # Runs of each network; those of the warm-up are not counted.
 
 
@@ -78,8 +83,8 @@ def text(report: Mapping[str, Any]) -> str:
         "",
         f"The model runs in {report['format']} and is compared with the trained model, which runs in JAX in float32, "
         f"on {report['precisions'][0]['images']} images. Largest difference: of any logit. Largest logit: of the "
-        "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. Classes "
-        "agree: share of images, or of pixels at the size of the input, that have the same class in both models. "
+        "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. "
+        f"{_AGREE[report['task']]} "
         "Outside: operators that the runtime's fast path does not take. ms: median of "
         f"{_TIMED} runs of the model file alone with one thread, on the machine that exported it, which may have "
         "been busy; use `python -m convert.latency` for careful measurements.",

@@ -5,13 +5,19 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from convert.bundle import INPUT_TYPES, KERNEL, MODEL_FILES, OUTPUTS, PRECISIONS
+from convert.bundle import INPUT_TYPES, MODEL_FILES, OUTPUTS, PRECISIONS
+from convert.labels import boxes, class_map
 from convert.runtimes import registry
 from convert.runtimes.base import Runtime
 from seaformer_jax import paths
 from seaformer_jax.errors import UserError, suggest
 
-_MOST_LABELS = 256  # Classes that a byte of a class map can name.
+# Task -> the outputs that its models can have, the default first.
+_OUTPUTS = {
+    "classification": ("logits",),
+    "segmentation": ("logits8", "logits", "labels"),
+    "detection": ("head",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +27,8 @@ class Request:
     Attributes:
         weights: Path of the file of weights.
         format, precision: See `Bundle`.
-        output: The wanted output, see `Bundle.output`; "" means logits for classifiers and logits8 for segmentation.
+        output: The wanted output, see `Bundle.output`; "" means logits for classifiers, logits8 for segmentation and
+            head for detectors.
         input_size: H and W in pixels.
         inside: True if the exported model is to normalise its input.
         input_type, dynamic_batch: See `Bundle`.
@@ -123,23 +130,27 @@ def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str
 
     Args:
         wanted: `Request.output`.
-        task: "classification" or "segmentation", the task of the weights.
+        task: The task of the weights, see `Bundle.task`.
         classes: Number of classes of the weights.
         runtime: The runtime of the request.
     Raises:
         UserError: The weights cannot have the wanted output.
     """
-    has = (*runtime.OUTPUT_LAYOUTS, "labels")  # Every runtime has labels, in its graph or after it.
-    known = ("logits",) if task == "classification" else tuple(name for name in OUTPUTS if name in has)
+    # Every runtime has labels, in its graph or after it.
+    known = tuple(
+        name
+        for name in _OUTPUTS[task]
+        if task != "segmentation" or name in (*runtime.OUTPUT_LAYOUTS, "labels")
+    )
     wanted = wanted or known[0]
     if wanted not in known:
         raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
-    if wanted == "labels" and classes > _MOST_LABELS:
+    if wanted == "labels" and classes > class_map.MAX_CLASSES:
         raise UserError(
-            f"--output labels: the weights have {classes} classes; expected at most {_MOST_LABELS}, because a class "
-            "map has one byte per pixel; use --output logits"
+            f"--output labels: the weights have {classes} classes; expected at most {class_map.MAX_CLASSES}, because "
+            "a class map has one byte per pixel; use --output logits"
         )
     # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
     if wanted == "labels" and not runtime.LABELS_IN_GRAPH:
-        return "logits8", KERNEL
-    return wanted, ""
+        return "logits8", class_map.NAME
+    return wanted, boxes.NAME if wanted == "head" else ""

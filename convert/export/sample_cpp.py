@@ -1,6 +1,7 @@
-"""Writes the C++ program of a bundle's README: from a PPM file of the input's size to its labels or class."""
+"""Writes the C++ program of a bundle's README: from a PPM file of the input's size to its labels, class or boxes."""
 
 from convert.bundle import Bundle
+from convert.export import sample_boxes
 
 _LITERT_PARTS = ("compiled_model", "environment", "model", "options", "tensor_buffer")
 _HEADERS = {
@@ -15,7 +16,7 @@ _LINKED = {
     "executorch": "-lexecutorch -lextension_module_static -lextension_tensor  # and XNNPACK, as your build has it",
     "ncnn": "-lncnn -fopenmp",
 }
-# Each defines `run`, which returns the values of the output.
+# Each defines `run`, which returns the values of the outputs, one after the other.
 _RUNS = {
     "onnx": """std::vector<Out> run(std::vector<In> &input) {
   Ort::Env env;
@@ -23,10 +24,13 @@ _RUNS = {
   const int64_t shape[] = {@shape};
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   auto tensor = Ort::Value::CreateTensor<In>(memory, input.data(), input.size(), shape, 4);
-  const char *in = "@input", *out = "@output";
-  auto results = session.Run(Ort::RunOptions(), &in, &tensor, 1, &out, 1);
-  const Out *values = results[0].GetTensorData<Out>();
-  return std::vector<Out>(values, values + results[0].GetTensorTypeAndShapeInfo().GetElementCount());
+  const char *in = "@input", *out[] = {@outputs};
+  std::vector<Out> values;
+  for (auto &result : session.Run(Ort::RunOptions(), &in, &tensor, 1, out, @number)) {
+    const Out *first = result.GetTensorData<Out>();
+    values.insert(values.end(), first, first + result.GetTensorTypeAndShapeInfo().GetElementCount());
+  }
+  return values;
 }""",
     "litert": """void check(LiteRtStatus status) {
   if (status != kLiteRtStatusOk) fail("LiteRT failed");
@@ -42,29 +46,39 @@ std::vector<Out> run(std::vector<In> &input) {
   check(LiteRtCreateOptions(&options));
   check(LiteRtSetOptionsHardwareAccelerators(options, kLiteRtHwAcceleratorCpu));
   check(LiteRtCreateCompiledModel(environment, model, options, &compiled));
-  LiteRtTensorBufferRequirements needs[2];
-  LiteRtTensorBuffer buffers[2];
-  const LiteRtRankedTensorType types[2] = {{@in_type, {4, false, {@shape}}},
-                                           {@out_type, {@out_rank, false, {@out_shape}}}};
-  check(LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, &needs[0]));
-  check(LiteRtGetCompiledModelOutputBufferRequirements(compiled, 0, 0, &needs[1]));
-  for (int i = 0; i < 2; i++) {
-    check(LiteRtCreateManagedTensorBufferFromRequirements(environment, &types[i], needs[i], &buffers[i]));
+  LiteRtTensorBufferRequirements needs;
+  LiteRtTensorBuffer in, out[@number];
+  const LiteRtRankedTensorType in_type = {@in_type, {4, false, {@shape}}};
+  const LiteRtRankedTensorType out_types[] = {@out_types};
+  const size_t counts[] = {@out_counts};
+  check(LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, &needs));
+  check(LiteRtCreateManagedTensorBufferFromRequirements(environment, &in_type, needs, &in));
+  for (int i = 0; i < @number; i++) {
+    check(LiteRtGetCompiledModelOutputBufferRequirements(compiled, 0, i, &needs));
+    check(LiteRtCreateManagedTensorBufferFromRequirements(environment, &out_types[i], needs, &out[i]));
   }
   void *memory;
-  check(LiteRtLockTensorBuffer(buffers[0], &memory, kLiteRtTensorBufferLockModeWrite));
+  check(LiteRtLockTensorBuffer(in, &memory, kLiteRtTensorBufferLockModeWrite));
   std::memcpy(memory, input.data(), input.size() * sizeof(In));
-  check(LiteRtUnlockTensorBuffer(buffers[0]));
-  check(LiteRtRunCompiledModel(compiled, 0, 1, &buffers[0], 1, &buffers[1]));
-  check(LiteRtLockTensorBuffer(buffers[1], &memory, kLiteRtTensorBufferLockModeRead));
-  return std::vector<Out>(static_cast<Out *>(memory), static_cast<Out *>(memory) + @out_count);
+  check(LiteRtUnlockTensorBuffer(in));
+  check(LiteRtRunCompiledModel(compiled, 0, 1, &in, @number, out));
+  std::vector<Out> values;
+  for (int i = 0; i < @number; i++) {
+    check(LiteRtLockTensorBuffer(out[i], &memory, kLiteRtTensorBufferLockModeRead));
+    values.insert(values.end(), static_cast<Out *>(memory), static_cast<Out *>(memory) + counts[i]);
+  }
+  return values;
 }""",
     "executorch": """std::vector<Out> run(std::vector<In> &input) {
   executorch::extension::Module module("@file");
   auto result = module.forward(executorch::extension::from_blob(input.data(), {@shape}));
   if (!result.ok()) fail("the network failed");
-  auto output = result->at(0).toTensor();
-  return std::vector<Out>(output.const_data_ptr<Out>(), output.const_data_ptr<Out>() + output.numel());
+  std::vector<Out> values;
+  for (auto &value : *result) {
+    auto output = value.toTensor();
+    values.insert(values.end(), output.const_data_ptr<Out>(), output.const_data_ptr<Out>() + output.numel());
+  }
+  return values;
 }""",
     "ncnn": """std::vector<Out> run(std::vector<In> &input) {
   ncnn::Net net;
@@ -73,11 +87,13 @@ std::vector<Out> run(std::vector<In> &input) {
   for (int c = 0; c < 3; c++) std::memcpy(image.channel(c), &input[size_t(c) * H * W], sizeof(In) * H * W);
   ncnn::Extractor extractor = net.create_extractor();
   extractor.input("@input", image);
-  if (extractor.extract("@output", output)) fail("the network failed");
   std::vector<Out> values;
-  for (int c = 0; c < output.c; c++) {
-    const Out *channel = output.channel(c);
-    values.insert(values.end(), channel, channel + output.w * output.h);
+  for (const char *name : {@outputs}) {
+    if (extractor.extract(name, output)) fail("the network failed");
+    for (int c = 0; c < output.c; c++) {
+      const Out *channel = output.channel(c);
+      values.insert(values.end(), channel, channel + output.w * output.h);
+    }
   }
   return values;
 }""",
@@ -135,7 +151,7 @@ _WRITE = """  FILE *file = std::fopen("labels.pgm", "wb");  // The value of a pi
 
 def command(bundle: Bundle) -> str:
     """Returns the shell commands that compile and run the program."""
-    kernel = ["gcc -O3 -c argmax_upsample.c", " argmax_upsample.o"] if _has_kernel(bundle) else ["", ""]
+    kernel = [f"gcc -O3 -c {bundle.tail}.c", f" {bundle.tail}.o"] if bundle.tail else ["", ""]
     compile_ = f"g++ -std=c++17 -O2 sample.cpp{kernel[1]} -o sample {_LINKED[bundle.format]}"
     return "\n".join(line for line in (kernel[0], compile_, "./sample image.ppm") if line)
 
@@ -143,8 +159,8 @@ def command(bundle: Bundle) -> str:
 def code(bundle: Bundle) -> str:
     """Returns the program; it is run in the folder of the bundle."""
     height, width = bundle.input_size
-    expected = bundle.reference()[1].shape
-    out_shape = (1, expected[3], *expected[1:3]) if bundle.output_layout == "NCHW" else expected
+    shapes = _output_shapes(bundle)
+    outputs = [name for key, name in bundle.tensors.items() if key != "input"]
     words = {
         "includes": "\n".join(f"#include {name}" for name in _headers(bundle)),
         "run": _RUNS[bundle.format],
@@ -154,15 +170,15 @@ def code(bundle: Bundle) -> str:
         "file": bundle.model.name,
         "shape": "1, H, W, 3" if bundle.layout == "NHWC" else "1, 3, H, W",
         "in_type": "kLiteRtElementTypeUInt8" if bundle.input_type == "uint8" else "kLiteRtElementTypeFloat32",
-        "out_type": "kLiteRtElementTypeFloat32",
-        "out_rank": str(len(out_shape)),
-        "out_shape": ", ".join(map(str, out_shape)),
-        "out_count": " * ".join(map(str, out_shape)),
+        "out_types": ", ".join(map(_litert_type, shapes)),
+        "out_counts": ", ".join(" * ".join(map(str, shape)) for shape in shapes),
+        "number": str(len(shapes)),
+        "outputs": ", ".join(f'"{name}"' for name in outputs),
         "in": "uint8_t" if bundle.input_type == "uint8" else "float",
         "out": "uint8_t" if bundle.output == "labels" else "float",
         "height": str(height),
         "width": str(width),
-        **bundle.tensors,
+        "input": bundle.tensors["input"],
     }
     program = _PROGRAM
     for name in ("run", *sorted(words, key=len, reverse=True)):  # `in` begins other names, so it comes last.
@@ -170,12 +186,20 @@ def code(bundle: Bundle) -> str:
     return program
 
 
-def _has_kernel(bundle: Bundle) -> bool:
-    return bool(bundle.tail)
+def _output_shapes(bundle: Bundle) -> list[tuple[int, ...]]:
+    """Returns the shapes of the outputs in the layout of the model file."""
+    expected = bundle.reference()[1].shape
+    if bundle.output == "head":
+        return [(*expected[:2], expected[2] - 4), (*expected[:2], 4)]
+    return [(1, expected[3], *expected[1:3]) if bundle.output_layout == "NCHW" else expected]
+
+
+def _litert_type(shape: tuple[int, ...]) -> str:
+    return f"{{kLiteRtElementTypeFloat32, {{{len(shape)}, false, {{{', '.join(map(str, shape))}}}}}}}"
 
 
 def _headers(bundle: Bundle) -> list[str]:
-    return [*_HEADERS[bundle.format], *(['"argmax_upsample.h"'] if _has_kernel(bundle) else [])]
+    return [*_HEADERS[bundle.format], *([f'"{bundle.tail}.h"'] if bundle.tail else [])]
 
 
 def _prepare(bundle: Bundle) -> str:
@@ -196,6 +220,8 @@ def _finish(bundle: Bundle) -> str:
     """Returns the lines that turn `output` into labels or a class, and write it."""
     if bundle.task == "classification":
         return _CLASS
+    if bundle.task == "detection":
+        return sample_boxes.cpp(bundle)
     if bundle.output == "labels":
         return "  const std::vector<Out> &labels = output;\n" + _WRITE
     # Logits: their classes side by side, as the kernel takes them.

@@ -1,6 +1,12 @@
-"""Writes the Python program of a bundle's README: from an image file to its labels or class, without this project."""
+"""Writes the Python program of a bundle's README: from an image file to its labels, class or boxes.
+
+The program does not need this project.
+"""
+
+import json
 
 from convert.bundle import Bundle
+from convert.export import sample_boxes
 
 _IMPORTS = {
     "onnx": "import onnxruntime",
@@ -10,18 +16,19 @@ _IMPORTS = {
 }
 _NETWORKS = {
     "onnx": """session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
-output = session.run(["{output}"], {{"{input}": image}})[0]""",
+{results} = session.run({outputs}, {{"{input}": image}})""",
     "litert": """network = Interpreter("{file}").get_signature_runner()
-output = network({input}=image)["{output}"]""",
+found = network({input}=image)
+{results} = (found[name] for name in {outputs})""",
     "executorch": """method = Runtime.get().load_program("{file}").load_method("forward")
-output = method.execute([torch.from_numpy(image)])[0].numpy()""",
+{results} = (tensor.numpy() for tensor in method.execute([torch.from_numpy(image)]))""",
     "ncnn": """network = ncnn.Net()
 {options}network.load_param("{file}")
 network.load_model("model.ncnn.bin")
 extractor = network.create_extractor()
 planes = image[0]  # In a variable: a Mat does not keep its memory alive.
 extractor.input("{input}", ncnn.Mat(planes))
-output = np.array(extractor.extract("{output}")[1])[None]""",
+{results} = (np.array(extractor.extract(name)[1])[None] for name in {outputs})""",
 }
 # ncnn uses fp16 on processors that have it, whatever the file says.
 _NCNN_FLOATS = (
@@ -49,7 +56,9 @@ def _imports(bundle: Bundle) -> str:
     modules = ["import json", "import sys"]
     if bundle.tail:
         modules = ["import ctypes", "import json", "import subprocess", "import sys"]
-    cv2 = ["import cv2"] if bundle.task == "segmentation" else []
+    if bundle.task == "detection":
+        modules.insert(2, "import struct")
+    cv2 = [] if bundle.task == "classification" else ["import cv2"]
     return "\n".join(
         [*modules, "", *cv2, "import numpy as np", *_IMPORTS[_runtime(bundle)].splitlines(), _PILLOW]
     )
@@ -70,6 +79,8 @@ def _image(bundle: Bundle) -> str:
             f"image = cv2.resize(np.asarray(image), ({width}, {height}), interpolation=cv2.INTER_LINEAR)"
         )
         return "\n".join(lines)
+    if bundle.preprocessing["resize"] == "pad":
+        return "\n".join([*lines, sample_boxes.padded(bundle)])
     fraction, filter_ = bundle.preprocessing["crop_fraction"], bundle.preprocessing["interpolation"].upper()
     lines += [
         f"rows, columns = int({height} / {fraction}), int({width} / {fraction})  # what the image has to cover",
@@ -97,7 +108,15 @@ def _input(bundle: Bundle) -> str:
 
 def _network(bundle: Bundle) -> str:
     options = _NCNN_FLOATS if bundle.precision == "fp32" else ""
-    lines = _NETWORKS[_runtime(bundle)].format(file=bundle.model.name, options=options, **bundle.tensors)
+    outputs = [name for key, name in bundle.tensors.items() if key != "input"]
+    results = "logits, deltas" if bundle.task == "detection" else "(output,)"
+    lines = _NETWORKS[_runtime(bundle)].format(
+        file=bundle.model.name,
+        options=options,
+        input=bundle.tensors["input"],
+        outputs=json.dumps(outputs),
+        results=results,
+    )
     return f"# 3. The network\n{lines}"
 
 
@@ -113,6 +132,8 @@ def _result(bundle: Bundle) -> str:
             '    print(f"{100 * probabilities[k]:.1f} % {names[k]}")',
         ]
         return "\n".join(lines)
+    if bundle.task == "detection":
+        return "\n".join([*lines, sample_boxes.python(bundle, names)])
     return "\n".join(
         [
             *lines,

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convert.bundle import KERNEL, Bundle
+from convert.bundle import Bundle
 from convert.export.card import new_bundle
 from convert.graph import seeded_networks
+from convert.labels import class_map
 from convert.runtimes import base, registry
 
 
@@ -43,11 +44,11 @@ def write_bundle(
     # A copy, because an exporter changes the tensors, which can make the next exporter fail.
     graph = base.Graph(copy.deepcopy(model), task, output, input_size)
     runtime.export(graph, {precision: folder}, [image])
-    bundle = new_bundle(folder, graph, name, kind, precision=precision, tail=KERNEL if maps else "")
+    bundle = new_bundle(folder, graph, name, kind, precision=precision, tail=class_map.NAME if maps else "")
     if precision == "int8":
         expected = runtime.load(bundle)(image)
     else:
-        expected = base.channels_last(_in_torch(model, image), "NCHW" if maps else "")
+        expected = base.joined([_in_torch(model, image)], "NCHW" if maps else "")
     bundle.write_reference(image, expected)
     bundle.write_card()
     return bundle

@@ -1,29 +1,28 @@
 """Rewrites a trained PyTorch model into its inference form: the same function in fewer and simpler operators.
 
-There are seven rewrites, each exact except for rounding. They are applied in the order of `REWRITES`, and each needs
+There are eight rewrites, each exact except for rounding. They are applied in the order of `REWRITES`, and each needs
 the result of those before it. The inference form has batch size 1 and a fixed input size, as on a phone.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from convert.graph.doubling import double
 from convert.graph.layers import AxialAttention, MergedAttention, Shift, SplitAxialAttention
+from convert.graph.replacing import parts, replace
 from convert.torch_attention import layers as swapped
 from convert.torch_model import (
     AdaptiveMap,
-    AttentionStage,
     ConvBN,
     SeaAttention,
     SqueezeAxialPositionalEmbedding,
 )
-from convert.torch_segmentation import ConvModule, FusionBlock, LightHead, Segmenter
+from convert.torch_segmentation import ConvModule, FusionBlock, LightHead
+from convert.torch_swin import Swin
 from seaformer_jax.errors import UserError
-
-Part = TypeVar("Part", bound=nn.Module)
 
 STRIDE = 64  # Stride of the last stage, in pixels of the input.
 
@@ -35,10 +34,11 @@ def deploy(model: nn.Module, input_size: Size, normalize: Normalization | None =
     """Returns the inference form of `model`; `model` itself is unchanged.
 
     The result takes float32 images [1, 3, H, W]. It returns the logits, [1, num_classes] for a classifier and
-    [1, num_classes, ceil(H / 8), ceil(W / 8)] for a segmentation model.
+    [1, num_classes, ceil(H / 8), ceil(W / 8)] for a segmentation model; a detector returns logits [1, A, num_classes]
+    and box deltas [1, A, 4].
 
     Args:
-        model: A model of `torch_model.create_model` or `torch_segmentation.create_model`.
+        model: A model of the `create_model` of `torch_model`, `torch_segmentation` or `torch_detection`.
         input_size: H and W in pixels.
         normalize: Mean and standard deviation, in the unit of the images, if the result is to normalise its input.
             None if its input is normalised already.
@@ -71,23 +71,23 @@ def rewritten(model: nn.Module, input_size: Size, rewrites: Sequence["Rewrite"])
 
 def fold_batch_norm(model: nn.Module, input_size: Size) -> None:
     """Folds every BatchNorm, and the constant factor of SeaFormer++'s maps, into the convolution before it."""
-    _replace(model, ConvBN, lambda layer: _folded(layer.c, layer.bn))
-    _replace(model, ConvModule, lambda layer: _folded(layer.conv, layer.bn))
-    _replace(model, AdaptiveMap, _scaled)
+    replace(model, ConvBN, lambda layer: _folded(layer.c, layer.bn))
+    replace(model, ConvModule, lambda layer: _folded(layer.conv, layer.bn))
+    replace(model, AdaptiveMap, _scaled)
     # Projections of other kinds of attention.
-    _replace(model, swapped.ConvBN, lambda layer: _folded(layer.c, layer.bn))
-    _replace(model, swapped.LinearBN, _folded_linear)
+    replace(model, swapped.ConvBN, lambda layer: _folded(layer.c, layer.bn))
+    replace(model, swapped.LinearBN, _folded_linear)
 
 
 def merge_qkv(model: nn.Module, input_size: Size) -> None:
     """Computes q, k and v in one 1x1 convolution; its output is also the input of detail enhancement."""
-    _replace(model, SeaAttention, _merged)
+    replace(model, SeaAttention, _merged)
 
 
 def bake_positions(model: nn.Module, input_size: Size) -> None:
     """Replaces the tables of positions by constants, resized to their lengths at this input size."""
     for stage, (height, width) in _attention_stages(model, input_size):
-        for attention in _parts(stage, SeaAttention):
+        for attention in parts(stage, SeaAttention):
             if attention.proj is None:
                 continue
             lengths = {"rowq": height, "rowk": height, "columnq": width, "columnk": width}
@@ -102,7 +102,7 @@ def bake_positions(model: nn.Module, input_size: Size) -> None:
 def rearrange_attention(model: nn.Module, input_size: Size) -> None:
     """Uses one mean per axis for q, k and v together, and one addition per axis for the positions of q and k."""
     for stage, size in _attention_stages(model, input_size):
-        _replace(
+        replace(
             stage,
             SplitAxialAttention,
             lambda split, size=size: AxialAttention(split.attention, split.widths, size),
@@ -116,13 +116,13 @@ def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:
     the head a resize lies between the sigmoid and the product; it is linear, so it commutes with the 1/6.
     """
     # 1. Attention: the gate multiplies the detail.
-    for attention in _parts(model, MergedAttention):
+    for attention in parts(model, MergedAttention):
         if attention.gate is not None:
             attention.axial.proj[-1].bias += 3
             _scale(attention.detail[-1], 1 / 6)
             attention.gate = nn.ReLU6()
     # 2. Head: the context multiplies the local embedding.
-    for block in _parts(model, FusionBlock):
+    for block in parts(model, FusionBlock):
         if block.method == "sigmoid_multiply":
             block.global_act.bias += 3
             _scale(block.local_embedding, 1 / 6)
@@ -137,7 +137,7 @@ def rearrange_head(model: nn.Module, input_size: Size) -> None:
     """
     if getattr(model, "upsample", None) is not None:
         return
-    for head in _parts(model, LightHead):
+    for head in parts(model, LightHead):
         block = head.get_submodule(f"fuse{head.depth}")
         if block.method == "multiply":
             _scale(block.local_embedding, head.linear_fuse.weight.flatten())
@@ -147,21 +147,21 @@ def rearrange_head(model: nn.Module, input_size: Size) -> None:
 def pool_for_delegates(model: nn.Module, input_size: Size) -> None:
     """Uses operators that XNNPACK takes: average pooling as the mean over one axis, and products of three axes."""
     for stage, (height, width) in _attention_stages(model, input_size):
-        for axial in _parts(stage, AxialAttention):
+        for axial in parts(stage, AxialAttention):
             axial.row_mean, axial.column_mean = nn.AvgPool2d((1, width)), nn.AvgPool2d((height, 1))
             axial.lead, axial.product = axial.lead[1:], torch.bmm  # Without the batch axis of size 1.
 
 
 def products_of_four_axes(model: nn.Module) -> None:
     """Restores attention's products of four axes for ncnn, where products of three axes cost half as much again."""
-    for axial in _parts(model, AxialAttention):
+    for axial in parts(model, AxialAttention):
         axial.lead, axial.product = (1, *axial.lead[-1:]), torch.matmul
 
 
 def any_batch(model: nn.Module) -> None:
     """Lets attention take any number of images at once, in products of four axes."""
     products_of_four_axes(model)
-    for axial in _parts(model, AxialAttention):
+    for axial in parts(model, AxialAttention):
         axial.batch, axial.lead = -1, (-1, axial.lead[-1])
 
 
@@ -172,7 +172,7 @@ def include_normalization(model: nn.Module, mean: Sequence[float], std: Sequence
     The mean is not folded into a bias, because that would be wrong at the borders: the convolution pads normalised
     images with 0.
     """
-    stem = next(_parts(model, nn.Conv2d))
+    stem = next(parts(model, nn.Conv2d))
     stem.weight /= torch.tensor(std).to(stem.weight).reshape(1, -1, 1, 1)
     return nn.Sequential(Shift(-torch.tensor(mean).to(stem.weight).reshape(1, -1, 1, 1)), model)
 
@@ -186,6 +186,7 @@ REWRITES: tuple[Rewrite, ...] = (
     absorb_hard_sigmoid,
     rearrange_head,
     pool_for_delegates,
+    double,
 )
 
 
@@ -240,23 +241,20 @@ def _merged(attention: SeaAttention) -> MergedAttention:
     )
 
 
-def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[AttentionStage, Size]]:
-    """Yields the attention stages of `model`, each with the (height, width) of its feature map."""
-    backbone = model.backbone if isinstance(model, Segmenter) else model
+def _attention_stages(model: nn.Module, input_size: Size) -> Iterator[tuple[nn.Module, Size]]:
+    """Yields the attention stages of `model`, each with the (height, width) of its feature map.
+
+    For an attention module in an `nn.Sequential`, `input_size` is that of its feature map.
+    """
+    if isinstance(model, Swin):
+        for i, stage in enumerate(model.layers):
+            yield stage, tuple(-(-length // (4 << i)) for length in input_size)
+        return
+    if isinstance(model, nn.Sequential):  # An attention module on its own.
+        yield model, input_size
+        return
+    backbone = getattr(model, "backbone", model)  # A classifier is its own backbone.
     for i in range(backbone.mobile_only, len(backbone.channels)):
         stage = backbone.get_submodule(f"trans{i - backbone.mobile_only + 1}")
         # Stage i has stride 4 * 2**i; sizes are rounded up.
         yield stage, tuple(-(-length // (4 << i)) for length in input_size)
-
-
-def _parts(model: nn.Module, kind: type[Part]) -> Iterator[Part]:
-    """Returns an iterator over the modules of type `kind`."""
-    return (module for module in model.modules() if isinstance(module, kind))
-
-
-def _replace(model: nn.Module, kind: type[Part], build: Callable[[Part], nn.Module]) -> None:
-    """Replaces every module of type `kind` by `build(module)`, in place."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, kind):
-                setattr(parent, name, build(child))

@@ -2,19 +2,15 @@
 
 import ctypes
 import functools
-import pathlib
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
 from absl import logging
 
+from convert.labels import compiler
+
 MAX_CLASSES = 256  # Labels are uint8.
-SOURCES = tuple(pathlib.Path(__file__).with_name(f"argmax_upsample.{suffix}") for suffix in ("h", "c"))
-_COMPILERS = ("cc", "gcc", "clang")
+NAME = "argmax_upsample"  # Of the C source and its function.
 _SLACK = np.float32(2e-6)  # SLACK in the C source.
 
 Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
@@ -123,29 +119,8 @@ def _kernel() -> Kernel:
 
 
 def compiled() -> Kernel:
-    """Compiles the C source for this machine and returns the kernel.
-
-    Raises:
-        OSError: There is no C compiler, or compiling fails.
-    """
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        raise OSError(f"no C compiler: found none of {', '.join(_COMPILERS)} on the path")
-    tuned = ["-march=native"] if platform.machine() in ("x86_64", "AMD64") else []  # for fused multiply-add
-    # The library is not kept: another machine with the same file system may lack this machine's instructions.
-    with tempfile.TemporaryDirectory() as folder:
-        library = pathlib.Path(folder) / "argmax_upsample.so"
-        options = ["-O2", "-ftree-vectorize", *tuned, "-shared", "-fPIC"]
-        command = [compiler, *options, str(SOURCES[1]), "-o", str(library), "-lm"]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            raise OSError(f"{' '.join(command)}: {result.stderr.strip()}")
-        return _bound(ctypes.CDLL(str(library)))
-
-
-def _bound(library: ctypes.CDLL) -> Kernel:
-    """Returns the C function as a Python function; ctypes checks the dtypes and the layout of the arrays."""
-    function = library.argmax_upsample
+    """Compiles the C source for this machine and returns the kernel; raises OSError if that fails."""
+    function = compiler.library(NAME).argmax_upsample
     floats, bytes_ = (np.ctypeslib.ndpointer(dtype, flags="C_CONTIGUOUS") for dtype in (np.float32, np.uint8))
     function.argtypes = [floats, *[ctypes.c_int] * 3, bytes_, *[ctypes.c_int] * 2]
     function.restype = None

@@ -72,7 +72,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def step_name(record: dict[str, Any], step: str) -> str:
     """Returns the name of a step with what it computes: times are comparable only for the same output."""
-    final = "class" if record["task"] == "classification" else "labels"
+    final = {"classification": "class", "segmentation": "labels", "detection": "boxes"}[record["task"]]
     network = "logits" if record["task"] == "classification" else record["output"]
     return {
         "pre": "pre-processing",

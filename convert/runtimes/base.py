@@ -16,9 +16,10 @@ from convert.bundle import Bundle
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-INPUT = "image"  # Name of the input, in formats that have names; the output is named after what it is, see OUTPUTS.
+INPUT = "image"  # Name of the input, in formats that have names; `names` has those of the outputs.
 
-# From images, [1, H, W, 3] of `Bundle.input_type`, to the output of the model file, channels last.
+# From images, [1, H, W, 3] of `Bundle.input_type`, to the output of the model file, channels last. The two tensors of
+# a detector are joined: float32 [1, A, classes + 4], the logits of an anchor before its box deltas.
 Network = Callable[[np.ndarray], np.ndarray]
 
 
@@ -26,9 +27,10 @@ class Graph(NamedTuple):
     """The network that is to be exported.
 
     Attributes:
-        model: Inference form, made by `graph.rewrites.deploy`: images [1, 3, H, W] -> logits [1, classes] or logits8
-            [1, classes, h, w]. If `input_type` is "uint8" it takes [1, H, W, 3].
-        task: "classification" or "segmentation".
+        model: Inference form, made by `graph.rewrites.deploy`: images [1, 3, H, W] -> logits [1, classes], logits8
+            [1, classes, h, w], or logits [1, A, classes] and box deltas [1, A, 4]. If `input_type` is "uint8" it
+            takes [1, H, W, 3].
+        task: See `Bundle.task`.
         output: Output that the model file is to have, see `Bundle.output`.
         input_size: H and W in pixels.
         input_type: See `Bundle`.
@@ -100,7 +102,18 @@ def metadata(bundle: Bundle) -> dict[str, str]:
     """Returns what a reader of the model file alone has to know; values that are no text are in JSON."""
     tensors = "output", "tail", "input_size", "input_type", "layout", "output_layout"
     images = "preprocessing", "normalized_inside", "mean", "std"
-    fields = ("task", "name", "precision", *tensors, *images, "class_names", "masks", "licence", "source")
+    fields = (
+        "task",
+        "name",
+        "precision",
+        *tensors,
+        *images,
+        "class_names",
+        "masks",
+        "decoding",
+        "licence",
+        "source",
+    )
     values = {field: getattr(bundle, field) for field in fields}
     return {field: value if isinstance(value, str) else json.dumps(value) for field, value in values.items()}
 
@@ -120,15 +133,22 @@ def in_layout(images: np.ndarray, layout: str) -> np.ndarray:
     return channels_first(images) if layout == "NCHW" else np.ascontiguousarray(images)
 
 
-def channels_last(output: np.ndarray, layout: str) -> np.ndarray:
-    """Returns a copy of a model file's output with the channels last; `layout` is `Bundle.output_layout`."""
-    return np.array(output.transpose(0, 2, 3, 1) if layout == "NCHW" else output)
+def names(output: str) -> tuple[str, ...]:
+    """Returns the names of the tensors of an output, see `Bundle.output`."""
+    return ("logits", "deltas") if output == "head" else (output,)
+
+
+def joined(outputs: Sequence[np.ndarray], layout: str) -> np.ndarray:
+    """Returns a copy of a model file's tensors as one array, see `Network`; `layout` is `Bundle.output_layout`."""
+    if len(outputs) > 1:
+        return np.concatenate(outputs, axis=-1)
+    return np.array(outputs[0].transpose(0, 2, 3, 1) if layout == "NCHW" else outputs[0])
 
 
 def upsampled(graph: Graph) -> "nn.Module":
     """Returns the model with an upsampling layer if "logits" of the input's size are wanted; channels first."""
     from torch import nn
 
-    if graph.task == "classification" or graph.output == "logits8":
+    if graph.task != "segmentation" or graph.output == "logits8":
         return graph.model
     return nn.Sequential(graph.model, nn.Upsample(graph.input_size, mode="bilinear", align_corners=False))

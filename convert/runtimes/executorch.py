@@ -41,8 +41,11 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
+    from convert.graph import doubling
+
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    model, example = base.upsampled(graph).eval(), graph.example()
+    model, example = copy.deepcopy(base.upsampled(graph)).eval(), graph.example()
+    doubling.by_convolution(model)  # In place, hence the copy.
     for precision, folder in folders.items():
         if precision == "int8":
             program = _quantized(model, example, calibration)
@@ -69,7 +72,9 @@ def _half(model: "nn.Module") -> "nn.Module":
             super().__init__()
             self.dtype = dtype
 
-        def forward(self, x: "Tensor") -> "Tensor":
+        def forward(self, x: "Tensor | tuple[Tensor, ...]") -> "Tensor | tuple[Tensor, ...]":
+            if isinstance(x, tuple):
+                return tuple(part.to(self.dtype) for part in x)
             return x.to(self.dtype)
 
     return nn.Sequential(Cast(torch.float16), copy.deepcopy(model).half(), Cast(torch.float32))
@@ -134,8 +139,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     method = module.Runtime.get().load_program(bundle.model).load_method("forward")
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = method.execute([torch.from_numpy(base.channels_first(images))])
-        return base.channels_last(output.numpy(), bundle.output_layout)
+        outputs = method.execute([torch.from_numpy(base.channels_first(images))])
+        return base.joined([output.numpy() for output in outputs], bundle.output_layout)
 
     return network
 

@@ -1,6 +1,7 @@
 """LiteRT (TensorFlow Lite), run with XNNPACK: the format for phones."""
 
 import collections
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def _float_model(graph: Graph, path: Path) -> bytes:
     import litert_torch
     import torch
 
+    from convert.graph import doubling
+
     class Named(torch.nn.Module):
         """Gives names to input and output: the converter takes them from a keyword and from a dictionary."""
 
@@ -54,13 +57,16 @@ def _float_model(graph: Graph, path: Path) -> bytes:
             self.model = model
 
         def forward(self, image: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {graph.output: self.model(image)}
+            output = self.model(image)
+            outputs = output if isinstance(output, tuple) else (output,)
+            return dict(zip(base.names(graph.output), outputs, strict=True))
 
-    inputs = (
-        [0] if graph.input_type == "float32" else None
-    )  # An image in bytes has its channels last already.
+    # An image in bytes has its channels last already.
+    inputs = [0] if graph.input_type == "float32" else None
     maps = [0] if graph.task == "segmentation" else None  # Only feature maps have channels to move.
-    model = litert_torch.to_channel_last_io(base.upsampled(graph), args=inputs, outputs=maps)
+    network = copy.deepcopy(base.upsampled(graph))
+    doubling.by_concatenation(network)  # In place, hence the copy.
+    model = litert_torch.to_channel_last_io(network, args=inputs, outputs=maps)
     example = graph.example()
     if inputs:
         example = example.permute(0, 2, 3, 1).contiguous()
@@ -119,12 +125,14 @@ def _signature(model: bytes) -> tuple[str, str]:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     interpreter = _interpreter(bundle, threads)
-    (input_,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (input_,) = interpreter.get_input_details()
+    by_name = interpreter.get_signature_runner().get_output_details()
+    outputs = [by_name[name]["index"] for name in base.names(bundle.output)]
 
     def network(images: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(input_["index"], images)
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return base.joined([interpreter.get_tensor(index) for index in outputs], "NHWC")
 
     return network
 

@@ -43,9 +43,11 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
         for precision, folder in folders.items():
             param = folder / MODEL_FILES["ncnn"]
             _convert(traced, graph.input_size, precision, param)
-            # pnnx calls the tensors in0 and out0.
+            # pnnx calls the tensors in0, out0 and out1.
             named = re.sub(r"\bin0\b", base.INPUT, param.read_text())
-            param.write_text(re.sub(r"\bout0\b", graph.output, named))
+            for number, name in enumerate(base.names(graph.output)):
+                named = re.sub(rf"\bout{number}\b", name, named)
+            param.write_text(named)
 
 
 def annotate(bundle: Bundle) -> None:
@@ -89,10 +91,13 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
         planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
         extractor = net.create_extractor()
         extractor.input(base.INPUT, ncnn.Mat(planes))
-        status, output = extractor.extract(bundle.output)
-        if status:
-            raise RuntimeError(f"ncnn ended with status {status}")
-        return base.channels_last(np.array(output)[None], bundle.output_layout)
+        outputs = []
+        for name in base.names(bundle.output):
+            status, output = extractor.extract(name)
+            if status:
+                raise RuntimeError(f"ncnn ended with status {status}")
+            outputs.append(np.array(output)[None])
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

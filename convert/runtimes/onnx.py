@@ -67,7 +67,7 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
         opset_version=graph.opset or _OPSET,
         dynamic_shapes=({0: torch.export.Dim("batch")},) if graph.dynamic_batch else None,
         input_names=[base.INPUT],
-        output_names=[graph.output],
+        output_names=base.names(graph.output),
         verbose=False,
     )
     return _without_remarks(program.model_proto)
@@ -153,8 +153,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
 
     def network(images: np.ndarray) -> np.ndarray:
-        (output,) = session.run(None, {base.INPUT: base.in_layout(images, bundle.layout)})
-        return base.channels_last(output, bundle.output_layout)
+        outputs = session.run(None, {base.INPUT: base.in_layout(images, bundle.layout)})
+        return base.joined(outputs, bundle.output_layout)
 
     return network
 

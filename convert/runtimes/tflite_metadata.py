@@ -26,10 +26,12 @@ def write(bundle: Bundle) -> None:
 
     model = schema.ModelT.InitFromPackedBuf(bundle.model.read_bytes(), 0)
     (graph,) = model.subgraphs
-    graph.tensors[graph.inputs[0]].name = bundle.tensors["input"].encode()
-    graph.tensors[graph.outputs[0]].name = bundle.tensors["output"].encode()
+    (signature,) = model.signatureDefs
+    for named in (*signature.inputs, *signature.outputs):
+        graph.tensors[named.tensorIndex].name = named.name
+    outputs = [graph.tensors[index].name.decode() for index in graph.outputs]
     entry, buffer = schema.MetadataT(), schema.BufferT()
-    entry.name, entry.buffer, buffer.data = _NAME, len(model.buffers), _metadata(bundle)
+    entry.name, entry.buffer, buffer.data = _NAME, len(model.buffers), _metadata(bundle, outputs)
     model.metadata, model.buffers = [*(model.metadata or []), entry], [*model.buffers, buffer]
     for buffer in model.buffers:
         buffer.Pack = _aligned_packing(schema, buffer)
@@ -63,8 +65,8 @@ def _aligned_packing(schema, buffer):
     return pack
 
 
-def _metadata(bundle: Bundle) -> bytes:
-    """Returns a `ModelMetadata`."""
+def _metadata(bundle: Bundle, outputs: Sequence[str]) -> bytes:
+    """Returns a `ModelMetadata`; `outputs` are the names of the outputs in the order of the file."""
     made = _Tables()
     image = made.table({1: made.table({}, enums={0: _RGB})}, unions={0: _IMAGE})
     mean, std = _normalization(bundle)
@@ -74,8 +76,13 @@ def _metadata(bundle: Bundle) -> bytes:
     stats = made.table({0: made.floats([high]), 1: made.floats([low])})
     input_ = made.table({0: made.text(bundle.tensors["input"]), 3: image, 4: made.vector([unit]), 5: stats})
     labels = made.table({0: made.text(LABELS)}, enums={2: _AXIS_LABELS})
-    output = made.table({0: made.text(bundle.tensors["output"]), 6: made.vector([labels])})
-    graph = made.table({2: made.vector([input_]), 3: made.vector([output])})
+    found = [
+        made.table(
+            {0: made.text(name)} | ({6: made.vector([labels])} if name == bundle.tensors["output"] else {})
+        )
+        for name in outputs
+    ]
+    graph = made.table({2: made.vector([input_]), 3: made.vector(found)})
     return made.finish(
         {
             0: made.text(bundle.name),

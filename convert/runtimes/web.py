@@ -13,6 +13,7 @@ from convert.bundle import Bundle
 from convert.runtimes import onnx
 from convert.runtimes.base import Graph
 from convert.web import library
+from seaformer_jax.errors import UserError
 
 LAYOUT, PRECISIONS, LABELS_IN_GRAPH = onnx.LAYOUT, onnx.PRECISIONS, True
 OUTPUT_LAYOUTS = {}  # The page draws labels, so that a segmentation model has no other output.
@@ -23,7 +24,13 @@ load, outside = onnx.load, onnx.outside
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
-    """See `Runtime`, and `onnx.export`."""
+    """See `Runtime`, and `onnx.export`.
+
+    Raises:
+        UserError: The model is a detector.
+    """
+    if graph.task == "detection":
+        raise UserError("the page of --format web does not draw boxes; choose --format onnx")
     onnx.export(graph, folders, calibration)
 
 

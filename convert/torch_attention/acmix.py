@@ -33,14 +33,14 @@ def _convolved(fc: nn.Conv2d, conv: nn.Conv2d, qkv: Tensor, heads: int) -> Tenso
 class AcmixSwinAttention(ChannelsLast):
     """The weighted sum of window attention and of a convolution of the same queries, keys and values."""
 
-    def __init__(self, width: int, heads: int, setting: Setting, shift: bool = False):
+    def __init__(self, width: int, heads: int, setting: Setting):
         super().__init__()
         self.relative_position_bias_table = bias_table(setting.window, heads)
         self.rate1, self.rate2 = _rate(0.5), _rate(0.5 * setting.start)
         self.qkv, self.proj = setting.project(width, 3 * width), setting.project_back(width, width)
         self.fc = nn.Conv2d(3 * heads, _TAPS, 1)
         self.dep_conv = _depthwise(width, width // heads)
-        self.heads, self.window, self.shift = heads, setting.window, shift
+        self.heads, self.window, self.shift = heads, setting.window, setting.shift
 
     def attend(self, x: Tensor) -> Tensor:
         padded, shift = enter(x, self.window, self.shift)

@@ -18,6 +18,11 @@ def create(kind: str, width: int, heads: int, size: tuple[int, int] | None = Non
         heads: As in `seaformer_jax.models.attention.create`.
         size: (H, W), which only `axial_deeplab` reads.
     """
+    return build(kind, width, heads, Setting(size=size))
+
+
+def build(kind: str, width: int, heads: int, setting: Setting) -> nn.Module:
+    """As `create`, with a `Setting`."""
     if kind in KINDS:
-        return KINDS[kind](width, heads, Setting(size=size))
+        return KINDS[kind](width, heads, setting)
     return SeaAttention(width, _SEA_KEY, heads, adaptive="both" if kind == "sea_plus" else "none")

@@ -12,6 +12,7 @@ class Setting(NamedTuple):
     Attributes:
         inner: Channels of queries, keys and values each; 0 takes the width of the module. Only some kinds read it.
         window: Side of a window, for the kinds that have windows.
+        shift: Moves the windows by half their side.
         size: (height, width) of the feature map; only `axial_deeplab` needs it, because its tables fix it.
         normalized: False for the published module, with linear layers. True for a SeaFormer layer: projections have a
             BatchNorm instead of a bias, and the module starts at 0.
@@ -19,6 +20,7 @@ class Setting(NamedTuple):
 
     inner: int = 0
     window: int = 7
+    shift: bool = False
     size: tuple[int, int] | None = None
     normalized: bool = False
 

@@ -9,12 +9,12 @@ from convert.torch_attention.windows import attend_in_windows, bias_table, enter
 class WindowAttention(ChannelsLast):
     """Every position attends to its window."""
 
-    def __init__(self, width: int, heads: int, setting: Setting, shift: bool = False):
+    def __init__(self, width: int, heads: int, setting: Setting):
         super().__init__()
         inner = setting.inner or width
         self.relative_position_bias_table = bias_table(setting.window, heads)
         self.qkv, self.proj = setting.project(width, 3 * inner), setting.project_back(inner, width)
-        self.heads, self.window, self.shift = heads, setting.window, shift
+        self.heads, self.window, self.shift = heads, setting.window, setting.shift
 
     def attend(self, x: Tensor) -> Tensor:
         padded, shift = enter(x, self.window, self.shift)

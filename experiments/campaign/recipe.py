@@ -30,6 +30,14 @@ SMALLEST = SeaFormerConfig(
     heads=2,
     fusion_widths=(8,),
 )
+SMALLEST_DETECTOR = SeaFormerConfig(
+    stem=8,
+    stages=tuple((InvertedResidualSpec(3, 1, channels, 2),) for channels in (8, 8, 12, 16, 16)),
+    depths=(1,),
+    key_dims=(4,),
+    ffn_ratios=(2,),
+    heads=2,
+)
 _RUN = {
     "total_steps": STEPS,
     "batch_size": 16,
@@ -46,12 +54,22 @@ _RUN = {
     "eval.batch_size": 16,
     "checkpoint.every": 3,  # Saves are short, so there have to be many to be hit.
 }
-# The tasks start from one of two defaults: those with a `crop_size` segment.
-_CLASSIFICATION = {"model.drop_path_rate": 0.5, "optim.name": "rmsprop_tf"}
-_SEGMENTATION = {"data.base_scale": (32, 32), "data.crop_size": (32, 32), "eval.scale": (32, 32)}
+# Last word of a task's name -> what its runs need besides.
+_OF_TASK = {
+    "classification": {"model.drop_path_rate": 0.5, "optim.name": "rmsprop_tf"},
+    "segmentation": {"data.base_scale": (32, 32), "data.crop_size": (32, 32), "eval.scale": (32, 32)},
+    "detection": {
+        "model.name": f"{MODEL}_detector",
+        "model.neck_width": 8,
+        "model.tower_convs": 1,
+        "data.scale": (32, 32),
+        "data.buckets": ((32, 32),),
+        "eval.scale": (32, 32),
+    },
+}
 _STUDENT_OF_64_PIXELS = {
-    False: {"data.image_size": 64},
-    True: {"data.base_scale": (64, 64), "data.crop_size": (64, 64), "eval.scale": (64, 64)},
+    "classification": {"data.image_size": 64},
+    "segmentation": {"data.base_scale": (64, 64), "data.crop_size": (64, 64), "eval.scale": (64, 64)},
 }
 
 
@@ -64,8 +82,8 @@ def make_known(models: Mapping[str, SeaFormerConfig]) -> None:
 
 
 def register() -> None:
-    """Makes the model of the runs known."""
-    make_known({MODEL: SMALLEST})
+    """Makes the models of the runs known."""
+    make_known({MODEL: SMALLEST, f"{MODEL}_detector": SMALLEST_DETECTOR})
 
 
 def get_config(task: str = "classification") -> ConfigDict:
@@ -77,6 +95,5 @@ def get_config(task: str = "classification") -> ConfigDict:
 
 
 def _of_task(config: ConfigDict) -> dict[str, Any]:
-    segments = "crop_size" in config.data
-    values = dict(_SEGMENTATION if segments else _CLASSIFICATION)
-    return values | (_STUDENT_OF_64_PIXELS[segments] if "teacher" in config else {})
+    kind = config.task.name.split("_")[-1]
+    return _OF_TASK[kind] | (_STUDENT_OF_64_PIXELS[kind] if "teacher" in config else {})

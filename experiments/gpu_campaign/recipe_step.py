@@ -40,7 +40,7 @@ def compile_step(config: ConfigDict, classes: int) -> RecipeStep:
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state, constants = jax.device_put((start.state, task.constants()), whole)
     lowered = program.lower_step(config, task, model, start.optimizer, state, constants, mesh)
-    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example_batch(config.batch_size))
+    batch = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), task.example_batches(config.batch_size)[0])
     return RecipeStep(lowered.compile(), state, jax.device_put(batch, rows), constants)
 
 

@@ -6,17 +6,23 @@ where a run was resumed. So the step count is the whole state of the input, and 
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
 from seaformer_jax.data import workers as data_workers
+from seaformer_jax.data.buckets import Shuffled
 from seaformer_jax.errors import UserError
 from seaformer_jax.types import Batch
 
 _BUFFERED_BATCHES = 2  # Finished batches that wait: per worker process, or in addition to one per thread.
+
+
+def stack_rows(rows: list[dict[str, Any]]) -> Batch:
+    """Returns elements of equal keys and shapes as a batch."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 class ProcessBatches:
@@ -30,18 +36,26 @@ class ProcessBatches:
         batch_size: Global batch size, divisible by `count`.
         index: Index of this process.
         count: Number of processes.
+        stack: Makes a batch of elements.
 
     Raises:
         UserError: The batch size is not divisible by the number of processes.
     """
 
-    def __init__(self, elements: Sequence[dict[str, Any]], batch_size: int, index: int, count: int):
+    def __init__(
+        self,
+        elements: Sequence[dict[str, Any]],
+        batch_size: int,
+        index: int,
+        count: int,
+        stack: Callable[[list[dict[str, Any]]], Batch] = stack_rows,
+    ):
         if batch_size % count:
             raise UserError(
                 f"batch of {batch_size} does not divide among {count} processes; set the batch size to a multiple "
                 "of the number of processes"
             )
-        self.elements, self.batch_size = elements, batch_size
+        self.elements, self.batch_size, self.stack = elements, batch_size, stack
         self.rows = batch_size // count
         self.offset = index * self.rows
 
@@ -55,7 +69,7 @@ class ProcessBatches:
             rows = [self.elements[i] for i in range(first, first + self.rows)]
         except UserError as error:
             return error
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return self.stack(rows)
 
 
 class Masked:
@@ -84,6 +98,7 @@ def train_batches(
     batch_size: int,
     seed: int,
     start_step: int = 0,
+    groups: np.ndarray | None = None,
     workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -94,10 +109,13 @@ def train_batches(
 
     Args:
         source: Random access to elements, as in `data.sources`.
-        transform: Random transform of one element; it takes the generator of the element's position.
+        transform: Random transform of one element; it takes the generator of the element's position. If it has a
+            method `stack`, this makes a batch of its elements.
         batch_size: Global batch size, divisible by `process_count`.
         seed: Seed of the order and of the random transforms.
         start_step: Number of the first batch.
+        groups: Group of every element, int [N], if the images of a batch have to be of one group, as `Shuffled` does
+            it. The default is one group, in which epochs end within batches.
         workers: Number of processes that decode and transform; 0 uses threads of this process.
         process_index: Index of this host process.
         process_count: Number of host processes.
@@ -105,8 +123,13 @@ def train_batches(
     Returns:
         An iterator with a `close` method; batches are dictionaries of arrays [batch_size / process_count, ...].
     """
-    elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(transform)
-    batches = ProcessBatches(elements, batch_size, process_index, process_count)
+    if groups is None:
+        elements = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    else:
+        elements = grain.MapDataset.source(Shuffled(source, groups, batch_size, seed)).seed(seed)
+    elements = elements.random_map(transform)
+    stack = getattr(transform, "stack", stack_rows)
+    batches = ProcessBatches(elements, batch_size, process_index, process_count, stack)
     return iterate(batches, start_step, workers)
 
 

@@ -2,8 +2,8 @@
 
 A source gives random access to labelled images. It has a length, `labels` (a `LabelSpec`) and `source[i] ->
 {"image": uint8 [height, width, 3], "label": int}`. It can be pickled, and it opens its files only when an element
-is read, because worker processes are spawned. With `decode=images.decode_pillow` a source of files returns RGB
-Pillow images instead of arrays. The transforms work on Pillow images, so this saves a conversion.
+is read, because worker processes are spawned. With another `decode` of `data/images.py`, a source of files may return
+RGB Pillow images instead of arrays. The transforms of classification take both, and this saves a conversion.
 """
 
 from typing import Protocol
@@ -27,10 +27,13 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict: ...
 
 
-def check_num_classes(source: Source, expected: int) -> None:
-    """Raises `errors.UserError` if the data set does not have the `expected` number of classes, or only one."""
+def check_num_classes(source: Source, expected: int, least: int = 2) -> None:
+    """Raises `errors.UserError` if the data set does not have the `expected` number of classes, or less than `least`.
+
+    A detector may have a single class, because it also tells objects from the background.
+    """
     names = source.labels.class_names
-    if len(names) < 2:
+    if len(names) < least:
         raise errors.UserError(
             f"the data set has one class, {names[0]!r}, so there is nothing to learn; expected at least two; correct "
             "config.data"

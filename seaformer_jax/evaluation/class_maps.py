@@ -45,7 +45,7 @@ def write(
         UserError: None of the images can be read.
     """
     totals, rows = collections.Counter(), []
-    names = dict(zip(paths, _distinct([path.stem for path in paths]), strict=True))
+    names = dict(zip(paths, pictures.distinct_names(paths), strict=True))
     for path, image in images.readable(paths):
         name, classes = names[path], predict(image)
         pictures.save_mask(classes, palette, folder / f"{name}_mask.png")
@@ -67,16 +67,3 @@ def _shares(classes: np.ndarray, class_names: Sequence[str]) -> dict[str, float]
     counts = np.bincount(classes.ravel(), minlength=len(class_names))
     order = [k for k in np.argsort(-counts, kind="stable") if counts[k]]
     return {class_names[k]: round(float(counts[k] / classes.size), 6) for k in order}
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Returns the names; a name that is already taken gets the first free suffix of -2, -3, ..."""
-    taken, result = set(), []
-    for name in names:
-        number, candidate = 1, name
-        while candidate in taken:
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        result.append(candidate)
-    return result

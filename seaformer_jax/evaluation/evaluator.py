@@ -9,7 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.mesh import put_batch
-from seaformer_jax.metrics import merge
+from seaformer_jax.metrics import merge, over_devices
 from seaformer_jax.types import Batch, Tree
 
 EvalMetrics = Callable[[nnx.Module, Batch], Tree]
@@ -22,7 +22,7 @@ def make_step(graphdef: nnx.GraphDef, eval_metrics: EvalMetrics, mesh: Mesh) -> 
     """
 
     def metrics_of_own_rows(params: Tree, batch_stats: Tree, batch: Batch) -> Tree:
-        return jax.lax.psum(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
+        return over_devices(eval_metrics(nnx.merge(graphdef, params, batch_stats), batch), "data")
 
     # Each device evaluates its own rows by itself, so that a task may loop over its images one by one.
     weights, rows = PartitionSpec(), PartitionSpec("data")
@@ -44,7 +44,7 @@ class Evaluator:
     Args:
         graphdef: The model's structure, from `nnx.graphdef`.
         eval_metrics: (model, batch) -> metrics of `metrics.py`, over the images where `batch["mask"]` is true.
-            The metrics of several batches are added. The batch may hold the rows of one device only.
+            The metrics of several batches are merged. The batch may hold the rows of one device only.
         open_batches: Returns an iterator over this process's rows of the batches, with `mask` and `skipped`.
         mesh: Mesh of the devices to use.
     """

@@ -51,6 +51,47 @@ def heat_overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     return np.round(image * (1 - _OPACITY) + colours * _OPACITY).astype(np.uint8)
 
 
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, titles: Sequence[str], colours: Sequence[Colour]
+) -> np.ndarray:
+    """Draws boxes with titles over an image; earlier boxes come on top.
+
+    Args:
+        image: Image, uint8 [H, W, 3].
+        boxes: (x1, y1, x2, y2) in pixels, [n, 4].
+        titles: Text of each box.
+        colours: Colour of each box.
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    # Lines and letters grow with the image, so that they can be seen when it is shown smaller.
+    line = max(round(max(image.shape) / 400), 1)
+    font = ImageFont.load_default(max(max(image.shape) / 50, 10))
+    for box, title, colour in reversed(list(zip(boxes.tolist(), titles, colours, strict=True))):
+        draw.rectangle(box, outline=colour, width=line)
+        # The title stands above the box, or inside it at the upper edge of the image.
+        corner = (box[0], max(box[1], font.size + 2 * line))
+        draw.rectangle(draw.textbbox(corner, title, font=font, anchor="lb"), fill=colour)
+        dark = sum(colour) < 384
+        draw.text(corner, title, fill="white" if dark else "black", font=font, anchor="lb")
+    return np.asarray(picture)
+
+
+def distinct_names(paths: Sequence[epath.Path]) -> list[str]:
+    """Returns the file names without extension; a name that is taken gets the first free suffix of -2, -3, ..."""
+    taken, result = set(), []
+    for path in paths:
+        number, candidate = 1, path.stem
+        while candidate in taken:
+            number += 1
+            candidate = f"{path.stem}-{number}"
+        taken.add(candidate)
+        result.append(candidate)
+    return result
+
+
 def save(picture: np.ndarray, path: epath.Path) -> None:
     """Writes a picture, uint8 [H, W, 3], as PNG."""
     _write(Image.fromarray(picture), path)

@@ -18,6 +18,7 @@ from flax import nnx
 from seaformer_jax.models import forms
 from seaformer_jax.models.batch_norm import BatchNorm
 from seaformer_jax.models.convolution import convolution
+from seaformer_jax.models.extents import WHOLE, Extent
 from seaformer_jax.models.variants import InvertedResidualSpec
 
 
@@ -34,24 +35,35 @@ class Pointwise(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """k x k convolution without bias: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
+    """k x k convolution: [B, H, W, inputs] -> [B, ceil(H/stride), ceil(W/stride), outputs], k odd.
 
-    The input is padded by k // 2 on every side. It may come in bands of rows, see `bands`.
+    The input is padded by k // 2 on every side. It may have padding of its own and come in bands, see `extents`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, rng: np.random.Generator):
-        shape = (kernel_size, kernel_size, inputs, outputs)
-        self.kernel = _torch_uniform(rng, shape, fan_in=kernel_size**2 * inputs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        stride: int,
+        rng: np.random.Generator,
+        *,
+        use_bias: bool = False,
+    ):
+        shape, fan_in = (kernel_size, kernel_size, inputs, outputs), kernel_size**2 * inputs
+        self.kernel = _torch_uniform(rng, shape, fan_in)
+        self.bias = _torch_uniform(rng, (outputs,), fan_in) if use_bias else None
         self.stride = stride
 
-    def __call__(self, x: jax.Array, bands: int = 1) -> jax.Array:
-        return convolution(x, self.kernel[...], self.stride, 1, bands)
+    def __call__(self, x: jax.Array, extent: Extent = WHOLE) -> jax.Array:
+        y = convolution(extent.clear(x), self.kernel[...], self.stride, 1, extent.bands)
+        return y if self.bias is None else add_parameter(y, self.bias[...])
 
 
 class Depthwise(nnx.Module):
     """Depthwise k x k convolution: [B, H, W, C] -> [B, ceil(H/stride), ceil(W/stride), C], k odd.
 
-    The input is padded by k // 2 on every side. It may come in bands of rows, see `bands`.
+    The input is padded by k // 2 on every side. It may have padding of its own and come in bands, see `extents`.
     """
 
     def __init__(
@@ -68,8 +80,8 @@ class Depthwise(nnx.Module):
         self.bias = _torch_uniform(rng, (features,), fan_in) if use_bias else None
         self.stride = stride
 
-    def __call__(self, x: jax.Array, bands: int = 1) -> jax.Array:
-        y = forms.depthwise_conv(x, self.kernel[...], self.stride, bands)
+    def __call__(self, x: jax.Array, extent: Extent = WHOLE) -> jax.Array:
+        y = forms.depthwise_conv(extent.clear(x), self.kernel[...], self.stride, extent.bands)
         return y if self.bias is None else add_parameter(y, self.bias[...])
 
 
@@ -98,9 +110,9 @@ class ConvBN(nnx.Module):
         self.conv = conv
         self.bn = BatchNorm(features, groups=groups, initial_scale=initial_scale)
 
-    def __call__(self, x: jax.Array, train: bool, bands: int = 1) -> jax.Array:
-        y = self.conv(x) if bands == 1 else self.conv(x, bands)  # A 1x1 convolution does not notice bands.
-        return self.bn(y, train)
+    def __call__(self, x: jax.Array, train: bool, *extent: Extent) -> jax.Array:
+        """Maps x [B, H, W, inputs] to [B, h, w, features]; a 1x1 convolution takes no extent."""
+        return self.bn(self.conv(x, *extent), train)
 
 
 class InvertedResidual(nnx.Module):
@@ -117,11 +129,11 @@ class InvertedResidual(nnx.Module):
         depthwise = Depthwise(hidden, spec.kernel, rng, stride=spec.stride)
         self.depthwise = ConvBN(depthwise, hidden, groups=bn_groups)
         self.project = ConvBN(Pointwise(hidden, spec.channels, rng), spec.channels, groups=bn_groups)
-        self.shortcut = spec.stride == 1 and inputs == spec.channels
+        self.stride, self.shortcut = spec.stride, spec.stride == 1 and inputs == spec.channels
 
-    def __call__(self, x: jax.Array, train: bool, bands: int = 1) -> jax.Array:
-        """Maps x [B, H, W, inputs], or `bands` of every image, to [B, ceil(H/stride), ceil(W/stride), channels]."""
+    def __call__(self, x: jax.Array, train: bool, extent: Extent = WHOLE) -> jax.Array:
+        """Maps x [B, H, W, inputs], or bands of it, to [B, ceil(H/stride), ceil(W/stride), channels]."""
         y = x if self.expand is None else jax.nn.relu(self.expand(x, train))
         # No activation after the projection: it is linear, as in MobileNetV2.
-        y = self.project(jax.nn.relu(self.depthwise(y, train, bands)), train)
+        y = self.project(jax.nn.relu(self.depthwise(y, train, extent)), train)
         return x + y if self.shortcut else y

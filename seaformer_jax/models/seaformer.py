@@ -7,13 +7,15 @@ from flax import nnx
 
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.models import attention as kinds
-from seaformer_jax.models import bands
+from seaformer_jax.models import bands, extents
 from seaformer_jax.models.attention.layers import Setting
 from seaformer_jax.models.attention.sea import SeaAttention
 from seaformer_jax.models.blocks import Conv, ConvBN, Depthwise, InvertedResidual, Pointwise
+from seaformer_jax.models.extents import WHOLE, Extent
 from seaformer_jax.models.variants import SeaFormerConfig
 
 _BANDED_STAGES = 2  # Up to the feature map of stride `bands.STRIDE`.
+_SEA = ("sea", "sea_plus", "enhancement")  # The kinds that are `SeaAttention`.
 
 
 class FFN(nnx.Module):
@@ -27,9 +29,9 @@ class FFN(nnx.Module):
         self.depthwise = Depthwise(hidden, 3, rng, use_bias=True)
         self.project = ConvBN(Pointwise(hidden, width, rng), width, groups=bn_groups)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, extent: Extent = WHOLE) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape."""
-        return self.project(jax.nn.relu6(self.depthwise(self.expand(x, train))), train)
+        return self.project(jax.nn.relu6(self.depthwise(self.expand(x, train), extent)), train)
 
 
 class SeaFormerLayer(nnx.Module):
@@ -43,12 +45,19 @@ class SeaFormerLayer(nnx.Module):
         # For each image of the batch, the whole branch is either dropped or kept and scaled up.
         self.drop_path = nnx.Dropout(drop_path_rate, broadcast_dims=(1, 2, 3))
 
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None, extent: Extent = WHOLE) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape; with `rngs` None, both branches of every image are kept."""
         keep_all = rngs is None
         if self.attention is not None:
-            x = x + self.drop_path(self.attention(x, train), deterministic=keep_all, rngs=rngs)
-        return x + self.drop_path(self.ffn(x, train), deterministic=keep_all, rngs=rngs)
+            attended = self.attend(x, train, extent)
+            x = x + self.drop_path(attended, deterministic=keep_all, rngs=rngs)
+        return x + self.drop_path(self.ffn(x, train, extent), deterministic=keep_all, rngs=rngs)
+
+    def attend(self, x: jax.Array, train: bool, extent: Extent) -> jax.Array:
+        """Returns the attention of x [B, H, W, C] alone, of the same shape."""
+        if isinstance(self.attention, SeaAttention):
+            return self.attention(x, train, extent)
+        return self.attention(x, train)  # `SeaFormer` refuses padded images for the other kinds.
 
 
 class Stage(nnx.Module):
@@ -57,35 +66,46 @@ class Stage(nnx.Module):
     def __init__(self, mobile: list[InvertedResidual], sea: list[SeaFormerLayer]):
         self.mobile, self.sea = nnx.List(mobile), nnx.List(sea)
 
-    def __call__(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None, bands: int = 1) -> jax.Array:
-        for block in self.mobile:
-            x = block(x, train, bands)
+    def __call__(
+        self, x: jax.Array, train: bool, rngs: nnx.Rngs | None, extent: Extent
+    ) -> tuple[jax.Array, Extent]:
+        """Returns the stage's feature map and its extent, for an input with the extent `extent`."""
+        x, extent = self._before_attention(x, train, extent)
         for layer in self.sea:
-            x = layer(x, train, rngs)
-        return x
+            x = layer(x, train, rngs, extent)
+        return x, extent
 
-    def last_attention(self, x: jax.Array) -> jax.Array:
+    def last_attention(self, x: jax.Array, extent: Extent) -> jax.Array:
         """Returns the output of the last attention, [B, h, w, C], before it is added to its input.
 
         Args:
             x: Input of the stage, as in a call. The model runs in evaluation mode.
+            extent: Extent of the input.
         Raises:
             UserError: The layers have no attention.
         """
-        for block in self.mobile:
-            x = block(x, train=False)
+        x, extent = self._before_attention(x, False, extent)
         *before, last = self.sea
         for layer in before:
-            x = layer(x, train=False, rngs=None)
+            x = layer(x, False, None, extent)
         if last.attention is None:
             raise UserError(
                 "model.attention is 'none', so there is no attention to show; leave the heat map out"
             )
-        return last.attention(x, train=False)
+        return extent.clear(last.attend(x, False, extent))
+
+    def _before_attention(self, x: jax.Array, train: bool, extent: Extent) -> tuple[jax.Array, Extent]:
+        for block in self.mobile:
+            x, extent = block(x, train, extent), extent.strided(block.stride)
+        return x, extent
 
 
 class SeaFormer(nnx.Module):
-    """The backbone: maps images to the feature maps of five stages."""
+    """The backbone: maps images to the feature maps of five stages.
+
+    Attributes:
+        takes_sizes: Whether it takes padded images with their `sizes`; only SEA attention knows of padding.
+    """
 
     def __init__(self, config: SeaFormerConfig, rng: np.random.Generator):
         stem = Conv(3, config.stem, kernel_size=3, stride=2, rng=rng)
@@ -102,9 +122,14 @@ class SeaFormer(nnx.Module):
             self.stages.append(Stage(mobile, sea))
         # The dtype of the images decides: every layer computes in the dtype of its input.
         self.dtype = jnp.dtype(config.dtype)
+        self.takes_sizes = config.attention in (*_SEA, "none")
 
     def __call__(
-        self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        images: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sizes: jax.Array | None = None,
     ) -> tuple[jax.Array, ...]:
         """Returns the output of every stage.
 
@@ -112,39 +137,56 @@ class SeaFormer(nnx.Module):
             images: [B, H, W, 3] float, normalised.
             train: Normalise by batch statistics and update the running ones.
             rngs: Random numbers with a `dropout` stream for stochastic depth; None keeps every branch.
+            sizes: Heights and widths of the images without the padding below them and on their right, int [B, 2].
+                Every image then gives what it would give alone; the values of the padding have no effect. None:
+                there is no padding.
         Returns:
             Five feature maps [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64 (rounded up at every halving).
+            With `sizes`, they are 0 beyond the positions of each image.
+        Raises:
+            ValueError: `sizes` in training mode: the statistics of BatchNorm would count the padding.
+            UserError: `sizes` for another attention than SEA.
         """
+        if sizes is not None:
+            self._check_sizes(train)
         count = bands.count(images)
-        x = self._stem(bands.split(images, count), train, count)
+        x, extent = self._stem(bands.split(images, count), train, extents.of(images, sizes, count))
         features = []
         for stage in self.stages[:_BANDED_STAGES]:
-            x = stage(x, train, rngs, count)
-            features.append(bands.join(x, count))
-        x = features[-1]
+            x, extent = stage(x, train, rngs, extent)
+            features.append(bands.join(extent.clear(x), count))
+        x, extent = features[-1], extent.joined()
         for stage in self.stages[_BANDED_STAGES:]:
-            x = stage(x, train, rngs)
-            features.append(x)
+            x, extent = stage(x, train, rngs, extent)
+            features.append(extent.clear(x))
         return tuple(features)
 
-    def last_attention(self, images: jax.Array) -> jax.Array:
+    def last_attention(self, images: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
         """Returns the feature map that the papers' heat maps show, in evaluation mode.
 
         It is the output of the last attention, before it is added to its input.
 
         Args:
             images: [B, H, W, 3] float, normalised.
+            sizes: As in a call.
         Returns:
             [B, ceil(H/64), ceil(W/64), C].
         """
-        x = self._stem(images, train=False)
+        x, extent = self._stem(images, False, extents.of(images, sizes))
         *before, last = self.stages
         for stage in before:
-            x = stage(x, train=False, rngs=None)
-        return last.last_attention(x)
+            x, extent = stage(x, False, None, extent)
+        return last.last_attention(x, extent)
 
-    def _stem(self, images: jax.Array, train: bool, count: int = 1) -> jax.Array:
-        return jax.nn.relu(self.stem(images.astype(self.dtype), train, count))
+    def _check_sizes(self, train: bool) -> None:
+        if train:
+            raise ValueError("sizes are for evaluation mode; BatchNorm's statistics would count the padding")
+        if not self.takes_sizes:
+            raise extents.not_taken()
+
+    def _stem(self, images: jax.Array, train: bool, extent: Extent) -> tuple[jax.Array, Extent]:
+        x = jax.nn.relu(self.stem(images.astype(self.dtype), train, extent))
+        return x, extent.strided(self.stem.conv.stride)
 
 
 def _sea_layers(
@@ -190,7 +232,7 @@ def create_attention(
         )
     if kind == "none":
         return None
-    if kind not in ("sea", "sea_plus", "enhancement"):
+    if kind not in _SEA:
         # The stages are at 1/4, 1/8, ...; sizes are rounded up.
         stride = 4 << len(config.stages) - len(config.depths) + index
         setting = Setting(
@@ -198,6 +240,7 @@ def create_attention(
             window=config.attention_window,
             size=tuple(-(-side // stride) for side in config.attention_input) or None,
             bn_groups=config.bn_groups,
+            normalized=True,
         )
         return kinds.build(kind, width, config.heads, rng, setting)
     return SeaAttention(

@@ -13,8 +13,9 @@ from flax import nnx
 
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.blocks import ConvBN, InvertedResidual, Pointwise
+from seaformer_jax.models.extents import WHOLE, Extent
+from seaformer_jax.models.swin_config import SwinConfig
 from seaformer_jax.models.variants import InvertedResidualSpec, SeaFormerConfig
-from seaformer_jax.resize import resize_linear
 
 _KERNEL, _EXPANSION = 5, 4  # Figure 5 of the SeaFormer++ paper.
 
@@ -48,26 +49,37 @@ class Upsampling(nnx.Module):
         self.project = project if inputs != outputs else None
         self.ratio, self.stride = ratio, stride
 
-    def __call__(self, x: jax.Array, image_size: tuple[int, int], train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, image_size: tuple[int, int], train: bool, images: Extent = WHOLE
+    ) -> jax.Array:
         """Upsamples a feature map to the size that it would have for the larger image.
 
         Args:
             x: Feature map [B, h, w, inputs].
             image_size: H and W of the image that `x` was computed from.
             train: Normalise by batch statistics and update the running ones.
+            images: Extent of the images.
         Returns:
             [B, ceil(r*H / stride), ceil(r*W / stride), outputs], where r is the ratio; r*H and r*W are rounded to
             whole pixels.
         """
-        # The larger image is rounded to whole pixels first, as its own feature map would be computed from them.
-        size = (math.ceil(round(side * self.ratio) / self.stride) for side in image_size)
-        x = resize_linear(x, (len(x), *size, x.shape[-1]))
-        x = self.block(x, train)
+        shape = (len(x), *(self._cells(side) for side in image_size), x.shape[-1])
+        upsampled = self.extent(images)
+        x = images.strided(self.stride).resize(x, shape, upsampled)
+        x = self.block(x, train, upsampled)
         return x if self.project is None else self.project(x, train)
+
+    def extent(self, images: Extent) -> Extent:
+        """Returns the extent of the upsampled map for images with the extent `images`."""
+        return images.mapped(self._cells)
+
+    def _cells(self, side: int) -> int:
+        # The larger image is rounded to whole pixels first, as its own feature map would be computed from them.
+        return math.ceil(round(side * self.ratio) / self.stride)
 
 
 def create(
-    config: SeaFormerConfig, width: int, stride: int, rng: np.random.Generator
+    config: SeaFormerConfig | SwinConfig, width: int, stride: int, rng: np.random.Generator
 ) -> tuple[Upsampling | None, int]:
     """Creates the up-sampling module of a model.
 

@@ -61,7 +61,7 @@ class InvertedResidualSpec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SeaFormerConfig:
-    """Everything that shapes a SeaFormer: its backbone and, for segmentation, its fusion blocks.
+    """Everything that shapes a model: its backbone, the fusion blocks of segmentation, neck and head of detection.
 
     The options of the papers' ablations are explained in the classes that read them: `fusion` in
     `heads.segmenter.FusionBlock`, the `detail_*`, `adaptive*` and `position_embedding` options in
@@ -92,6 +92,9 @@ class SeaFormerConfig:
         adaptive_expansion: "linear" or "sigmoid".
         fusion_widths: Output channels of the fusion blocks, one for each stage with SeaFormer layers.
         fusion: "sigmoid_multiply", "multiply", "add" or "sigmoid_add".
+        neck_width: Channels of the feature pyramid and of the towers of the detection head.
+        tower_convs: Convolutions in each of the two towers of the detection head.
+        anchor_scale: Side of the smallest square anchor of a level / stride of the level, see `detection.anchors`.
         upsample_ratio: Ratio of `upsampling.Upsampling` before the classification; 0 means no such module.
         upsample_width: Output channels of that module; 0 keeps the number of its input channels.
     Raises:
@@ -122,6 +125,9 @@ class SeaFormerConfig:
     adaptive_expansion: str = "linear"
     fusion_widths: tuple[int, ...] = ()
     fusion: str = "sigmoid_multiply"
+    neck_width: int = 256
+    tower_convs: int = 4
+    anchor_scale: float = 4.0
     upsample_ratio: float = 0.0
     upsample_width: int = 0
 
@@ -154,6 +160,16 @@ class SeaFormerConfig:
                     f"model option {option} is {widths}; expected {len(self.depths)} widths, one "
                     "for each stage with attention"
                 )
+
+    @property
+    def last_width(self) -> int:
+        """Channels of the last stage."""
+        return self.stages[-1][-1].channels
+
+    @property
+    def stride(self) -> int:
+        """Side of a position of the last stage, in pixels of the image: the stem and every stage halve it."""
+        return 2 << len(self.stages)
 
     @property
     def adaptive_steps(self) -> str:

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from seaformer_jax.errors import UserError, suggest
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.tasks.classification import Classification
+from seaformer_jax.tasks.detection import Detection
 from seaformer_jax.tasks.distilled_classification import DistilledClassification
 from seaformer_jax.tasks.distilled_segmentation import DistilledSegmentation
 from seaformer_jax.tasks.segmentation import Segmentation
@@ -14,6 +15,7 @@ from seaformer_jax.tasks.segmentation import Segmentation
 _TASKS = {
     "classification": Classification,
     "segmentation": Segmentation,
+    "detection": Detection,
     "distilled_classification": DistilledClassification,
     "distilled_segmentation": DistilledSegmentation,
 }

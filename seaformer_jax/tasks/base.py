@@ -26,8 +26,8 @@ class Task(Protocol):
     def create_model(self) -> nnx.Module:
         """Returns a model with fresh parameters."""
 
-    def example_batch(self, batch_size: int) -> Batch:
-        """Returns the shapes and dtypes of a global training batch, to compile with."""
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
+        """Returns the shapes and dtypes of a global training batch, to compile with: all that a run may have."""
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Returns this process's rows of the training batches, from batch number `start_step` on.

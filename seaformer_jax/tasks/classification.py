@@ -10,11 +10,19 @@ from flax import nnx
 
 from seaformer_jax.data import pipeline
 from seaformer_jax.data.classification import sources
-from seaformer_jax.data.classification.transforms import EvalTransform, TrainTransform
-from seaformer_jax.data.images import decode_pillow
+from seaformer_jax.data.classification.records import Lying
+from seaformer_jax.data.classification.transforms import (
+    EvalTransform,
+    TrainTransform,
+    WindowTransform,
+    policy,
+)
+from seaformer_jax.data.images import decode_either
+from seaformer_jax.data.on_device.crop import resize_crops
 from seaformer_jax.data.on_device.erase import random_erasing
 from seaformer_jax.data.on_device.mix import mix
 from seaformer_jax.data.on_device.normalize import smooth_one_hot
+from seaformer_jax.data.on_device.randaugment import draw_cubic, flip, rand_augment
 from seaformer_jax.data.sources import SkipCorrupt, Source
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import prediction, report
@@ -31,18 +39,31 @@ class Classification(ImageTask):
     task_type = "classification"
 
     def open_source(self, split: str) -> Source:
-        return sources.create(self.config.data, split, decode_pillow)
+        source = sources.create(self.config.data, split, decode_either)
+        return Lying(source) if split == "train" and self._crops_on_device() else source
 
-    def train_transform(self) -> TrainTransform:
+    def _crops_on_device(self) -> bool:
+        """Returns whether training images are resized in the step: their size has to have a bound."""
+        return self.config.augment.on_device and self.config.data.source == "records"
+
+    def train_transform(self) -> TrainTransform | WindowTransform:
         config = self.config
+        if self._crops_on_device():
+            return WindowTransform(self.train_source.short_side, config.augment)
         return TrainTransform(config.data.image_size, config.augment, config.data.mean)
 
-    def example_batch(self, batch_size: int) -> Batch:
-        size = self.config.data.image_size
-        return {
-            "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8),
-            "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        }
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
+        shape, shapes = (self.config.data.image_size,) * 2, {}
+        if self._crops_on_device():
+            shape = self.train_transform().window
+            shapes = {"size": ((2,), jnp.int32), "upright": ((), jnp.bool)}
+        shapes |= {"image": ((*shape, 3), jnp.uint8), "label": ((), jnp.int32)}
+        return [
+            {
+                name: jax.ShapeDtypeStruct((batch_size, *shape), dtype)
+                for name, (shape, dtype) in shapes.items()
+            }
+        ]
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
@@ -79,18 +100,34 @@ class Classification(ImageTask):
         smoothing = self.config.task.label_smoothing
         # 1. Targets as probabilities, so that mixing can blend them.
         targets = smooth_one_hot(batch["label"], self.num_classes, smoothing)
-        # 2. Mixup and CutMix on the pixel values 0..255, as timm's `FastCollateMixup`.
+        # 2. Flips and RandAugment, unless the host has done them.
+        images = self._augmented(batch, key) if augment.on_device else batch["image"]
+        # 3. Mixup and CutMix on the pixel values 0..255, as timm's `FastCollateMixup`.
         images, targets = mix(
-            batch["image"],
+            images,
             targets,
             mix_key,
             mixup=augment.mixup,
             cutmix=augment.cutmix,
             group=augment.mix_group,
         )
-        # 3. Erasing on normalised images, as timm: the erased pixels become noise from N(0, 1).
+        # 4. Erasing on normalised images, as timm: the erased pixels become noise from N(0, 1).
         images = random_erasing(self.normalize(images), erase_key, augment.erasing)
         return images, targets, dropout_key
+
+    def _augmented(self, batch: Batch, key: jax.Array) -> jax.Array:
+        """Returns the images after resizing, flips and RandAugment, each with its own draws: uint8 [B, S, S, 3]."""
+        config = self.config
+        flip_key, filter_key, policy_key = jax.random.split(jax.random.fold_in(key, 0), 3)
+        mirrored = jax.random.bernoulli(flip_key, config.augment.flip, (len(batch["image"]),))
+        if self._crops_on_device():
+            cubic = draw_cubic(filter_key, config.augment.interpolation, mirrored.shape)
+            crops = (batch["image"], batch["size"], batch["upright"])
+            images = resize_crops(*crops, mirrored, cubic, config.data.image_size)
+        else:
+            images = flip(batch["image"], mirrored)
+        drawn = policy(config.augment, config.data.mean)
+        return rand_augment(images, policy_key, drawn) if drawn else images
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         logits = model(self.prepare(batch["image"]), train=False)

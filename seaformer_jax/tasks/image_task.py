@@ -7,6 +7,7 @@ from typing import Any
 import grain
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
@@ -30,6 +31,7 @@ class ImageTask:
     """
 
     task_type: str
+    least_classes = 2
 
     def __init__(self, config: ConfigDict, class_names: Sequence[str] = ()):
         self.config = config
@@ -55,7 +57,7 @@ class ImageTask:
         # Label k must mean the same class in validation as in training.
         owner = "the weights" if self._class_names else "the training data"
         check_same(source.labels.class_names, self.class_names, owner)
-        check_num_classes(source, self.num_classes)
+        check_num_classes(source, self.num_classes, self.least_classes)
         return source
 
     @property
@@ -82,15 +84,20 @@ class ImageTask:
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         config = self.config
         # `task.num_classes` may be set by hand and then differ from the data.
-        check_num_classes(self.train_source, self.num_classes)
+        check_num_classes(self.train_source, self.num_classes, self.least_classes)
         return pipeline.train_batches(
             SkipCorrupt(self.train_source, config.data.on_corrupt),
             self.train_transform(),
             batch_size=config.batch_size,
             seed=config.seed,
             start_step=start_step,
+            groups=self.groups(),
             **self.reading(),
         )
+
+    def groups(self) -> np.ndarray | None:
+        """Returns the group of every training image, int [N], if the images of a batch have to be of one group."""
+        return None
 
     def constants(self) -> Batch:
         return {}

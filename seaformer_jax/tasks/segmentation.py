@@ -9,6 +9,7 @@ from etils import epath
 from flax import nnx
 
 from seaformer_jax.data.labels import distinct_colours
+from seaformer_jax.data.on_device.normalize import zero_padding
 from seaformer_jax.data.segmentation import batches, sources
 from seaformer_jax.data.segmentation.transforms import (
     SegmentationEvalTransform,
@@ -51,13 +52,15 @@ class Segmentation(ImageTask):
         except UserError:
             return distinct_colours(self.num_classes)
 
-    def example_batch(self, batch_size: int) -> Batch:
+    def example_batches(self, batch_size: int) -> Sequence[Batch]:
         shape = (batch_size, *self.config.data.crop_size)
-        return {
-            "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
-            "label": jax.ShapeDtypeStruct(shape, jnp.uint8),
-            "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
-        }
+        return [
+            {
+                "image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8),
+                "label": jax.ShapeDtypeStruct(shape, jnp.uint8),
+                "size": jax.ShapeDtypeStruct((batch_size, 2), jnp.int32),
+            }
+        ]
 
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
@@ -76,7 +79,7 @@ class Segmentation(ImageTask):
 
     def training_images(self, batch: Batch) -> jax.Array:
         """Returns the normalised images [B, H, W, 3] of a training batch; their padding is 0."""
-        return _without_padding(self.normalize(batch["image"]), batch["size"])
+        return zero_padding(self.normalize(batch["image"]), batch["size"])
 
     def divisor(self, sums: PixelSums, batch: Batch) -> jax.Array | int:
         """Returns the number that sums over the labelled pixels are divided by (`task.loss_divisor`).
@@ -137,10 +140,3 @@ class Segmentation(ImageTask):
         return visualizer.Visualizer(
             model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
         )
-
-
-def _without_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Returns images [B, H, W, 3] set to 0 beyond their sizes [B, 2]: mmseg pads after normalising, with 0."""
-    rows = jnp.arange(images.shape[1]) < sizes[:, :1]
-    columns = jnp.arange(images.shape[2]) < sizes[:, 1:]
-    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)

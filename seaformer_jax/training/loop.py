@@ -249,14 +249,21 @@ def _compile(
     state: TrainState,
     mesh: Mesh,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles the training step and logs what it costs.
+    """Compiles the training step, once for each shape of a batch, and logs what it costs.
 
     Returns:
         `update(state, batch) -> (state, metrics)`. It donates `state`, which must not be used afterwards.
     """
     # Constants are arguments of the step, put on the devices once; closed over, they would be part of the program.
     constants = jax.device_put(task.constants(), meshes.replicated(mesh))
-    began = time.monotonic()
-    compiled = program.lower_step(config, task, model, optimizer, state, constants, mesh).compile()
-    reporting.log_compiled(compiled, time.monotonic() - began)
-    return lambda state, batch: compiled(state, batch, constants)
+    compiled = {}
+    for batch in task.example_batches(config.batch_size):
+        began = time.monotonic()
+        lowered = program.lower_step(config, task, model, optimizer, state, constants, mesh, batch)
+        compiled[_shapes(batch)] = lowered.compile()
+        reporting.log_compiled(compiled[_shapes(batch)], time.monotonic() - began)
+    return lambda state, batch: compiled[_shapes(batch)](state, batch, constants)
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(batch[name].shape for name in sorted(batch))

@@ -44,6 +44,7 @@ def lower_step(
     state: TrainState,
     constants: Batch,
     mesh: Mesh,
+    batch: Batch | None = None,
 ) -> jax.stages.Lowered:
     """Returns the training step for the devices of `mesh`, ready to be compiled.
 
@@ -58,6 +59,7 @@ def lower_step(
         state: State before a step. Its shapes are used, so it may consist of `jax.ShapeDtypeStruct`s.
         constants: As returned by `task.constants`; their shapes are used.
         mesh: Mesh with the single axis "data".
+        batch: One of `task.example_batches`; the default is the first one.
     """
     step = make_train_step(
         nnx.graphdef(model),
@@ -74,4 +76,4 @@ def lower_step(
     jitted = jax.jit(step, in_shardings=(whole, rows, whole), out_shardings=whole, donate_argnums=0)
     with jax.set_mesh(mesh):  # For layers that have to know how many devices share the batch.
         # From shapes alone, so that no batch is needed.
-        return jitted.lower(state, task.example_batch(config.batch_size), constants)
+        return jitted.lower(state, batch or task.example_batches(config.batch_size)[0], constants)

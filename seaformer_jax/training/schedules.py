@@ -23,6 +23,7 @@ def create(config: ml_collections.ConfigDict, lr: float, total_steps: int) -> op
 
     - `step`: lr * decay_rate^floor(t / decay_steps), with t counted from step 0, but lr during warm-up. This is
       timm's scheduler/step_lr.py with `t_in_epochs` if hold_steps is an epoch.
+    - `multistep`: lr * decay_rate^n, where n of the `milestones` are at most t. This is PyTorch's `MultiStepLR`.
     - `cosine`: half a cosine from lr at the end of warm-up to end_lr at total_steps, as
       `optax.warmup_cosine_decay_schedule`. (timm's cosine starts at step 0 and drops where warm-up ends.)
     - `poly`: end_lr + (lr - end_lr) * (1 - t / total_steps)^power. Warm-up multiplies the decaying rate, as
@@ -83,6 +84,11 @@ def _step(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.
     return lr * config.decay_rate ** np.where(t < config.warmup_steps, 0, periods)
 
 
+def _multistep(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.ndarray) -> np.ndarray:
+    del total_steps
+    return lr * config.decay_rate ** np.searchsorted(np.sort(config.milestones), t, side="right")
+
+
 def _cosine(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.ndarray) -> np.ndarray:
     after = np.maximum(t - config.warmup_steps, 0) / max(total_steps - config.warmup_steps, 1)
     return config.end_lr + (lr - config.end_lr) * (1 + np.cos(np.pi * after)) / 2
@@ -93,7 +99,7 @@ def _poly(config: ml_collections.ConfigDict, lr: float, total_steps: int, t: np.
 
 
 # `config_ranges.NAMES` has the same names.
-_DECAYS: dict[str, Callable] = {"step": _step, "cosine": _cosine, "poly": _poly}
+_DECAYS: dict[str, Callable] = {"step": _step, "multistep": _multistep, "cosine": _cosine, "poly": _poly}
 
 
 def _warm_up(config: ml_collections.ConfigDict, lr: float, t: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from convert import bundle, bundle_folder
+from convert import bundle_folder
 from convert.bundle import Bundle
 from seaformer_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def make(folder, **changes) -> Bundle:
         "format": "litert",
         "precision": "fp32",
         "output": "logits8",
-        "tail": bundle.KERNEL,
+        "tail": "argmax_upsample",
         "input_size": (64, 96),
         "input_type": "float32",
         "dynamic_batch": False,
@@ -37,6 +37,7 @@ def make(folder, **changes) -> Bundle:
         "masks": {"ignore_label": 255, "reduce_zero_label": False, "id_map": ((0, 1), (7, 0))},
         "licence": "MIT",
         "score": {"metric": "mIoU", "percent": 60.5, "images": 101},
+        "decoding": {},
         "source": {"file": "m.pth", "sha256": "00"},
         "versions": {"jax": "0.10.2", "torch": None},
     }
@@ -87,10 +88,13 @@ def test_normalization_is_the_callers_unless_the_model_has_it(tmp_path):
     assert make(tmp_path, normalized_inside=True).normalization is None
 
 
-def test_kernel_travels_as_source(tmp_path):
-    make(tmp_path).copy_kernel()
-    assert "void argmax_upsample(" in (tmp_path / "argmax_upsample.h").read_text()
-    assert (tmp_path / "argmax_upsample.c").stat().st_size > 1000
+@pytest.mark.parametrize("tail", ["argmax_upsample", "decode_boxes", ""])
+def test_tail_travels_as_source(tmp_path, tail):
+    make(tmp_path, tail=tail).copy_tail()
+    assert {path.name for path in tmp_path.iterdir()} == ({f"{tail}.h", f"{tail}.c"} if tail else set())
+    if tail:
+        assert f" {tail}(" in (tmp_path / f"{tail}.h").read_text()
+        assert (tmp_path / f"{tail}.c").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ def test_kernel_travels_as_source(tmp_path):
         ("[1]", "is no bundle"),
         (
             '{"task": "segmentation"}',
-            "another version of this project .fields class_names, dynamic_batch, format",
+            "another version of this project .fields class_names, decoding, dynamic_batch, format",
         ),
     ],
 )

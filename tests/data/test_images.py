@@ -154,3 +154,23 @@ def test_pillow_does_not_warn():
         seen.clear()
         fresh.decode(data, "x")
         assert not seen
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_the_faster_decoder_gives_pillows_pixels(mode, subsampling):
+    photo = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    photo = Image.fromarray(photo).resize((45, 31), Image.Resampling.BICUBIC).convert(mode)
+    data = encode(photo, "jpeg", quality=80, subsampling=subsampling)
+    found = images.decode_either(data, "x")
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, images.decode_pillow(data, "x"))
+
+
+def test_what_the_faster_decoder_refuses_is_left_to_pillow(monkeypatch):
+    data = encode(Image.new("RGB", (40, 30), (9, 99, 199)), "jpeg")
+    with pytest.raises(errors.CorruptImageError, match=r"broken\.jpg: Truncated"):
+        images.decode_either(data[: len(data) // 2], "broken.jpg")
+    assert np.shape(images.decode_either(data + b"more", "x")) == (30, 40, 3)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    np.testing.assert_array_equal(images.decode_either(data, "x"), images.decode(data, "x"))

@@ -380,7 +380,7 @@ def test_create_folder_and_tfds(folder, tfds_dir):
 
 def test_create_unknown():
     with pytest.raises(
-        errors.UserError, match=r"'shape'; expected one of shapes, folder, tfds. Did you mean"
+        errors.UserError, match=r"'shape'; expected one of shapes, folder, records, tfds. Did you mean"
     ):
         sources.create(data_config(source="shape"), "train")
 

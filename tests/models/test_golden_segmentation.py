@@ -97,6 +97,17 @@ def test_eval_logits_equal_official(size):
         np.testing.assert_allclose(feature.mean((1, 2)), expected[f"feature{i}_mean"], rtol=0, atol=1e-4)
 
 
+def test_padded_eval_logits_equal_official():
+    expected = golden.load("seg_tiny_eval_200x264")["logits"].transpose(0, 2, 3, 1)
+    model = jax_model("seaformer_tiny", golden.fill(golden.state_dict_shapes("seg_tiny")))
+    images = golden.images((2, 3, 256, 320), seed=2).transpose(0, 2, 3, 1)
+    images[:1, :200, :264] = golden.images((1, 3, 200, 264), seed=1).transpose(0, 2, 3, 1)
+    graphdef, state = nnx.split(model)
+    forward = jax.jit(lambda s, x, sizes: nnx.merge(graphdef, s)(x, sizes=sizes), compiler_options=QUICK)
+    logits = forward(state, images, np.array([[200, 264], [256, 255]]))
+    np.testing.assert_allclose(logits[:1, :25, :33], expected, rtol=0, atol=1e-4)
+
+
 def test_train_step_equals_official():
     expected = golden.load("seg_tiny_train_128x160")
     model = jax_model("seaformer_tiny", golden.fill(golden.state_dict_shapes("seg_tiny")))

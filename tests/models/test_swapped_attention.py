@@ -12,6 +12,7 @@ from flax import nnx
 
 from convert import torch_segmentation, weights
 from convert.graph import rewrites
+from convert.torch_attention.kinds import chosen
 from experiments.campaign import recipe
 from seaformer_jax import create_model
 from seaformer_jax.errors import UserError
@@ -45,7 +46,7 @@ def create(kind: str) -> nnx.Module:
 
 
 def mirror(kind: str) -> torch.nn.Module:
-    return torch_segmentation.create_model("even", 5, 0.0, attention=kind, **OPTIONS.get(kind, {}))
+    return torch_segmentation.create_model("even", 5, 0.0, attention=chosen(kind), **OPTIONS.get(kind, {}))
 
 
 @pytest.mark.parametrize("kind", KINDS)

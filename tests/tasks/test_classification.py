@@ -138,6 +138,36 @@ def test_erasing_draws_standard_normal_noise_on_normalised_images():
     assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
 
 
+def test_what_the_device_augments_is_left_out_on_the_host():
+    element = {"image": np.arange(48 * 48 * 3, dtype=np.uint8).reshape(48, 48, 3), "label": 1}
+
+    def on_host(rand_augment: str, **more) -> np.ndarray:
+        changes = {"augment__rand_augment": rand_augment, "augment__flip": 1.0, **more}
+        task = make_task(data__image_size=32, **changes)
+        return task.train_transform().random_map(element, np.random.default_rng(0))["image"]
+
+    plain = on_host("rand-m10-n15", augment__on_device=True)
+    mirrored = on_host("")
+    np.testing.assert_array_equal(plain, mirrored[:, ::-1])
+    assert not np.array_equal(mirrored, on_host("rand-m10-n15"))
+
+
+def test_the_device_flips_and_augments():
+    batch = {"image": np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype(np.uint8)}
+    batch["label"] = np.zeros(16, np.int32)
+
+    def images(**changes) -> np.ndarray:
+        task = make_task(augment__on_device=True, **changes)
+        return np.asarray(jax.jit(task.training_images)(batch, jax.random.key(0))[0])
+
+    mirrored = images(augment__flip=1.0, augment__rand_augment="")
+    np.testing.assert_allclose(mirrored, batch["image"][:, :, ::-1], atol=1e-3)
+    augmented = images(augment__flip=0.0, augment__rand_augment="rand-m10-n3")
+    changed = np.any(np.abs(augmented - batch["image"]) > 0.5, axis=(1, 2, 3))
+    assert changed.sum() > 8  # Of three operations, none is applied to one image in eight.
+    assert not np.array_equal(images(augment__rand_augment=""), batch["image"])
+
+
 def test_the_data_follow_the_seed_of_the_config():
     def first(seed: int) -> np.ndarray:
         batches = make_task(task__num_classes=8, data__image_size=40, batch_size=4, seed=seed).train_batches(
@@ -163,7 +193,7 @@ def test_the_example_is_like_the_batches(batch_size):
     batches.close()
     assert batch.pop("skipped").shape == (batch_size,)
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), batch)
-    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), task.example_batch(batch_size))
+    assert shapes == jax.tree.map(lambda x: (x.shape, x.dtype), task.example_batches(batch_size)[0])
 
 
 def test_evaluation_batches_hold_the_validation_split():

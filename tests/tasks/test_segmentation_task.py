@@ -211,7 +211,7 @@ def test_the_example_is_like_the_batches():
     batches.close()
     batch.pop("skipped")
     shapes = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype))
-    assert shapes(batch) == shapes(task.example_batch(4))
+    assert shapes(batch) == shapes(task.example_batches(4)[0])
 
 
 def test_show_writes_every_image(pairs, tmp_path):

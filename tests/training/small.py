@@ -67,8 +67,8 @@ class StandIn:
     def create_model(self) -> nnx.Module:
         return Net(bn_groups=self.config.model.bn_groups)
 
-    def example_batch(self, batch_size: int) -> dict:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(0, batch_size))
+    def example_batches(self, batch_size: int) -> list[dict]:
+        return [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(0, batch_size))]
 
     def train_batches(self, start_step: int) -> Iterator[dict]:
         for number in itertools.count(start_step):

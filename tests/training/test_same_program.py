@@ -25,6 +25,6 @@ def test_the_step_of_a_restored_state_is_that_of_a_fresh_one(tmp_path):
     checkpoints.close()
 
     step = make_train_step(nnx.graphdef(model), task.loss, optimizer, seed=0, ema_decay=0.9)
-    batch = task.example_batch(config.batch_size)
+    batch = task.example_batches(config.batch_size)[0]
     programs = [jax.jit(step).lower(state, batch).as_text() for state in (fresh, restored)]
     assert programs[0] == programs[1]

@@ -30,7 +30,7 @@ _SETUP = pathlib.Path(__file__)
 _HERE = _SETUP.parent
 _CONVERT = _HERE.parents[1]
 SOURCES = _HERE.parent / "on_device"  # The C++ runner and the C plugin are here.
-_KERNEL = _CONVERT / "labels" / "argmax_upsample.c"
+_KERNELS = tuple(_CONVERT / "labels" / f"{name}.c" for name in ("argmax_upsample", "decode_boxes"))
 BUILD = _CONVERT.parent / "build" / "arm"
 CPU = "cortex-a76"
 PROGRAMS = ("qemu-user", "g++-aarch64-linux-gnu")
@@ -57,7 +57,7 @@ def main() -> int:
     _once(fetch_root, (_SETUP, _HERE / "emulated_cpu.py"))
     _once(fetch_wheels, (_SETUP,))
     _once(build_plugin, (_SETUP, SOURCES / "count.c"))
-    _once(build_runner, (_SETUP, SOURCES / "runner.cpp", _KERNEL))
+    _once(build_runner, (_SETUP, SOURCES / "runner.cpp", *_KERNELS))
     print(f"aarch64 emulation is ready in {BUILD}")
     return 0
 
@@ -108,15 +108,17 @@ def build_plugin() -> None:
 
 def build_runner() -> None:
     """Makes build/arm/runner: the program, its libraries, and the loader that starts them without Debian's paths."""
-    # 1. The kernel of the class maps, which is C, and then the runner.
+    # 1. The kernels of class maps and boxes, which are C, and then the runner.
     folder, package = _emptied("runner"), BUILD / "executorch" / "executorch"
     headers = [
+        _KERNELS[0].parent,
         package / "include",
         package / "include" / "executorch" / "runtime" / "core" / "portable_type" / "c10",
     ]
-    kernel, source = BUILD / "argmax_upsample.o", _KERNEL
-    _run([*compiler("gcc"), "-std=c99", "-O2", "-ftree-vectorize", "-c", source, "-o", kernel])
-    sources = [*(f"-I{path}" for path in headers), SOURCES / "runner.cpp", kernel]
+    objects = [BUILD / f"{source.stem}.o" for source in _KERNELS]
+    for source, built in zip(_KERNELS, objects, strict=True):
+        _run([*compiler("gcc"), "-std=c99", "-O2", "-ftree-vectorize", "-c", source, "-o", built])
+    sources = [*(f"-I{path}" for path in headers), SOURCES / "runner.cpp", *objects]
     libraries = [f"-L{package / 'lib'}", *(f"-l{name}" for name in _LIBRARIES)]
     # The back ends register themselves when they are loaded. Nothing calls them, so the linker would leave them out.
     linking = ["-Wl,--no-as-needed", *libraries, "-Wl,--allow-shlib-undefined"]

@@ -3,7 +3,7 @@
 import numpy as np
 
 from convert.bundle import Bundle
-from convert.labels import class_map
+from convert.labels import boxes, class_map
 from convert.runtimes import registry
 
 
@@ -12,7 +12,7 @@ class ImagePipeline:
 
     1. Pre-processing: `prepare` normalises the image.
     2. Network: `network` runs the model file.
-    3. Post-processing: `finish` turns the output into a class or a label map.
+    3. Post-processing: `finish` turns the output into a class, a label map or boxes.
 
     Attributes:
         reference: The bundle's reference input, [1, H, W, 3] of `Bundle.input_type`.
@@ -23,6 +23,9 @@ class ImagePipeline:
         self._bundle = bundle
         self._scale, self._offset = normalization(bundle)
         self.reference, _ = bundle.reference()
+        self._decoding = (
+            boxes.Decoding(tuple(bundle.input_size), **bundle.decoding) if bundle.decoding else None
+        )
         self.network = registry.load(bundle, threads)
 
     def image(self) -> np.ndarray:
@@ -44,21 +47,24 @@ class ImagePipeline:
         prepared -= self._offset  # In place, so that only one float32 image is allocated.
         return prepared[None]
 
-    def finish(self, output: np.ndarray) -> np.ndarray | int:
-        """Post-processing: returns the class of the image, or its label map at the size of the input.
+    def finish(self, output: np.ndarray) -> np.ndarray | boxes.Boxes:
+        """Post-processing: returns the class of the image, its label map at the size of the input, or its boxes.
 
         Args:
-            output: The network's output: labels [1, H, W], logits8 [1, h, w, C], or logits [1, C] or [1, H, W, C].
+            output: The network's output: labels [1, H, W], logits8 [1, h, w, C], logits [1, C] or [1, H, W, C], or a
+                detector's head [1, A, C + 4].
 
         Returns:
-            `output` itself if the model already returns labels; else integers [H, W] for segmentation and an integer
-            [] for classification.
+            `output` itself if the model already returns labels; else integers [H, W] for segmentation, an integer []
+            for classification, and boxes in pixels of the input for detection.
         """
         match self._bundle.output:
             case "labels":
                 return output
             case "logits8":
                 return class_map.argmax_upsample(np.ascontiguousarray(output[0]), self._bundle.input_size)
+            case "head":
+                return boxes.decode(output[0], self._decoding)
         return output[0].argmax(axis=-1)
 
 

@@ -5,11 +5,13 @@
  * model=FILE.pte
  * image=FILE      the image, uint8 RGB, H x W x 3
  * input=FILE      the reference input, float32 [1, 3, H, W]
- * output=FILE     is written: the network's output for `input`
+ * output=FILE     is written: the network's outputs for `input`, one after the other
  * height, width   of the network's input
  * mean, std       "r,g,b", for images in [0, 1]; absent if the model normalises its input itself
  * tail            post-processing: labels: resize the logits [1, C, h, w] to the size of the input and take the
- *                 largest; class: take the largest of the logits [1, C]; none: no post-processing
+ *                 largest; class: take the largest of the logits [1, C]; boxes: decode the logits [1, A, C] and
+ *                 the box deltas [1, A, 4]; none: no post-processing
+ * decoding        boxes: anchor scale, score threshold, IoU threshold, most per level, most per image, "4,0.05,..."
  * warmup, runs    number of runs before those that are measured, and of those that are
  * threads         of the runtime
  * marks           1: set marks for counting and do not read the clock
@@ -31,7 +33,8 @@
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
 
-extern "C" void argmax_upsample(const float *, int, int, int, unsigned char *, int, int);
+#include "argmax_upsample.h"
+#include "decode_boxes.h"
 
 namespace executorch::extension::threadpool {
 class ThreadPool {  // Declared here because the package has the library but not its header.
@@ -68,11 +71,8 @@ static std::vector<T> read_file(const std::string &path, size_t count) {
   return values;
 }
 
-static void write_file(const std::string &path, const float *values, size_t count) {
-  FILE *file = std::fopen(path.c_str(), "wb");
-  if (!file || std::fwrite(values, sizeof(float), count, file) != count || std::fclose(file)) {
-    fail("cannot write " + path);
-  }
+static void write_floats(FILE *file, const float *values, size_t count) {
+  if (!file || std::fwrite(values, sizeof(float), count, file) != count) fail("cannot write " + options["output"]);
 }
 
 struct Network {
@@ -96,7 +96,8 @@ struct Network {
     output = std::move(*result);
   }
 
-  executorch::aten::Tensor logits() const { return output.at(0).toTensor(); }
+  executorch::aten::Tensor tensor_of(size_t number) const { return output.at(number).toTensor(); }
+  executorch::aten::Tensor logits() const { return tensor_of(0); }
 };
 
 // Pre-processing: (image / 255 - mean) / std, from interleaved to planar channels.
@@ -118,11 +119,26 @@ static int largest(const float *values, int count) {
   return best;
 }
 
+// The boxes of a detector; the image fills the input.
+static void find_boxes(const Network &network, int height, int width) {
+  static BoxDecoding d{height, width, int(network.logits().size(2)), 0, 0, 0, 0, 0};
+  static const bool read = std::sscanf(options["decoding"].c_str(), "%f,%f,%f,%d,%d", &d.anchor_scale,
+                                       &d.score_threshold, &d.iou_threshold, &d.per_level, &d.per_image) == 5;
+  if (!read) fail("decoding");
+  static std::vector<BoxCandidate> scratch(size_t(BOX_LEVELS) * d.per_level);
+  static std::vector<Box> boxes(d.per_image);
+  const BoxPhotograph whole{height, width, 1, 1};
+  const float *logits = network.logits().const_data_ptr<float>();
+  const float *deltas = network.tensor_of(1).const_data_ptr<float>();
+  decode_boxes(&d, &whole, logits, d.classes, deltas, 4, scratch.data(), boxes.data());
+}
+
 // Post-processing; see `tail` above.
 static void finish(const Network &network, std::vector<unsigned char> &labels, int height, int width) {
   static const std::string tail = options["tail"];
   static Floats rows;
   if (tail == "none") return;
+  if (tail == "boxes") return find_boxes(network, height, width);
   const auto logits = network.logits();
   const float *values = logits.const_data_ptr<float>();
   const int classes = logits.size(1);
@@ -193,8 +209,11 @@ int main(int argc, char **argv) {
   const Floats reference = read_file<float>(options["input"], 3 * pixels);
   std::copy(reference.begin(), reference.end(), network.input.begin());
   network.run();
-  const auto logits = network.logits();
-  write_file(options["output"], logits.const_data_ptr<float>(), logits.numel());
+  FILE *file = std::fopen(options["output"].c_str(), "wb");
+  for (size_t i = 0; i < network.output.size(); i++) {
+    write_floats(file, network.tensor_of(i).const_data_ptr<float>(), network.tensor_of(i).numel());
+  }
+  if (std::fclose(file)) fail("cannot write " + options["output"]);
 
   // 3. Report.
   rusage usage;

@@ -7,6 +7,10 @@ import numpy as np
 from convert.bundle import Bundle
 from convert.latency.on_device import image_pipeline
 
+_TAILS = {"classification": "class", "segmentation": "labels", "detection": "boxes"}
+# Fields of `Bundle.decoding` in the order of the runner's argument.
+_DECODING = ("anchor_scale", "score_threshold", "iou_threshold", "per_level", "per_image")
+
 
 class RunnerInput:
     """The files and arguments that the runner needs to run one bundle."""
@@ -48,12 +52,14 @@ class RunnerInput:
             "output": f"{folder}/output.f32",
             "height": height,
             "width": width,
-            "tail": "class" if bundle.task == "classification" else "labels",
+            "tail": _TAILS[bundle.task],
             "warmup": warmup,
             "runs": runs,
             "threads": threads,
             "marks": int(counting),
         }
+        if bundle.decoding:
+            arguments["decoding"] = ",".join(str(bundle.decoding[name]) for name in _DECODING)
         if bundle.normalization:
             mean, std = bundle.normalization
             arguments |= {"mean": ",".join(map(str, mean)), "std": ",".join(map(str, std))}
@@ -63,6 +69,10 @@ class RunnerInput:
         """Reads the network's output for the reference input, in the layout of the expected output: channels last."""
         shape = self._bundle.reference()[1].shape
         values = np.fromfile(path, np.float32)
+        if self._bundle.output == "head":  # All logits, and then all box deltas.
+            anchors = shape[1]
+            logits, deltas = np.split(values, [values.size - 4 * anchors])
+            return np.concatenate([logits.reshape(1, anchors, -1), deltas.reshape(1, anchors, 4)], axis=-1)
         if self._bundle.output_layout != "NCHW":
             return values.reshape(shape)
         # The runner writes the model's own layout, [1, C, H, W].

@@ -4,8 +4,8 @@ The training crop is RandomResizedCropAndInterpolation of `seaformer-cls/timm/da
 crop is that of `timm/data/transforms_factory.py` (`transforms_imagenet_eval`), whose geometry is torchvision's
 `Resize` and `CenterCrop`. Every random decision comes from the generator that the caller passes.
 
-Images stay Pillow images of mode RGB from the file to the last operation: converting the full photo to an array
-costs more than cropping it.
+Images are Pillow images of mode RGB, or arrays until they are cropped: converting the full photo from one to the
+other costs more than cropping it.
 """
 
 import math
@@ -106,11 +106,19 @@ def random_resized_crop(
     Returns:
         An RGB Pillow image [size, size].
     """
-    image = _as_pillow(image)
-    top, left, h, w = random_crop_box(image.height, image.width, rng, scale, ratio)
-    # Not `resize(box=...)`: its filter would also read the pixels around the crop.
-    crop = image.crop((left, top, left + w, top + h))
+    top, left, h, w = random_crop_box(*_size(image), rng, scale, ratio)
+    # Not `resize(box=...)`: its filter would also read the pixels around the crop. An array is cropped before it
+    # becomes a Pillow image, because that copies it.
+    if isinstance(image, Image.Image):
+        crop = image.crop((left, top, left + w, top + h))
+    else:
+        crop = Image.fromarray(image[top : top + h, left : left + w])
     return crop.resize((size, size), resampling(interpolation, rng))
+
+
+def _size(image: np.ndarray | Image.Image) -> tuple[int, int]:
+    """Returns height and width in pixels."""
+    return image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
 
 
 def _as_pillow(image: np.ndarray | Image.Image) -> Image.Image:

@@ -4,11 +4,13 @@ The source is Cubuk et al. 2019 (https://arxiv.org/abs/1909.13719) with timm's a
 `seaformer-cls/timm/data/auto_augment.py`. `n` operations are drawn for each image. Each of them is applied with
 probability 0.5, and its magnitude is normal with mean `m` and standard deviation `mstd`.
 
-A level function turns a magnitude into the operation's argument. It takes a `share`, the magnitude divided by 10.
-An operation takes the image, the argument and a `Warp`, which says how geometric operations resample and fill.
+A `Level` turns a magnitude into the operation's argument. An operation takes the image, the argument and a `Warp`,
+which says how geometric operations resample and fill. `on_device/randaugment.py` does the same for a batch in the
+training step, from the same table.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from seaformer_jax.data.classification.augment import resampling
 from seaformer_jax.errors import UserError
 
 PROBABILITY = 0.5  # Probability that a drawn operation is applied.
-_UNIFORM_ABOVE = 100  # With an mstd above this, the magnitude is uniform in [0, m].
+UNIFORM_ABOVE = 100  # With an mstd above this, the magnitude is uniform in [0, m].
 
 
 class Warp(NamedTuple):
@@ -35,37 +37,47 @@ class Warp(NamedTuple):
     fillcolor: tuple[int, int, int]
 
 
-# --- Level functions: (share, rng) -> argument ---
+class Level(NamedTuple):
+    """How a magnitude becomes the argument of an operation: `start + slope * share`, for the share magnitude / 10.
+
+    Attributes:
+        slope: The change of the argument from magnitude 0 to 10; 0 for operations without an argument.
+        start: The argument at magnitude 0.
+        signed: Whether the change has a random sign.
+        whole: Whether the change is truncated to an integer.
+        least: The smallest argument.
+    """
+
+    slope: float = 0.0
+    start: float = 0
+    signed: bool = False
+    whole: bool = False
+    least: float = -math.inf
+
+    def __call__(self, share: float, rng: np.random.Generator) -> float:
+        change = self.slope * share
+        if self.signed and rng.random() >= 0.5:
+            change = -change
+        return max(self.least, self.start + (int(change) if self.whole else change))
 
 
-def _none(share, rng):
-    """The level function of operations without an argument."""
-    return None
+def _signed(limit: float) -> Level:
+    return Level(limit, signed=True)
 
 
-def _signed(limit):
-    """Returns a level function that grows to `limit`, with a random sign."""
-    return lambda share, rng: limit * share if rng.random() < 0.5 else -limit * share
+def _rising(limit: int) -> Level:
+    return Level(limit, whole=True)
 
 
-def _truncated(limit):
-    """Returns a level function that grows from 0 to `limit`, truncated to an integer."""
-    return lambda share, rng: int(limit * share)
+def _falling(limit: int) -> Level:
+    return Level(-limit, limit, whole=True)
 
 
-def _falling(limit):
-    """Returns a level function that falls from `limit` to 0, in integers."""
-    return lambda share, rng: limit - int(limit * share)
-
-
-def _factor(share, rng):
-    """Returns the enhancement factor; 1 changes nothing, so magnitude 5 is the mildest."""
-    return 0.1 + 1.8 * share
-
-
-def _factor_increasing(share, rng):
-    """Returns the enhancement factor of `inc1`; it moves away from 1 in a random direction as the magnitude grows."""
-    return max(0.1, 1 + _signed(0.9)(share, rng))
+_NONE = Level()
+# The factor of an enhancement; 1 changes nothing, so magnitude 5 is the mildest.
+_FACTOR = Level(1.8, 0.1)
+# The factor under `inc1`; it moves away from 1 in a random direction as the magnitude grows.
+_FACTOR_INCREASING = Level(0.9, 1.0, signed=True, least=0.1)
 
 
 # --- Operations: (image, argument, warp) -> image ---
@@ -115,36 +127,36 @@ class Op(NamedTuple):
 
     Attributes:
         apply: The operation.
-        level: Its level function.
-        level_increasing: Its level function under `inc1`.
+        level: Its level.
+        level_increasing: Its level under `inc1`.
         weight: Its weight under `w0`, not normalised.
     """
 
     apply: Callable[[Image.Image, Any, Warp], Image.Image]
-    level: Callable[[float, np.random.Generator], Any]
-    level_increasing: Callable[[float, np.random.Generator], Any]
+    level: Level
+    level_increasing: Level
     weight: float
 
 
 def _same(apply, level, weight):
-    """Returns an operation whose level function is the same with and without `inc1`."""
+    """Returns an operation whose level is the same with and without `inc1`."""
     return Op(apply, level, level, weight)
 
 
 # Without `inc1`, Posterize, Solarize and the four enhancements do not grow stronger with the magnitude. At 10 they
 # keep 4 bits, invert nothing and enhance by 1.9; at 0 they keep 0 bits, invert everything and enhance by 0.1.
 OPS = {
-    "AutoContrast": _same(_plain(ImageOps.autocontrast), _none, 0.025),
-    "Equalize": _same(_plain(ImageOps.equalize), _none, 0.005),
-    "Invert": _same(_plain(ImageOps.invert), _none, 0.0),
+    "AutoContrast": _same(_plain(ImageOps.autocontrast), _NONE, 0.025),
+    "Equalize": _same(_plain(ImageOps.equalize), _NONE, 0.005),
+    "Invert": _same(_plain(ImageOps.invert), _NONE, 0.0),
     "Rotate": _same(_rotate, _signed(30), 0.3),  # Degrees, counter-clockwise.
-    "Posterize": Op(_posterize, _truncated(4), _falling(4), 0.0),  # Bits kept per channel.
-    "Solarize": Op(_solarize, _truncated(256), _falling(256), 0.005),  # Values from this one on are inverted.
-    "SolarizeAdd": _same(_solarize_add, _truncated(110), 0.005),  # The amount added to values below 128.
-    "Color": Op(_enhance(ImageEnhance.Color), _factor, _factor_increasing, 0.025),
-    "Contrast": Op(_enhance(ImageEnhance.Contrast), _factor, _factor_increasing, 0.005),
-    "Brightness": Op(_enhance(ImageEnhance.Brightness), _factor, _factor_increasing, 0.005),
-    "Sharpness": Op(_enhance(ImageEnhance.Sharpness), _factor, _factor_increasing, 0.025),
+    "Posterize": Op(_posterize, _rising(4), _falling(4), 0.0),  # Bits kept per channel.
+    "Solarize": Op(_solarize, _rising(256), _falling(256), 0.005),  # Values from this one on are inverted.
+    "SolarizeAdd": _same(_solarize_add, _rising(110), 0.005),  # The amount added to values below 128.
+    "Color": Op(_enhance(ImageEnhance.Color), _FACTOR, _FACTOR_INCREASING, 0.025),
+    "Contrast": Op(_enhance(ImageEnhance.Contrast), _FACTOR, _FACTOR_INCREASING, 0.005),
+    "Brightness": Op(_enhance(ImageEnhance.Brightness), _FACTOR, _FACTOR_INCREASING, 0.005),
+    "Sharpness": Op(_enhance(ImageEnhance.Sharpness), _FACTOR, _FACTOR_INCREASING, 0.025),
     "ShearX": _same(_affine(lambda k, w, h: (1, k, 0, 0, 1, 0)), _signed(0.3), 0.2),
     "ShearY": _same(_affine(lambda k, w, h: (1, 0, 0, k, 1, 0)), _signed(0.3), 0.2),
     # The argument is a share of the width or height.
@@ -152,8 +164,8 @@ OPS = {
     "TranslateYRel": _same(_affine(lambda k, w, h: (1, 0, 0, 0, 1, k * h)), _signed(0.45), 0.1),
 }
 _OPS = tuple(OPS.values())
-_WEIGHTS = np.array([op.weight for op in _OPS]) / sum(op.weight for op in _OPS)
-_WEIGHTED = np.count_nonzero(_WEIGHTS)
+WEIGHTS = np.array([op.weight for op in _OPS]) / sum(op.weight for op in _OPS)
+_WEIGHTED = np.count_nonzero(WEIGHTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +179,7 @@ class RandAugment:
         limit: Magnitudes are clipped to [0, limit], `mmax`.
         weighted: Whether operations are drawn with the weights of the table and without replacement, `w0`;
             otherwise uniformly and with replacement.
-        increasing: Whether to use the level functions whose severity grows with the magnitude, `inc1`.
+        increasing: Whether to use the levels whose severity grows with the magnitude, `inc1`.
         fill: Colour outside the image after a geometric operation, RGB, 0..255.
         interpolation: `random` (drawn for each operation), `bilinear` or `bicubic`, for the geometric operations.
     """
@@ -237,7 +249,7 @@ class RandAugment:
     def _draw(self, rng: np.random.Generator) -> list[Op]:
         """Draws the operations for one image."""
         if self.weighted:
-            drawn = rng.choice(len(_OPS), self.layers, replace=False, p=_WEIGHTS)
+            drawn = rng.choice(len(_OPS), self.layers, replace=False, p=WEIGHTS)
         else:
             # Not `choice`, which would take 2 % of an image's time.
             drawn = rng.integers(len(_OPS), size=self.layers)
@@ -245,7 +257,7 @@ class RandAugment:
 
     def _magnitude(self, rng: np.random.Generator) -> float:
         """Draws a magnitude in [0, limit]."""
-        uniform = self.std > _UNIFORM_ABOVE
+        uniform = self.std > UNIFORM_ABOVE
         drawn = rng.uniform(0, self.magnitude) if uniform else rng.normal(self.magnitude, self.std)
         return min(max(drawn, 0.0), self.limit)
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from seaformer_jax import errors, paths
 from seaformer_jax.data import files, images, labels, shapes
+from seaformer_jax.data.classification.records import Records
 from seaformer_jax.data.classification.tfds import TFDS
 from seaformer_jax.data.sources import Source
 
@@ -18,7 +19,7 @@ def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode 
         config: The config's `data`: `source` and the keys that this source needs, of `root`, `name`,
             `train_split`, `val_split`, `train_size`, `val_size` and `image_size`.
         split: "train" or "val".
-        decode: Function that decodes an image file: `images.decode` or `images.decode_pillow`.
+        decode: Function that decodes an image file: `images.decode`, or another one of that module.
 
     Raises:
         UserError: The source is unknown, or the data set cannot be found.
@@ -35,6 +36,7 @@ def create(config: ml_collections.ConfigDict, split: str, decode: images.Decode 
 _SOURCES = {
     "shapes": lambda config, split, _: shapes.Shapes(split, config[f"{split}_size"], config.image_size),
     "folder": lambda config, split, decode: ImageFolder(config.root, config[f"{split}_split"], decode),
+    "records": lambda config, split, decode: Records(config.root, config[f"{split}_split"], decode),
     "tfds": lambda config, split, decode: TFDS(config.name, config[f"{split}_split"], config.root, decode),
 }
 

@@ -25,6 +25,16 @@ def normalize(
     return ((scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)).astype(dtype)
 
 
+def zero_padding(images: jax.Array, sizes: jax.Array) -> jax.Array:
+    """Returns images [B, H, W, 3] set to 0 beyond their sizes [B, 2].
+
+    mmseg and mmdetection pad after normalising, with 0.
+    """
+    rows = jnp.arange(images.shape[1]) < sizes[:, :1]
+    columns = jnp.arange(images.shape[2]) < sizes[:, 1:]
+    return jnp.where((rows[:, :, None] & columns[:, None])[..., None], images, 0)
+
+
 def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float) -> jax.Array:
     """Returns smoothed one-hot targets [B, num_classes]: (1 - smoothing) * one_hot + smoothing / num_classes.
 

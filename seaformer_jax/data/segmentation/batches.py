@@ -5,13 +5,13 @@ images with equal input shapes share a batch. The shapes are known from the head
 the same on every host.
 """
 
-import concurrent.futures
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from seaformer_jax.data import pipeline
+from seaformer_jax.data.buckets import InBatches, Size
 from seaformer_jax.data.labels import IGNORED
 from seaformer_jax.data.segmentation.augment import pad
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform, image_name
@@ -20,7 +20,6 @@ from seaformer_jax.data.sources import SkipCorrupt
 # The sides of label maps are padded to multiples of this, because every new shape of a batch must be compiled.
 LABEL_MULTIPLE = 128
 
-Size = tuple[int, int]
 Shapes = tuple[tuple[Size, ...], Size]  # The sizes of the inputs, one per scale, and of the padded label map.
 
 
@@ -51,76 +50,36 @@ def eval_batches(
         mask: bool [B], False if there is no image or it could not be read; `image` is black then.
         skipped: int64 [B], 1 if the image could not be read.
     """
-    elements = Buckets(source, transform, batch_size)
+    elements = InBatches(source, batch_size, Padded(transform))
     batches = pipeline.ProcessBatches(elements, batch_size, process_index, process_count)
     return pipeline.iterate(batches, 0, workers)
 
 
-class Buckets:
-    """Elements in the order of the batches.
+class Padded:
+    """Layout of `InBatches`: the shapes are those of the inputs, one per scale, and of the padded label map."""
 
-    Images of equal shapes follow each other, and each such group is padded to whole batches.
-    """
+    def __init__(self, transform: SegmentationEvalTransform):
+        self._transform = transform
 
-    def __init__(self, source: SkipCorrupt, transform: SegmentationEvalTransform, batch_size: int):
-        self._source, self._transform, self._batch_size = source, transform, batch_size
-        self._indices: list[int | None] = []  # Index in the source at each position; None is padding.
-        self._shapes: list[Shapes] = []  # The shapes of each batch.
-        for shapes, members in _group(_sizes(source), transform).items():
-            empty = -len(members) % batch_size
-            self._indices += [*members, *[None] * empty]
-            self._shapes += [shapes] * ((len(members) + empty) // batch_size)
+    def shapes_of(self, size: Size) -> Shapes:
+        return self._transform.input_sizes(*size), tuple(padded_length(side) for side in size)
 
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        index, (inputs, label) = self._indices[position], self._shapes[position // self._batch_size]
-        # Padding and skipped images become black images of the batch's shapes, so that all rows can be stacked.
-        if index is None:
-            return _blank(inputs, label, skipped=0)
-        element = self._source[index]
-        if element["skipped"]:
-            return _blank(inputs, label, skipped=1)
+    def make(self, element: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
         # The transform resizes the image only. The label map keeps its size and is padded to the batch's shape.
         size = np.array(element["label"].shape, np.int32)
         element = self._transform.map(element)
-        padded = pad(element["label"], label, IGNORED)
-        return element | {"label": padded, "label_size": size, "mask": np.bool_(True)}
+        return element | {"label": pad(element["label"], shapes[1], IGNORED), "label_size": size}
 
-
-def _sizes(source: SkipCorrupt) -> Sequence[Size | None]:
-    """Returns the (height, width) of every image, read in threads: each read mostly waits for a file."""
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        return list(pool.map(source.size, range(len(source))))
-
-
-def _group(sizes: Sequence[Size | None], transform: SegmentationEvalTransform) -> dict[Shapes, list[int]]:
-    """Returns the images of each combination of shapes, in the order of the source.
-
-    An image whose header is broken has no size and will be skipped; it takes the size of the first image that has
-    one.
-    """
-    groups: dict[Shapes, list[int]] = {}
-    known = next((size for size in sizes if size), (LABEL_MULTIPLE, LABEL_MULTIPLE))
-    for index, size in enumerate(sizes):
-        height, width = size or known
-        label = padded_length(height), padded_length(width)
-        groups.setdefault((transform.input_sizes(height, width), label), []).append(index)
-    return groups
+    def blank(self, shapes: Shapes) -> dict[str, Any]:
+        """Returns black inputs and a label map of which everything is ignored."""
+        inputs, label = shapes
+        return {
+            **{image_name(k): np.zeros((*size, 3), np.uint8) for k, size in enumerate(inputs)},
+            "label": np.full(label, IGNORED, np.uint8),
+            "label_size": np.zeros(2, np.int32),
+        }
 
 
 def padded_length(length: int) -> int:
     """Returns the length of a padded side of a label map: the next multiple of LABEL_MULTIPLE."""
     return -(-length // LABEL_MULTIPLE) * LABEL_MULTIPLE
-
-
-def _blank(inputs: tuple[Size, ...], label: Size, skipped: int) -> dict[str, Any]:
-    """Returns an element without an image: black inputs, everything ignored and `mask` False."""
-    return {
-        **{image_name(k): np.zeros((*size, 3), np.uint8) for k, size in enumerate(inputs)},
-        "label": np.full(label, IGNORED, np.uint8),
-        "label_size": np.zeros(2, np.int32),
-        "mask": np.bool_(False),
-        "skipped": skipped,
-    }

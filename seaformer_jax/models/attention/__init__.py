@@ -4,6 +4,7 @@ To add a kind: a file here with a module `Kind(width, heads, rng, setting)` that
 row in `_KINDS`, and its golden vector.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -27,7 +28,11 @@ _SEA_KEY = 16  # Key channels per head of the bare SEA modules; values have twic
 def _sea(
     width: int, heads: int, rng: np.random.Generator, setting: Setting, *, adaptive: str
 ) -> SeaAttention:
-    return SeaAttention(width, _SEA_KEY, heads, 2, setting.bn_groups or 1, rng, adaptive=adaptive)
+    return SeaAttention(width, _SEA_KEY, heads, 2, setting.bn_groups, rng, adaptive=adaptive)
+
+
+def _shifted(width: int, heads: int, rng: np.random.Generator, setting: Setting) -> WindowAttention:
+    return WindowAttention(width, heads, rng, dataclasses.replace(setting, shift=True))
 
 
 # Kind -> function (width, heads, rng, setting) that builds its module.
@@ -36,7 +41,7 @@ _KINDS: dict[str, Callable[..., nnx.Module]] = {
     "sea_plus": functools.partial(_sea, adaptive="both"),
     "vanilla": VanillaAttention,
     "window": WindowAttention,
-    "window_shift": functools.partial(WindowAttention, shift=True),
+    "window_shift": _shifted,
     "axial_sum": AxialSumAttention,
     "axial_deeplab": AxialDeeplabAttention,
     "acmix_swin": AcmixSwinAttention,

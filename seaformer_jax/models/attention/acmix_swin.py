@@ -16,16 +16,14 @@ class AcmixSwinAttention(nnx.Module):
     with shifted windows the convolution reads the rolled map.
     """
 
-    def __init__(
-        self, width: int, heads: int, rng: np.random.Generator, setting: Setting, *, shift: bool = False
-    ):
+    def __init__(self, width: int, heads: int, rng: np.random.Generator, setting: Setting):
         check_heads(width, heads)
         self.bias_table = bias_table(setting.window, heads, rng)
         self.qkv = setting.project(width, 3 * width, rng)
         self.proj = setting.project_back(width, width, rng)
         self.path = ConvolutionPath(width, heads, rng, use_bias=True)
         self.rate1, self.rate2 = rate(0.5), rate(0.5 * setting.start)
-        self.heads, self.window, self.shift = heads, setting.window, shift
+        self.heads, self.window, self.shift = heads, setting.window, setting.shift
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape."""

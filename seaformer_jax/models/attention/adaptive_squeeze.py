@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seaformer_jax.models.blocks import Pointwise
+from seaformer_jax.models.extents import WHOLE, Extent
 
 
 class AdaptiveMap(Pointwise):
@@ -41,18 +42,22 @@ class AdaptiveSqueeze(nnx.Module):
     def __init__(self, inputs: int, groups: int):
         self.map = AdaptiveMap(inputs, groups)
 
-    def __call__(self, source: jax.Array, *maps: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+    def __call__(
+        self, source: jax.Array, *maps: jax.Array, extent: Extent = WHOLE
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Squeezes each of the maps.
 
         Args:
             source: Feature map that the weights are computed from, [B, H, W, inputs].
             *maps: Feature maps [B, H, W, C] to squeeze; C may differ between them.
+            extent: Extent of all these maps; padding gets no weight.
         Returns:
             The row tokens [B, H, C] of all maps, and their column tokens [B, W, C].
         """
         # The softmax is in float32: over a row (axis 2) for row tokens, over a column (axis 1) for column tokens.
         scores = self.map(source).astype(jnp.float32)
-        by_row, by_column = (jax.nn.softmax(scores, axis=axis).astype(source.dtype) for axis in (2, 1))
+        by_row = extent.columns.softmax(scores, axis=2).astype(source.dtype)
+        by_column = extent.rows.softmax(scores, axis=1).astype(source.dtype)
         rows = [_merge(jnp.einsum("bijg,bijgd->bigd", by_row, _split(t, by_row))) for t in maps]
         columns = [_merge(jnp.einsum("bijg,bijgd->bjgd", by_column, _split(t, by_column))) for t in maps]
         return rows, columns

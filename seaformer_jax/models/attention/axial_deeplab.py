@@ -85,7 +85,7 @@ class AxialDeeplabAttention(nnx.Module):
             raise UserError(
                 "axial_deeplab has a table for each length; give the size (height, width) of its map"
             )
-        groups, bn_groups = _GROUPS_PER_HEAD * heads, setting.bn_groups or 1
+        groups, bn_groups = _GROUPS_PER_HEAD * heads, setting.bn_groups
         check_heads(width, 2 * groups)
         height, length = setting.size
         self.along_height = PositionSensitiveAttention(width, groups, height, rng, bn_groups, 1.0)

@@ -40,21 +40,25 @@ class Setting:
     Attributes:
         inner: Channels of queries, keys and values each; 0 takes the width of the module. Only some kinds read it.
         window: Side of a window, for the kinds that have windows.
+        shift: Moves the windows by half their side, so that neighbours of other windows meet; not for `mixformer`.
         size: (height, width) of the feature map; only `axial_deeplab` needs it, because its tables fix it.
-        bn_groups: 0 builds the published module, with linear layers. Otherwise every projection to queries, keys and
-            values and back has a BatchNorm over that many groups of the batch instead of a bias, and the module
-            starts at 0: a SeaFormer layer has no norm of its own.
+        bn_groups: BatchNorm groups of the batch, see `BatchNorm`.
+        normalized: False builds the published module, with linear layers. With True every projection to queries, keys
+            and values and back has a BatchNorm instead of a bias, and the module starts at 0: a SeaFormer layer has
+            no norm of its own.
     """
 
     inner: int = 0
     window: int = 7
+    shift: bool = False
     size: tuple[int, int] | None = None
-    bn_groups: int = 0
+    bn_groups: int = 1
+    normalized: bool = False
 
     @property
     def start(self) -> float:
         """Initial strength of the module's output: 0 in a SeaFormer, 1 as published."""
-        return 0.0 if self.bn_groups else 1.0
+        return 0.0 if self.normalized else 1.0
 
     def project(
         self, inputs: int, outputs: int, rng: np.random.Generator, *, use_bias: bool = True
@@ -69,7 +73,7 @@ class Setting:
     def _layer(
         self, inputs: int, outputs: int, rng: np.random.Generator, use_bias: bool, scale: float
     ) -> Linear | ConvBN:
-        if not self.bn_groups:
+        if not self.normalized:
             return Linear(inputs, outputs, rng, use_bias=use_bias)
         conv = Pointwise(inputs, outputs, rng)
         return ConvBN(conv, outputs, groups=self.bn_groups, initial_scale=scale)

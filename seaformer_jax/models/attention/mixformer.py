@@ -40,7 +40,7 @@ class MixingAttention(nnx.Module):
     """
 
     def __init__(self, width: int, heads: int, rng: np.random.Generator, setting: Setting):
-        half, groups = width // 2, setting.bn_groups or 1
+        half, groups = width // 2, setting.bn_groups
         if width % 16:
             raise UserError(
                 f"mixformer has {width} channels; expected a multiple of 16, which its gates divide by"

@@ -7,7 +7,7 @@ from flax import nnx
 
 import seaformer_jax.models.attention.adaptive_squeeze as adaptive_squeeze
 from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise, add_parameter
-from seaformer_jax.resize import resize_linear
+from seaformer_jax.models.extents import WHOLE, Extent, Line, WholeLine
 
 POSITIONS = 16  # Entries of a position table, which is interpolated to the length of the axis.
 
@@ -18,10 +18,9 @@ class SqueezeAxialPositionEmbedding(nnx.Module):
     def __init__(self, features: int, rng: np.random.Generator):
         self.table = nnx.Param(jnp.asarray(rng.standard_normal((POSITIONS, features)), jnp.float32))
 
-    def __call__(self, tokens: jax.Array) -> jax.Array:
-        """Adds the table, interpolated to N entries, to tokens [B, N, features]."""
-        table = resize_linear(self.table[...], tokens.shape[1:])
-        return add_parameter(tokens, table)
+    def __call__(self, tokens: jax.Array, line: Line | WholeLine = WHOLE.rows) -> jax.Array:
+        """Adds the table, interpolated to the N positions of `line`, to tokens [B, N, features]."""
+        return add_parameter(tokens, line.stretch(self.table[...], tokens.shape[1]))
 
 
 class AxialAttention(nnx.Module):
@@ -48,14 +47,19 @@ class AxialAttention(nnx.Module):
         self.encode = ConvBN(encode, values, groups=bn_groups, initial_scale=0.0)
         self.heads, self.scale = heads, key_dim**-0.5
 
-    def __call__(self, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
-        """Maps q and k [B, N, heads * key_dim] and v [B, N, heads * value_dim] to the shape of v."""
+    def __call__(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, train: bool, line: Line | WholeLine = WHOLE.rows
+    ) -> jax.Array:
+        """Maps q and k [B, N, heads * key_dim] and v [B, N, heads * value_dim] to the shape of v.
+
+        `line` is the extent of the axis of the tokens.
+        """
         if self.query_position is not None:
-            q, k = self.query_position(q), self.key_position(k)
+            q, k = self.query_position(q, line), self.key_position(k, line)
         q, k = self._split(q), self._split(k)  # [B, N, h, d]
         # The softmax is taken in float32, whatever the dtype of the model.
         scores = jnp.einsum("bnhd,bmhd->bhnm", q, k).astype(jnp.float32) * self.scale
-        weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+        weights = line.softmax(scores, axis=-1).astype(v.dtype)
         out = jnp.einsum("bhnm,bmhd->bnhd", weights, self._split(v)).reshape(v.shape)
         return self.encode(jax.nn.relu6(out), train)
 
@@ -141,36 +145,43 @@ class SeaAttention(nnx.Module):
         self.detail_depthwise = ConvBN(Depthwise(detail, 3, rng), detail, groups=bn_groups)
         self.detail_pointwise = pointwise(detail, width)
 
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, extent: Extent = WHOLE) -> jax.Array:
         """Maps x [B, H, W, C] to the same shape."""
         q, k, v = self.to_q(x, train), self.to_k(x, train), self.to_v(x, train)  # [B, H, W, h * d]
         if self.project is None:
-            return self._detail(x, q, k, v, train)
+            return self._detail(x, q, k, v, train, extent)
         # The official code adds v, and the paper's text does not mention it.
-        attended = v + self._axial(q if self.adaptive_source == "q" else x, q, k, v, train)
+        attended = v + self._axial(q if self.adaptive_source == "q" else x, q, k, v, train, extent)
         attended = self.project(jax.nn.relu6(attended), train)
         if self.detail_input == "none":
             return attended
-        detail = self._detail(x, q, k, v, train)
+        detail = self._detail(x, q, k, v, train, extent)
         return attended + detail if self.detail_combine == "add" else jax.nn.hard_sigmoid(attended) * detail
 
-    def _axial(self, source: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
+    def _axial(
+        self, source: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool, extent: Extent
+    ) -> jax.Array:
         """Returns the sum of both branches of equation 5, [B, H, W, h * d].
 
         Args:
             source: Feature map that the adaptive weights are computed from, [B, H, W, C].
             q, k, v: Queries, keys and values, [B, H, W, h * d] (d is larger for the values).
             train: Normalise by batch statistics and update the running ones.
+            extent: Extent of all these maps.
         """
         # Row tokens are means over the columns (axis 2), column tokens means over the rows (axis 1).
         if self.squeeze is None:
-            rows, columns = ([t.mean(axis) for t in (q, k, v)] for axis in (2, 1))
+            rows = [extent.columns.mean(t, 2) for t in (q, k, v)]
+            columns = [extent.rows.mean(t, 1) for t in (q, k, v)]
         else:
-            rows, columns = self.squeeze(source, q, k, v)
-        row, column = self.row(*rows, train), self.column(*columns, train)  # [B, H, h * d], [B, W, h * d]
+            rows, columns = self.squeeze(source, q, k, v, extent=extent)
+        row = self.row(*rows, train, extent.rows)  # [B, H, h * d]
+        column = self.column(*columns, train, extent.columns)  # [B, W, h * d]
         return row[:, :, None] + column[:, None] if self.expand is None else self.expand(source, row, column)
 
-    def _detail(self, x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool) -> jax.Array:
+    def _detail(
+        self, x: jax.Array, q: jax.Array, k: jax.Array, v: jax.Array, train: bool, extent: Extent
+    ) -> jax.Array:
         qkv = self.detail_input == "qkv"
         detail = jnp.concatenate([q, k, v], axis=-1) if qkv else self.to_detail(x, train)
-        return self.detail_pointwise(jax.nn.relu6(self.detail_depthwise(detail, train)), train)
+        return self.detail_pointwise(jax.nn.relu6(self.detail_depthwise(detail, train, extent)), train)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seaformer_jax.models import upsampling
+from seaformer_jax.models import extents, upsampling
 from seaformer_jax.models.blocks import ConvBN, Depthwise, Pointwise
+from seaformer_jax.models.extents import WHOLE, Extent
 from seaformer_jax.models.seaformer import SeaFormer
 from seaformer_jax.models.variants import SeaFormerConfig
-from seaformer_jax.resize import resize_linear
 
 DROPOUT = 0.1  # Share of the channels dropped as a whole (seaformer-seg/local_configs/seaformer/*.py: dropout_ratio).
 _CLASSIFIER_STD = 0.01  # Standard deviation of the last layer's initial weights (mmseg's BaseDecodeHead).
@@ -48,11 +48,18 @@ class FusionBlock(nnx.Module):
         self.local, self.context = pointwise(local), pointwise(context)
         self.sigmoid, self.multiply = "sigmoid" in method, "multiply" in method
 
-    def __call__(self, local: jax.Array, context: jax.Array, train: bool) -> jax.Array:
-        """Maps local [B, H, W, C] and context [B, h, w, D] to [B, H, W, width]."""
+    def __call__(
+        self,
+        local: jax.Array,
+        context: jax.Array,
+        train: bool,
+        extent: Extent = WHOLE,
+        context_extent: Extent = WHOLE,
+    ) -> jax.Array:
+        """Maps local [B, H, W, C] and context [B, h, w, D] with their extents to [B, H, W, width]."""
         local, context = self.local(local, train), self.context(context, train)
         context = jax.nn.hard_sigmoid(context) if self.sigmoid else context
-        context = resize_linear(context, local.shape)
+        context = context_extent.resize(context, local.shape, extent)
         return local * context if self.multiply else local + context
 
 
@@ -87,29 +94,32 @@ class LightHead(nnx.Module):
         self.classify.kernel[...] = _normal(rng, self.classify.kernel.shape, _CLASSIFIER_STD)
         self.classify.bias[...] = jnp.zeros(num_classes)
 
-    def fused(self, features: tuple[jax.Array, ...], train: bool) -> jax.Array:
+    def fused(self, features: tuple[jax.Array, ...], train: bool, images: Extent = WHOLE) -> jax.Array:
         """Returns the map of the last fusion block, [B, ceil(H/8), ceil(W/8), C].
 
         Args:
             features: Outputs of the backbone's stages, [B, ceil(H/s), ceil(W/s), C_s] for s = 4, 8, 16, 32, 64.
             train: Normalise by batch statistics and update the running ones.
+            images: Extent of the images.
         """
-        x = features[_EIGHTH]
-        for fuse, context in zip(self.fuse, features[-len(self.fuse) :], strict=True):
-            x = fuse(x, context, train)
+        x, eighth = features[_EIGHTH], images.strided(_STRIDE)
+        first = len(features) - len(self.fuse)
+        for index, (fuse, context) in enumerate(zip(self.fuse, features[first:], strict=True), first):
+            x = fuse(x, context, train, eighth, images.strided(2 ** (index + 2)))
         return x
 
-    def logits(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None) -> jax.Array:
-        """Returns float32 logits [B, h, w, num_classes].
+    def logits(self, x: jax.Array, train: bool, rngs: nnx.Rngs | None, extent: Extent = WHOLE) -> jax.Array:
+        """Returns float32 logits [B, h, w, num_classes]; they are 0 on padding.
 
         Args:
             x: The fused map, upsampled if the model has an up-sampling module, [B, h, w, width].
             train: Normalise by batch statistics and update the running ones.
             rngs: Random numbers with a `dropout` stream; None keeps every channel.
+            extent: Extent of `x`.
         """
         x = jax.nn.relu(self.linear_fuse(x, train))
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        return self.classify(x.astype(jnp.float32))
+        return extent.clear(self.classify(x.astype(jnp.float32)))
 
 
 class Segmenter(nnx.Module):
@@ -120,7 +130,13 @@ class Segmenter(nnx.Module):
         self.upsample, self.width = upsampling.create(config, config.fusion_widths[-1], _STRIDE, rng)
         self.head = LightHead(config, self.width, num_classes, rng)
 
-    def __call__(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sizes: jax.Array | None = None,
+    ) -> jax.Array:
         """Returns float32 logits [B, ceil(H/8), ceil(W/8), num_classes].
 
         With an up-sampling module of ratio r, the size is that for an image of r*H x r*W pixels.
@@ -130,17 +146,38 @@ class Segmenter(nnx.Module):
             train: Normalise by batch statistics and update the running ones.
             rngs: Random numbers with a `dropout` stream for stochastic depth and the head's dropout; None drops
                 nothing.
+            sizes: Heights and widths of padded images without their padding, int [B, 2]; see `SeaFormer`. The
+                logits are 0 beyond those of each image.
         """
-        return self.classify(self.features(images, train, rngs), train, rngs)
+        features = self.features(images, train, rngs, sizes)
+        return self.classify(features, train, rngs, self._extent(images, sizes))
 
-    def features(self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
+    def features(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sizes: jax.Array | None = None,
+    ) -> jax.Array:
         """Returns the fused map, upsampled if the config says so: the shape of the logits with `width` channels."""
-        x = self.head.fused(self.backbone(images, train, rngs), train)
-        return x if self.upsample is None else self.upsample(x, images.shape[1:3], train)
+        extent = extents.of(images, sizes)
+        x = self.head.fused(self.backbone(images, train, rngs, sizes), train, extent)
+        return x if self.upsample is None else self.upsample(x, images.shape[1:3], train, extent)
 
-    def classify(self, features: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Maps features [B, h, w, width] to float32 logits [B, h, w, num_classes]."""
-        return self.head.logits(features, train, rngs)
+    def classify(
+        self,
+        features: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        extent: Extent = WHOLE,
+    ) -> jax.Array:
+        """Maps features [B, h, w, width] with their extent to float32 logits [B, h, w, num_classes]."""
+        return self.head.logits(features, train, rngs, extent)
+
+    def _extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
+        """Returns the extent of the features."""
+        extent = extents.of(images, sizes)
+        return extent.strided(_STRIDE) if self.upsample is None else self.upsample.extent(extent)
 
 
 def _kaiming(conv: nnx.Module, outputs: int, rng: np.random.Generator) -> nnx.Module:

@@ -17,12 +17,15 @@ from convert.checkpoints import files, pretrained
 from convert.export import accuracy, preparation
 from convert.export.exporter import Export
 from convert.export.request import Request
+from convert.labels import boxes
 from convert.runtimes import base, registry
 from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.data.classification.augment import resize_and_center_crop
+from seaformer_jax.data.segmentation.augment import resize_image
+from seaformer_jax.detection import postprocess
 from seaformer_jax.errors import UserError
 from tests import forked, toys
-from tests.convert.alive import alive
+from tests.convert.alive import alive, write_detector
 
 SIZE = (64, 96)
 NAMES = ("cat", "dog", "eel")
@@ -50,8 +53,9 @@ class InTorch:
         model = torch.jit.load(made.model)
 
         def network(images):
-            output = model(torch.from_numpy(base.in_layout(images, made.layout))).detach().numpy()
-            return base.channels_last(output, made.output_layout)
+            output = model(torch.from_numpy(base.in_layout(images, made.layout)))
+            outputs = output if isinstance(output, tuple) else (output,)
+            return base.joined([part.detach().numpy() for part in outputs], made.output_layout)
 
         return network
 
@@ -72,6 +76,7 @@ def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
         model = alive(mirror.create_model("mini", len(NAMES)), SIZE)
         found[task] = folder / f"{task}.pth"
         torch.save(model.state_dict(), found[task])
+    found["detection"] = write_detector(folder, NAMES, SIZE)
     return found
 
 
@@ -166,6 +171,35 @@ def test_classifier_bundle_and_report(tmp_path, weights, runtime, photos):
     assert "2 Cast" in text and "on 6 images" in text
     annotation = json.loads((tmp_path / "b" / "annotation").read_text())
     assert annotation["task"] == "classification" and json.loads(annotation["class_names"]) == list(names)
+
+
+def test_detector_bundle_and_report(tmp_path, weights, runtime, photos):
+    made = run(tmp_path, weights["detection"], images=str(photos / "classes"))
+    assert (made.output, made.output_layout, made.tail) == ("head", "", "decode_boxes")
+    assert made.decoding == {
+        "anchor_scale": 2.0, "score_threshold": 0.1, "iou_threshold": 0.5, "per_level": 1000, "per_image": 100
+    }  # fmt: skip
+    assert (tmp_path / "b" / "decode_boxes.c").exists()
+
+    # The reference output is that of the trained model, and it becomes the boxes that JAX finds.
+    image, expected = made.reference()
+    source = pretrained.load(pretrained.read(weights["detection"]))
+    normalized = (image - np.float32(made.mean)) / np.float32(made.std)
+    logits, deltas = source.model(normalized, train=False)
+    np.testing.assert_allclose(expected, np.concatenate([logits, deltas], -1), rtol=0, atol=1e-4)
+    settings = postprocess.Settings(score_threshold=0.1)
+    jax_boxes = postprocess.detect(
+        logits, deltas, SIZE, np.array([SIZE]), np.ones((1, 2), np.float32), 2.0, settings
+    )
+    found = boxes.decode(expected[0], boxes.Decoding(SIZE, **made.decoding))
+    kept = np.asarray(jax_boxes.scores[0]) > 0
+    assert found.labels.tolist() == jax_boxes.labels[0][kept].tolist() and kept.sum() > 10
+    np.testing.assert_allclose(found.scores, jax_boxes.scores[0][kept], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.boxes, jax_boxes.boxes[0][kept], rtol=0, atol=1e-2)
+
+    (row,) = json.loads((tmp_path / "b" / "report.json").read_text())["precisions"]
+    assert row["agreement"] == 1 and row["classes"] > 20 and row["largest"] <= 5e-5 * row["magnitude"]
+    assert "share of boxes that the other model has" in (tmp_path / "b" / "report.md").read_text()
 
 
 def test_int8_is_set_beside_the_others(tmp_path, weights, runtime, photos):
@@ -281,7 +315,9 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
     ("task", "changes", "said"),
     [
         ("classification", {"output": "labels"}, "--output labels: the weights are for classification"),
-        ("segmentation", {"output": "label"}, "--output label; .*logits8, logits, labels. Did you mean 'labels'"),
+        ("detection", {"output": "labels"}, "--output labels: the weights are for detection, which has head"),
+        ("detection", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
+        ("segmentation", {"output": "label"}, "--output label; .*labels, head. Did you mean 'labels'"),
         ("classification", {"precision": "int4"}, "--precision int4; expected one of fp32, fp16, int8"),
         ("classification", {"precision": "int8"}, "int8 needs --calibration, .* and --validation"),
         ("classification", {"input_size": (32, 96)}, "input size 32x96 is below the model's stride of 64"),
@@ -419,6 +455,16 @@ def test_centre_is_that_of_the_evaluation():
     # An input that is not square: the whole height of an image of equal height, and the middle third of its width.
     image = rng.integers(0, 256, (60, 90, 3), np.uint8)
     np.testing.assert_array_equal(preparation._centre(image, (60, 30), 1.0, "bicubic"), image[:, 30:60])
+
+
+def test_image_of_a_detector_keeps_its_aspect_ratio():
+    mean, image = (0.5, 0.25, 0.75), np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    prepared = preparation.Preparation("detection", (32, 80), mean, (1, 1, 1), True, 1.0, "bicubic")
+    found = prepared.fit(image)
+    assert prepared.photograph(image) == ((32, 32), (32 / 60, 32 / 60)) and found.shape == (32, 80, 3)
+    np.testing.assert_array_equal(found[:, :32], resize_image(image, (32, 32)))
+    assert (found[:, 32:] == [128, 64, 191]).all()
+    np.testing.assert_array_equal(prepared._replace(size=(60, 60)).fit(image), image)
 
 
 def test_images_of_a_folder_are_evenly_spread(tmp_path):

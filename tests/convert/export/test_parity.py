@@ -6,6 +6,7 @@ from PIL import Image
 
 from convert.export import accuracy, parity
 from convert.export.preparation import Preparation
+from convert.labels.boxes import Decoding
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.errors import UserError
 
@@ -13,7 +14,7 @@ from seaformer_jax.errors import UserError
 def test_comparison_of_logits():
     trained = [np.float32([[3, 1, 0]]), np.float32([[0, 4, 0]])]
     exported = [np.float32([[3, 1, 1]]), np.float32([[5, 4, 0]])]
-    found = parity.compare(trained, exported, (64, 64))
+    found = parity.compare(trained, exported, parity.same_classes((64, 64)))
     assert (found.images, found.classes, found.largest, found.magnitude) == (2, 2, 5, 4)
     assert found.relative_rms == pytest.approx((26 / 26) ** 0.5)
     assert found.agreement == 0.5
@@ -22,8 +23,29 @@ def test_comparison_of_logits():
 def test_comparison_of_labels_is_at_the_size_of_the_input():
     logits = np.zeros((1, 1, 2, 2), np.float32)
     logits[0, 0, 1, 1] = 1  # Class 1 wins where its logit is above 0, in 3 of 4 columns; class 0 wins ties.
-    found = parity.compare([logits], [np.uint8([[[0, 1, 1, 0]]])], (1, 4))
+    found = parity.compare([logits], [np.uint8([[[0, 1, 1, 0]]])], parity.same_classes((1, 4)))
     assert (found.classes, found.agreement, found.largest) == (4, 0.75, None)
+
+
+def head_with(*found: tuple[int, int]) -> np.ndarray:
+    """Returns a detector's head [1, A, 2 + 4] that finds a box of a class at each (anchor, class)."""
+    head = np.zeros((1, 1161, 6), np.float32)
+    head[..., :2] = -9
+    for anchor, label in found:
+        head[0, anchor, label] = 3
+    return head
+
+
+def test_comparison_of_boxes():
+    """Of five boxes in the first image two are in both models; the class of one differs. The second has none."""
+    agreement = parity.same_boxes(Decoding((64, 96), 4.0, 0.05, 0.5, 1000, 100))
+    trained, exported = head_with((0, 0), (99, 1)), head_with((0, 0), (99, 0), (400, 0))
+    assert agreement(trained, exported).tolist() == [True, False, True, False, False]
+    nothing = head_with()
+    found = parity.compare([trained, nothing], [exported, nothing], agreement)
+    assert (found.images, found.classes, found.agreement) == (2, 5, 0.4)
+    assert parity.compare([nothing], [nothing], agreement).agreement == 1
+    parity.check(parity.compare([nothing], [nothing], agreement), "fp32")
 
 
 def comparison(**changes) -> parity.Comparison:

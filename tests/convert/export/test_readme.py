@@ -13,15 +13,17 @@ import torch
 from PIL import Image
 
 from convert import bundle_folder, torch_model, torch_segmentation
-from convert.bundle import KERNEL, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import preparation, readme, sample_cpp
 from convert.export.exporter import Export
 from convert.export.request import Request
+from convert.labels import boxes, class_map
+from convert.labels.boxes import Decoding, Photograph
 from convert.labels.class_map import classes
 from convert.runtimes import registry
 from seaformer_jax.errors import UserError
 from tests import toys
-from tests.convert.alive import alive
+from tests.convert.alive import alive, write_detector
 from tests.convert.latency import device_standins
 
 SIZE = (64, 96)
@@ -60,7 +62,7 @@ def weights(tmp_path_factory) -> dict[str, pathlib.Path]:
         torch.manual_seed(0)
         found[task] = folder / f"{task}.pth"
         torch.save(alive(mirror.create_model("mini", len(NAMES)), SIZE).state_dict(), found[task])
-    return found
+    return found | {"detection": write_detector(folder, NAMES, SIZE)}
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +140,8 @@ def test_python_segments(tmp_path, weights, photo, format_, changes):
 def test_python_uses_the_kernel(tmp_path, weights, photo):
     """With the C source as the tail, which ONNX does not need; the runtimes that do are too large for every test."""
     made = export(tmp_path / "b", weights["segmentation"], "onnx", output="logits8")
-    made = dataclasses.replace(made, tail=KERNEL)
-    made.copy_kernel()
+    made = dataclasses.replace(made, tail=class_map.NAME)
+    made.copy_tail()
     made.write_readme(readme.text(made))
     run_python(made, photo)
     found = np.asarray(Image.open(made.folder / "labels.png"))
@@ -155,12 +157,57 @@ def test_python_classifies(tmp_path, weights, photo):
     assert lines == [f"{100 * shares[k]:.1f} % {NAMES[k]}" for k in np.argsort(-shares)]
 
 
+def line(box: np.ndarray, score: float, name: str) -> str:
+    x1, y1, x2, y2 = box
+    return f"{100 * score:.1f} % {name} from ({x1:.1f}, {y1:.1f}) to ({x2:.1f}, {y2:.1f})"
+
+
+@pytest.mark.parametrize(
+    "format_", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in NATIVE[1:])]
+)
+def test_python_finds_boxes(tmp_path, weights, photo, format_):
+    made = export(tmp_path / "b", weights["detection"], format_)
+    lines = run_python(made, photo)
+    prepare, image = preparation.Preparation.of_bundle(made), np.asarray(Image.open(photo))
+    (head,) = registry.find(format_).load(made)(prepare.exported(prepare.fit(image)))
+    found = boxes.decode(head, Decoding(SIZE, **made.decoding), prepare.photograph(image))
+    assert prepare.photograph(image).size == (58, 96) and len(lines) > 10
+    assert lines == [line(box, score, NAMES[label]) for box, score, label in zip(*found, strict=True)]
+
+
+def test_cpp_finds_boxes(tmp_path):
+    """With a stand-in for ONNX Runtime, whose only output is the input; its first values are the outputs here."""
+    if not (shutil.which("g++") and shutil.which("gcc")):
+        pytest.skip("g++ and gcc are needed")
+    fields = {"output": "head", "tail": boxes.NAME, "normalized_inside": True}
+    settings = Decoding(SIZE, 4.0, 0.05, 0.5, 20, 15)
+    made = device_standins.write_bundle(
+        tmp_path / "b", "onnx", task="detection", input_size=SIZE,
+        decoding={name: value for name, value in settings._asdict().items() if name != "input_size"},
+        tensors={"input": "image", "output": "logits", "deltas": "deltas"}, **fields,
+    )  # fmt: skip
+    made.write_reference(np.zeros(0), np.zeros((1, 1161, 3 + 4)))
+    made.copy_tail()
+    (made.folder / "onnxruntime_cxx_api.h").write_text(STAND_IN)
+    (made.folder / "sample.cpp").write_text(sample_cpp.code(made))
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    (made.folder / "image.ppm").write_bytes(b"P6\n96 64\n255\n" + pixels.tobytes())
+    command = sample_cpp.command(made).replace("-lonnxruntime", "-I.")
+    done = subprocess.run(["sh", "-ec", command], cwd=made.folder, check=True, capture_output=True, text=True)
+    values = preparation.Preparation.of_bundle(made).exported(pixels).transpose(0, 3, 1, 2).ravel()
+    logits, deltas = values[: 1161 * 3].reshape(-1, 3), values[1161 * 3 : 1161 * 7].reshape(-1, 4)
+    found = boxes.numpy_decode(np.concatenate([logits, deltas], 1), settings, Photograph(SIZE))
+    assert done.stdout.splitlines() == [
+        line(box, score, f"class {label}") for box, score, label in zip(*found, strict=True)
+    ]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"output": "labels", "input_type": "uint8", "layout": "NHWC"},
-        {"output": "logits8", "output_layout": "NCHW", "tail": KERNEL, "normalized_inside": True},
-        {"output": "logits8", "output_layout": "NCHW", "tail": KERNEL},
+        {"output": "logits8", "output_layout": "NCHW", "tail": class_map.NAME, "normalized_inside": True},
+        {"output": "logits8", "output_layout": "NCHW", "tail": class_map.NAME},
     ],
     ids=["labels", "kernel", "kernel, normalised outside"],
 )
@@ -172,7 +219,7 @@ def test_cpp_compiles_and_runs(tmp_path, fields):
         tmp_path / "b", "onnx", task="segmentation", input_size=SIZE, **fields
     )
     made.write_reference(np.zeros(0), np.zeros((1, *SIZE, 3)))  # The network returns what it is given.
-    made.copy_kernel()
+    made.copy_tail()
     (made.folder / "onnxruntime_cxx_api.h").write_text(STAND_IN)
     (made.folder / "sample.cpp").write_text(sample_cpp.code(made))
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)

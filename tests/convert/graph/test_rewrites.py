@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from convert import torch_model, torch_segmentation
-from convert.graph import rewrites
+from convert import torch_detection, torch_model, torch_segmentation
+from convert.graph import doubling, rewrites
 from seaformer_jax.errors import UserError
 
 SIZES = ("tiny", "small", "base", "large")
@@ -78,6 +78,22 @@ def test_float32_within_rounding(task, size, shape):
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-5 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("shape", [(97, 160), (130, 65)])  # Every level has an odd side, or both sides even.
+@pytest.mark.parametrize("form", ["double", "by_concatenation", "by_convolution"])
+def test_a_detector_keeps_its_function(form, shape):
+    model = random_model(torch_detection, "tiny", neck_width=16, tower_convs=1).double()
+    nn.init.normal_(model.bbox_head.retina_cls.weight)  # The pyramid has an effect on the logits.
+    x = image(shape, torch.float64)
+    after = rewrites.deploy(model, shape)
+    assert not any(isinstance(module, torch_detection.Enlarge) for module in after.modules())
+    if form != "double":
+        getattr(doubling, form)(after)
+        after.double()
+    with torch.no_grad():
+        for found, expected in zip(after(x), model(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+
+
 def test_the_model_stays_as_it_is():
     model = random_model(torch_segmentation, "tiny")
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -98,7 +114,8 @@ def test_normalization_inside():
 
 @pytest.mark.parametrize("last", range(len(rewrites.REWRITES)), ids=[f.__name__ for f in rewrites.REWRITES])
 def test_each_rewrite_changes_the_graph(last):
-    model = random_model(torch_segmentation, "tiny")
+    task = torch_detection if rewrites.REWRITES[last] is doubling.double else torch_segmentation
+    model = random_model(task, "tiny")
     before, after = (rewrites.rewritten(model, (64, 64), rewrites.REWRITES[: last + k]) for k in (0, 1))
     values = zip(before.state_dict().values(), after.state_dict().values(), strict=False)
     assert str(before) != str(after) or not all(torch.equal(a, b) for a, b in values)

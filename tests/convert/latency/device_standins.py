@@ -172,6 +172,7 @@ def write_bundle(folder: pathlib.Path, kind: str = "executorch", off: float = 0.
         "masks": {},
         "licence": "",
         "score": {},
+        "decoding": {},
         "source": {},
         "versions": {},
     }

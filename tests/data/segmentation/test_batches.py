@@ -7,6 +7,7 @@ import pytest
 from absl import flags
 
 from seaformer_jax import errors
+from seaformer_jax.data.buckets import InBatches
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation import batches as segmentation_batches
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
@@ -145,7 +146,7 @@ def test_further_scales():
 def test_images_are_read_once_and_not_to_know_their_shapes():
     photos = Photos()
     source = SkipCorrupt(photos, "error", replace=False)
-    buckets = segmentation_batches.Buckets(source, transform(), 3)
+    buckets = InBatches(source, 3, segmentation_batches.Padded(transform()))
     assert not photos.read and len(buckets) == 18
     assert [buckets[i]["label"].shape for i in range(len(buckets))] and sorted(photos.read) == list(range(10))
 

@@ -1,0 +1,1 @@
+"""Object detection: data sets with boxes, their transforms and batches."""
