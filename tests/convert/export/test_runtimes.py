@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from convert import bundle_folder, torch_model, torch_segmentation
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export.exporter import Export
 from convert.export.request import Request
 from convert.labels.class_map import argmax_upsample
@@ -20,7 +20,7 @@ from tests.convert.alive import alive
 SIZE = (64, 96)
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=NATIVE)
 def installed(request) -> str:
     try:
         registry.find(request.param)
