@@ -4,15 +4,19 @@ import contextlib
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator
 
+from etils import epath
+
 from convert.bundle import CARD
+from seaformer_jax import paths
 from seaformer_jax.errors import UserError
 
 
 @contextlib.contextmanager
 def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary folder, which is renamed to `out` on success and removed on any error.
+    """Yields a temporary folder, which is renamed to `out` or copied into a bucket on success, and always removed.
 
     A bundle that already exists at `out` is replaced at the end. A folder with other files is never replaced.
 
@@ -20,6 +24,11 @@ def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         UserError: `out` holds something other than a bundle, or cannot be written to.
     """
     out = check_out(out)
+    if paths.in_bucket(out):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield pathlib.Path(scratch)
+            _replace_in_bucket(out, pathlib.Path(scratch))
+        return
     # Beside `out`, because a rename cannot cross file systems.
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
@@ -35,17 +44,26 @@ def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_out(out: str | os.PathLike) -> pathlib.Path:
-    """Returns `out` as an absolute path.
+def _replace_in_bucket(out: epath.Path, folder: pathlib.Path) -> None:
+    if out.exists():
+        out.rmtree()
+    for file in sorted(folder.iterdir()):
+        (out / file.name).write_bytes(file.read_bytes())
+
+
+def check_out(out: str | os.PathLike) -> pathlib.Path | epath.Path:
+    """Returns `out` as an absolute path, or as a path in a bucket.
 
     Raises:
         UserError: A bundle cannot be written there, because of other files or because the folder is read-only.
     """
-    out = pathlib.Path(os.path.abspath(out))
+    out = paths.of(out) if paths.in_bucket(out) else pathlib.Path(os.path.abspath(out))
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; expected a folder to create")
     if out.exists() and any(out.iterdir()) and not (out / CARD).exists():
         raise UserError(f"--out {out} holds files other than a bundle; choose another folder")
+    if paths.in_bucket(out):
+        return out
     # The bundle is made beside `out`, in the first of its parents that exists.
     parent = next(parent for parent in out.parents if os.path.exists(parent))
     if not (os.path.isdir(parent) and os.access(parent, os.W_OK | os.X_OK)):

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 _REPOSITORY = pathlib.Path(__file__).parents[1]
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -79,13 +79,24 @@ class Command:
         arguments: Sequence[object],
         devices: int = 1,
         merged: bool = False,
+        environment: Mapping[str, str] | None = None,
     ):
-        """Starts `python -m module arguments` with that many CPU devices; `merged` puts stderr into stdout."""
+        """Starts `python -m module arguments`.
+
+        Args:
+            server: Server that runs it.
+            module: Full name of the module.
+            arguments: Command line.
+            devices: Number of CPU devices.
+            merged: Whether stderr goes into stdout.
+            environment: Environment variables besides those of the server.
+        """
         self._server = server
         self.returncode: int | None = None
         self._stdout = tempfile.TemporaryFile()  # noqa: SIM115
         self._stderr = self._stdout if merged else tempfile.TemporaryFile()  # noqa: SIM115
         request = {"module": module, "arguments": [*map(str, arguments)], "devices": devices}
+        request["environment"] = dict(environment or {})
         self._replies, theirs = socket.socketpair()
         descriptors = [theirs.fileno(), self._stdout.fileno(), self._stderr.fileno()]
         socket.send_fds(server.requests, [json.dumps(request).encode()], descriptors)
@@ -189,5 +200,6 @@ def serve(register: Callable[[], None]) -> None:
     requests.send(json.dumps({"cpu_seconds": usage.ru_utime + usage.ru_stime}).encode())
     request = _serve(requests)
     jax.config.update("jax_num_cpu_devices", request["devices"])
+    os.environ.update(request["environment"])
     sys.argv = [request["module"], *request["arguments"]]
     runpy.run_module(request["module"], run_name="__main__", alter_sys=True)

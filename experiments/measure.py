@@ -17,15 +17,23 @@ _QUIET = 0.1  # Seconds of pause before a turn, because PyTorch's threads keep s
 _PACKAGES = ("jax", "flax", "grain", "numpy", "optax", "pillow", "torch")
 
 
-def interleaved(sides: dict[str, Callable[[], object]], rounds: int, warm_up: int = 2) -> dict[str, float]:
-    """Returns the median seconds of each side; the sides take turns, so that load on the machine affects all."""
+def interleaved(
+    sides: dict[str, Callable[[], object]],
+    rounds: int,
+    warm_up: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Returns the median seconds of each side; the sides take turns, so that load on the machine affects all.
+
+    With `clock` `time.thread_time` or `time.process_time` they are seconds of the processor.
+    """
     seconds = {name: [] for name in sides}
     for number in range(warm_up + rounds):
         for name, run in sides.items():
-            began = time.perf_counter()
+            began = clock()
             run()
             if number >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

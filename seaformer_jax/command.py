@@ -83,6 +83,8 @@ def _ending(error: BaseException) -> tuple[str, int]:
         place = error.filename or "a file could not be written"
         advice = "free space or make it writable, then run the same command again"
         return f"error: {place}: {reason(error)}; {advice}", _USER_ERROR
+    if trouble := paths.failure(error):
+        return f"error: {trouble}, then run the same command again", _USER_ERROR
     lost = processes.lost_connection(error) if (processes := _several()) else None
     return lost or ("".join(traceback.format_exception(error)).rstrip(), 1)
 
@@ -229,8 +231,11 @@ def _log_plainly() -> None:
 
     def worth_reading(record: python_logging.LogRecord) -> bool:
         # Orbax warns about every checkpoint without validation metrics, and logs the traceback of each error that it
-        # raises afterwards. If it writes many arrays at once, it raises the first error, and asyncio logs the others.
-        quiet = any(f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio"))
+        # raises afterwards, as does gcsfs. If it writes many arrays at once, it raises the first error, and asyncio
+        # logs the others.
+        quiet = any(
+            f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio", "gcsfs")
+        )
         return record.pathname.startswith(ours) or (record.levelno >= python_logging.WARNING and not quiet)
 
     logging.get_absl_handler().addFilter(worth_reading)

@@ -267,6 +267,7 @@ def _detection_data() -> dict[str, Any]:
         # augment.scale_range multiplies it.
         "scale": (128, 128),
         # The (height, width) that training images are padded to, each to the smallest that holds it; multiples of 32.
+        # The training step is compiled for each of them.
         "buckets": ((128, 128),),
         "max_boxes": 100,  # Most boxes of a training image.
     }

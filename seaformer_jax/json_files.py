@@ -5,14 +5,19 @@ This module imports only the standard library, so that bundles can be read on a 
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
 
 def write(path: pathlib.Path, content: dict[str, Any] | list[Any]) -> None:
     """Writes `content` to the file `path`, which keeps its old content if the process is killed meanwhile."""
+    text = json.dumps(content, indent=2) + "\n"
+    if "://" in os.fspath(path):  # A bucket shows a file once it is complete, and cannot rename it.
+        path.write_text(text)
+        return
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    temporary.write_text(text)
     temporary.replace(path)
 
 

@@ -6,14 +6,20 @@ has what is ours: the check of a path, and what a bucket lacks: appending, renam
 
 import contextlib
 import importlib.util
+import io
 import os
 import pathlib
 import tempfile
+import traceback
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 from etils import epath
 
-from seaformer_jax.errors import UserError
+from seaformer_jax.errors import UserError, summary
+
+if TYPE_CHECKING:
+    import fsspec
 
 # Scheme -> (package that reads such paths, our extra that installs it).
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
@@ -23,10 +29,10 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 
 
 def of(path: str | os.PathLike) -> epath.Path:
-    """Returns what a user gave as a path, with a leading `~` expanded.
+    """Returns what a user gave as a path, with a leading `~` expanded; a bucket is known to be there.
 
     Raises:
-        UserError: It is in a bucket of an unknown kind, or the package for such buckets is not installed.
+        UserError: It is in a bucket that cannot be used, or the package for such buckets is not installed.
     """
     scheme, found, _ = os.fspath(path).partition("://")
     if not found:
@@ -38,7 +44,45 @@ def of(path: str | os.PathLike) -> epath.Path:
         raise UserError(
             f'{os.fspath(path)} needs the package {package}: pip install "seaformer-jax[{extra}]"'
         )
+    _check_bucket(os.fspath(path))
     return epath.Path(path)
+
+
+def _check_bucket(path: str) -> None:
+    """Raises UserError if the bucket of `path` does not exist or cannot be read.
+
+    Without this check a bucket with a misspelt name would be created, and one that cannot be reached seem empty.
+    """
+    store, key = _store(path)
+    bucket = key.partition("/")[0]
+    if not bucket:
+        raise UserError(f"{path} names no bucket; expected e.g. {path}BUCKET/runs/tiny")
+    try:
+        if not store.exists(key):
+            store.info(bucket)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no bucket {bucket!r}; create it or correct the path") from error
+    except Exception as error:  # Each package has its own exceptions for the network and for credentials.
+        raise UserError(f"{path}: {failure(error)}") from error
+
+
+def _store(path: str) -> "tuple[fsspec.AbstractFileSystem, str]":
+    """Returns the file system of fsspec for a bucket, and the bucket and key in it."""
+    import fsspec  # Here, because most commands work on local files.
+
+    # Listings must be fresh, because tensorstore writes into the same buckets without fsspec's knowledge.
+    for scheme in _PACKAGES:
+        fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    return fsspec.core.url_to_fs(path)
+
+
+def failure(error: BaseException) -> str:
+    """Returns in one line what went wrong with a bucket, or "" if `error` was not raised by the packages for them."""
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = {frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in frames}
+    if modules.isdisjoint(package for package, _ in _PACKAGES.values()):
+        return ""
+    return f"the bucket cannot be used ({summary(error)}); check the network, its name and your credentials"
 
 
 def in_bucket(path: str | os.PathLike) -> bool:
@@ -47,14 +91,18 @@ def in_bucket(path: str | os.PathLike) -> bool:
 
 
 def real(path: str | os.PathLike) -> epath.Path:
-    """Returns the absolute path behind symbolic links, which `epath.Path.resolve` does not follow."""
+    """Returns the absolute path behind symbolic links.
+
+    `epath.Path.resolve` follows no links and takes a bucket for a folder of the working folder.
+    """
     return epath.Path(path if in_bucket(path) else os.path.realpath(path))
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """Returns the content of a file; reads a local one without the cost of an `epath.Path`, for a million images."""
+    """Returns the content of a file, without the cost of an `epath.Path`: it reads every image of a data set."""
     if in_bucket(path):
-        return epath.Path(path).read_bytes()
+        store, key = _store(os.fspath(path))
+        return store.cat_file(key)  # One request; opening a file asks for its size first.
     with open(path, "rb") as file:
         return file.read()
 
@@ -68,15 +116,38 @@ def entries(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     folders, names = [], []
     if in_bucket(folder):
         # Not `iterdir`, after which each name costs a request to learn what it is.
-        for _, folders, names in epath.Path(folder).walk():
-            return folders, [name for name in names if name]  # "" marks the folder itself.
-        return folders, names
+        store, key = _store(os.fspath(folder))
+        for entry in store.ls(key, detail=True):
+            name = (
+                entry["name"].removeprefix(key).strip("/")
+            )  # "" for the empty file that may stand for the folder.
+            (folders if entry["type"] == "directory" else names).append(name)
+        return folders, [name for name in names if name]
     with os.scandir(folder) as found:
         for entry in found:
             # Only links cost a request to the file system; a data set has a million files.
             is_folder = os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
             (folders if is_folder else names).append(entry.name)
     return folders, names
+
+
+@contextlib.contextmanager
+def replacing(path: epath.Path) -> Iterator[BinaryIO]:
+    """Yields a file that takes the place of `path` at the end; after an error `path` keeps its old content."""
+    if in_bucket(path):
+        buffer = io.BytesIO()
+        yield buffer
+        path.write_bytes(buffer.getvalue())  # A bucket shows a file once it is complete.
+        return
+    # In the same folder: renaming is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def append(path: epath.Path, text: str) -> None:

@@ -35,7 +35,7 @@ SLOWEST_FIRST = [
     "convert/test_weights.py",
     "data/segmentation/test_batches.py",
 ]
-pytest_plugins = ["tests.cpu_seconds"]
+pytest_plugins = ["tests.buckets", "tests.cpu_seconds"]
 # The models here are small: with a thread per core PyTorch spends its time waking them.
 torch.set_num_threads(1)
 

@@ -17,9 +17,9 @@ def cpu_seconds() -> float:
 class Command(forked.Command):
     """A command that runs, after the manner of `subprocess.Popen`."""
 
-    def __init__(self, module: str, arguments: Sequence[object], devices: int = 1, merged: bool = False):
-        """Starts `python -m module arguments` with that many CPU devices; `merged` puts stderr into stdout."""
-        super().__init__(SERVER, module, arguments, devices, merged)
+    def __init__(self, module: str, arguments: Sequence[object], *options: object, **more: object):
+        """Starts `python -m module arguments`; the options are those of `experiments.forked.Command`."""
+        super().__init__(SERVER, module, arguments, *options, **more)
 
 
 def run(

@@ -18,7 +18,7 @@ SEAFORMER_JAX = (
     ("data",),
     ("models.registry",),
     ("models.heads",),
-    ("models.seaformer", "models.swin"),
+    ("models.seaformer", "models.swin", "models.equal_macs"),
     ("models.attention", "models.upsampling"),
     ("models",),
     ("",),

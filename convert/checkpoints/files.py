@@ -1,7 +1,6 @@
 """Reads and writes state dicts: PyTorch's .pth, .pth.tar and .pt, and .safetensors, which needs no PyTorch."""
 
 import argparse
-import contextlib
 import os
 import pickle
 import re
@@ -80,17 +79,11 @@ def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarra
     dump = _dump_torch if _is_torch(path) else _dump_safetensors
     # Not `ascontiguousarray`, which turns the scalar counters of BatchNorm into arrays with one axis.
     arrays = {name: np.array(value, order="C") for name, value in state_dict.items()}
-    # A temporary file in the same folder: renaming is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with paths.replacing(path) as file:
             dump(arrays, file)
-        temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def beside(path: epath.Path, suffix: str) -> epath.Path:

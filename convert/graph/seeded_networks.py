@@ -6,6 +6,7 @@ from torch import nn
 
 from convert import torch_model, torch_segmentation
 from convert.graph import rewrites
+from convert.torch_attention import bare
 
 _CALIBRATION = (2, 4)  # Batches, and images per batch, for the statistics of BatchNorm.
 
@@ -40,6 +41,22 @@ def trained(task: str, name: str) -> nn.Module:
 def seeded(task: str, name: str, input_size: tuple[int, int]) -> nn.Module:
     """Returns the inference form (`rewrites.deploy`) of the network that `trained` returns."""
     return rewrites.deploy(trained(task, name), input_size)
+
+
+def attention(kind: str, size: tuple[int, int], channels: int = 64, heads: int = 2) -> nn.Sequential:
+    """Returns the inference form of a bare attention module with seeded weights, in an `nn.Sequential`.
+
+    Args:
+        kind: One of `seaformer_jax.models.attention.KINDS`.
+        size: H and W of its feature map [1, channels, H, W].
+        channels, heads: See `seaformer_jax.models.attention.create`.
+    """
+    torch.manual_seed(0)
+    module = bare.create(kind, channels, heads, size)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.ones_(part.weight)  # SEA's start at 0, which would hide most of the module.
+    return rewrites.rewritten(nn.Sequential(module), size, rewrites.REWRITES)
 
 
 def picture(input_size: tuple[int, int]) -> np.ndarray:

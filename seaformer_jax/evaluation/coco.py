@@ -12,7 +12,6 @@ from pycocotools.cocoeval import COCOeval
 
 from seaformer_jax import json_files
 from seaformer_jax.data.detection.truth import Truth, to_coco
-from seaformer_jax.errors import UserError
 
 # The twelve numbers of `COCOeval.summarize`: average precision over the IoUs 0.5 to 0.95, at 0.5, at 0.75, and of
 # small, medium and large objects (areas below 32^2, between, above 96^2); average recall with at most 1, 10 and 100
@@ -58,18 +57,11 @@ class Judge:
     """Compares detections with the labelled boxes of a split.
 
     Args:
-        truth: The annotations of the split.
+        truth: The annotations of the split, at least one.
         class_names: Names of the classes, in the order of the labels.
-    Raises:
-        UserError: The split has no boxes.
     """
 
     def __init__(self, truth: Truth, class_names: Sequence[str]):
-        if not len(truth.image):
-            raise UserError(
-                "the validation split has no boxes, so there is nothing to compare with; correct data.annotations or "
-                "data.val_split"
-            )
         self._truth, self._names = truth, class_names
         self._coco = COCO()
         self._coco.dataset = to_coco(truth, class_names)

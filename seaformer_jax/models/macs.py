@@ -33,12 +33,17 @@ def count_macs(model: nnx.Module, height: int, width: int) -> Macs:
     Element-wise operations, normalisation, pooling and interpolation are not counted; fvcore's conv, matmul and
     linear rows do not contain them either. The model is traced with abstract arrays, so nothing is computed.
     """
-    graphdef, state = nnx.split(model)
+    return count_on_map(model, height, width, 3)
+
+
+def count_on_map(module: nnx.Module, height: int, width: int, channels: int) -> Macs:
+    """As `count_macs`, for a module on one feature map [1, height, width, channels]."""
+    graphdef, state = nnx.split(module)
 
     def forward(state, images):
         return nnx.merge(graphdef, state)(images, train=False)
 
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     return _count(jax.make_jaxpr(forward)(jax.eval_shape(lambda: state), images).jaxpr)
 
 

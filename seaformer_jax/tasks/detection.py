@@ -30,7 +30,13 @@ class Detection(ImageTask):
     least_classes = 1
 
     def open_source(self, split: str) -> sources.Source:
-        return sources.create(self.config.data, split)
+        source = sources.create(self.config.data, split)
+        if split == "val" and not len(source.truth.image):
+            raise UserError(
+                "data.val_split has no boxes, so there is nothing to compare with; correct data.annotations or "
+                "data.val_split"
+            )
+        return source
 
     def train_transform(self) -> DetectionTrainTransform:
         return DetectionTrainTransform(self.config.data, self.config.augment)
@@ -42,8 +48,6 @@ class Detection(ImageTask):
 
     def example_batches(self, batch_size: int) -> Sequence[Batch]:
         data = self.config.data
-        # Only buckets that occur: each has to be compiled.
-        used = [data.buckets[bucket] for bucket in np.unique(self.groups())]
         return [
             {
                 "image": jax.ShapeDtypeStruct((batch_size, *bucket, 3), jnp.uint8),
@@ -51,7 +55,7 @@ class Detection(ImageTask):
                 "boxes": jax.ShapeDtypeStruct((batch_size, data.max_boxes, 4), jnp.float32),
                 "labels": jax.ShapeDtypeStruct((batch_size, data.max_boxes), jnp.int32),
             }
-            for bucket in used
+            for bucket in data.buckets
         ]
 
     def eval_batches(self) -> Iterator[Batch]:
@@ -87,13 +91,20 @@ class Detection(ImageTask):
 
     def detect(self, model: nnx.Module, batch: Batch) -> postprocess.Detections:
         """Returns the boxes of every image of a validation batch, in pixels of the original images."""
-        images = zero_padding(self.normalize(batch["image"]), batch["size"])
-        logits, deltas = model(images, train=False)
+        images, sizes = zero_padding(self.normalize(batch["image"]), batch["size"]), batch["size"]
+        # Results do not depend on the padding, except with another attention than SEA: there, as in mmdetection, the
+        # padding is part of the image.
+        aware = model.backbone.takes_sizes
+        logits, deltas = model(images, train=False, sizes=sizes if aware else None)
+        shape = images.shape[1:3]
+        if aware:
+            inside = (anchors.corners(*shape) < sizes[:, None]).all(-1)
+            logits = jnp.where(inside[..., None], logits, -jnp.inf)
         names = postprocess.Settings._fields
         return postprocess.detect(
             logits,
             deltas,
-            images.shape[1:3],
+            shape,
             batch["size"],
             batch["scale"],
             model.anchor_scale,

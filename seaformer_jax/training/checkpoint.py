@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from seaformer_jax import mesh as meshes
 from seaformer_jax.errors import UserError
-from seaformer_jax.paths import in_bucket
+from seaformer_jax.paths import in_bucket, real
 from seaformer_jax.training.checkpoint_choice import choose, listing
 from seaformer_jax.training.checkpoint_files import (
     Damaged,
@@ -50,7 +50,7 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: epath.Path, config: ConfigDict, best_metric: str):
-        self.folder = epath.Path(workdir / "checkpoints").absolute()
+        self.folder = real(workdir / "checkpoints")
 
         def score(metrics: dict[str, float]) -> float:
             return metrics[best_metric]
@@ -220,7 +220,7 @@ def load_weights(
     Raises:
         UserError: There is no such checkpoint, or it cannot be read.
     """
-    folder, steps = epath.Path(workdir / "checkpoints").absolute(), saved_steps(workdir)
+    folder, steps = real(workdir / "checkpoints"), saved_steps(workdir)
     if not steps:
         raise UserError(
             f"no checkpoint in {folder}; train first, or convert one with `python -m convert.from_torch`"

@@ -18,7 +18,8 @@ from etils import epath
 from flax import nnx
 
 from seaformer_jax.errors import UserError, summary
-from seaformer_jax.paths import in_bucket
+from seaformer_jax.paths import failure, in_bucket
+from seaformer_jax.training import orbax_s3
 from seaformer_jax.types import Tree
 
 Result = TypeVar("Result")
@@ -29,8 +30,6 @@ _GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NOT_NOW = re.compile(
     "PERMISSION_DENIED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|ABORTED|CANCELLED|UNAUTHENTICATED"
 )
-
-
 _COMMITTED = "commit_success.txt"  # Orbax adds this file to a checkpoint in a bucket once it is complete.
 
 
@@ -44,6 +43,7 @@ class Unavailable(Exception):
 
 def atomicity(folder: epath.Path) -> ocp.options.AtomicityOptions:
     """Returns how orbax completes a checkpoint: it renames a folder, or in a bucket, which cannot, adds a file."""
+    orbax_s3.enable()
     modes = ocp.options.AtomicityMode
     return ocp.options.AtomicityOptions(modes.COMMIT_FILE if in_bucket(folder) else modes.ATOMIC_RENAME)
 
@@ -134,6 +134,7 @@ def read_weights(folder: epath.Path, use_ema: bool) -> Tree:
 
 @contextlib.contextmanager
 def _reader() -> Iterator[ocp.PyTreeCheckpointHandler]:
+    orbax_s3.enable()
     # Not a Checkpointer, which looks for the description of a whole checkpoint in a folder that is part of one.
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as reader:
         yield reader
@@ -149,7 +150,7 @@ def _attempt(read: Callable[[], Result]) -> Result:
         kind = Damaged if isinstance(error, _GONE) else Unavailable
         raise kind(reason_of(error)) from error
     except Exception as error:  # Orbax and tensorstore raise whatever the damage leads to.
-        kind = Unavailable if _NOT_NOW.search(str(error)) else Damaged
+        kind = Unavailable if failure(error) or _NOT_NOW.search(str(error)) else Damaged
         raise kind(reason_of(error)) from error
 
 

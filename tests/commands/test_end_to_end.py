@@ -17,8 +17,10 @@ from PIL import Image
 
 from configs import (
     ade20k,
+    bccd,
     camvid,
     cityscapes,
+    coco,
     coco_stuff,
     distill_ade20k,
     distill_camvid,
@@ -35,9 +37,11 @@ from convert.checkpoints import files
 from convert.weights import to_torch
 from seaformer_jax import config_check, create_model, list_models, tasks
 from seaformer_jax.data import images
+from seaformer_jax.detection.anchors import level_counts
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import loop, optim, trained
 from tests import forked, toys
+from tests.data.detection import files as coco_files
 from tests.paths import REPOSITORY
 from tests.training import distilled
 
@@ -53,6 +57,8 @@ RECIPES = {
     "pascal_context": (pascal_context, [f"{size}_{classes}" for size in SIZES for classes in (59, 60)]),
     "coco_stuff": (coco_stuff, SIZES),
     "camvid": (camvid, SIZES),
+    "bccd": (bccd, SIZES),
+    "coco": (coco, [size + optimizer for size in SIZES for optimizer in ("", ",sgd")]),
     "distill_ade20k": (distill_ade20k, ["tiny", "large_4x8"]),
     "distill_camvid": (distill_camvid, SIZES),
     "distill_cityscapes": (distill_cityscapes, ["tiny_1024x512", "base_1024x1024"]),
@@ -69,12 +75,24 @@ SHRUNK = {
     "data.workers": 0,
     "eval.batch_size": 8,
 }
-# What a segmentation recipe needs besides; the model is the tests' smallest.
-SMALL_SCENES = {
-    "data.base_scale": (48, 48),
-    "data.crop_size": (32, 40),
-    "eval.scale": (48, 48),
-    "model.name": "nano_segmentation",
+# What the recipes of a task need besides; the models are the tests' smallest.
+SMALL = {
+    "classification": {"model.name": "nano"},
+    "segmentation": {
+        "data.base_scale": (48, 48),
+        "data.crop_size": (32, 40),
+        "eval.scale": (48, 48),
+        "model.name": "nano_segmentation",
+    },
+    "detection": {
+        "data.scale": (64, 64),
+        "data.buckets": ((64, 64),),
+        "eval.scale": (64, 64),
+        "model.name": "nano_detection",
+        "model.neck_width": 8,
+        "model.tower_convs": 1,
+        "init_from": "",
+    },
 }
 # Students see half of that.
 TAUGHT = {"data.image_size": 64}
@@ -214,8 +232,15 @@ def test_every_variant_builds(recipe, variant):
     task = tasks.create(config, [f"class {index}" for index in range(10)])
     images = task.example_batches(2)[0]["image"]
     model, logits = traced(task, images)
-    sides = [side // 8 for side in images.shape[1:3]] if task.task_type == "segmentation" else []
-    assert logits.shape == (2, *sides, 10)
+    if task.task_type == "detection":
+        logits, deltas = logits
+        assert deltas.shape == (*logits.shape[:2], 4)
+    sides = {
+        "classification": [],
+        "segmentation": [side // 8 for side in images.shape[1:3]],
+        "detection": [sum(level_counts(*images.shape[1:3]))],
+    }
+    assert logits.shape == (2, *sides[task.task_type], 10)
     optim.create(config.optim, config.total_steps, split_model(model)[0])  # Its patterns match.
 
 
@@ -234,7 +259,7 @@ def test_every_recipe_trains(recipe, tmp_path):
     get_config, variants = RECIPES[recipe][0].get_config, RECIPES[recipe][1]
     config = get_config(next(variant for variant in variants if variant.startswith("tiny")))
     toys.register()
-    shrunk = SHRUNK | (SMALL_SCENES if tasks.task_type(config) == "segmentation" else {"model.name": "nano"})
+    shrunk = SHRUNK | SMALL[tasks.task_type(config)]
     config.update_from_flattened_dict(shrunk | (TAUGHT if "teacher" in config else {}))
     if "crop_size" in config.data and "teacher" in config:
         config.data.crop_size = (64, 80)
@@ -343,3 +368,59 @@ def test_distillation_from_a_run_to_pytorch(size, run, frames, tmp_path, compile
     files.write_state_dict(teacher, to_torch(create_model(taught_by, "segmentation", 11, seed=6)))
     said = run("seaformer_jax.train", *options, *teaching, f"--workdir={workdir}", status=2)
     assert "teacher.sha256 was " in said.splitlines()[-1], said
+
+
+@pytest.fixture
+def cells(tmp_path) -> pathlib.Path:
+    """A small data set in COCO's format, in BCCD's folders."""
+    for split in ("train", "val"):
+        coco_files.write(tmp_path / "cells", coco_files.content(), split)
+    return tmp_path / "cells"
+
+
+def test_detection_from_weights_of_the_package_to_pictures(cells, tmp_path, compile_cache):
+    """init_from, training with two shapes of batches, evaluation, prediction, by the real commands."""
+    workdir, starting = tmp_path / "run", tmp_path / "classifier.safetensors"
+    toys.register()
+    files.write_state_dict(starting, to_torch(create_model("nano_detection", num_classes=3, seed=5)))
+    options = ["--config=configs/bccd.py:tiny", f"--config.compilation_cache={compile_cache}"]
+    changes = SMALL["detection"] | {
+        "init_from": starting,
+        "batch_size": 1,
+        "total_steps": 4,
+        "optim.schedule.warmup_steps": 1,
+        "data.root": cells,
+        "eval.batch_size": 2,
+        "eval.score_threshold": 0,
+    }
+    del (
+        changes["data.scale"],
+        changes["data.buckets"],
+        changes["eval.scale"],
+    )  # A tuple is added to, not replaced.
+    options += [f"--config.{key}={value}" for key, value in changes.items()]
+    options += ["--config.data.scale=(96,64)", "--config.data.buckets=((64,96),(96,64))"]
+    options += ["--config.eval.scale=(96,64)"]
+
+    said = run_forked("seaformer_jax.train", *options, f"--workdir={workdir}")
+    assert "step 4/4 (100.0%) loss " in said and "init_from" in said
+    assert said.count("training step compiled") == 2
+    run_forked("seaformer_jax.evaluate", f"--workdir={workdir}", f"--show-dir={tmp_path / 'shown'}")
+    results = json.loads((workdir / "results.json").read_text())
+    last = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()][-1]
+    assert results["images"] == 3 and results["AP"] == last["val/AP"]
+    assert "| ant | 1 |" in (workdir / "per_class.md").read_text()
+    boxes = json.loads((workdir / "detections.json").read_text())
+    assert {box["image_id"] for box in boxes} == {3, 5, 7} and {b["category_id"] for b in boxes} <= {2, 4, 9}
+    assert [Image.open(path).size for path in sorted((tmp_path / "shown").iterdir())] == [
+        (120, 40),
+        (80, 60),
+        (120, 40),
+    ]
+    predicted = tmp_path / "predicted"
+    run_forked(
+        "seaformer_jax.predict", f"--workdir={workdir}", f"--images={cells}/images/val", f"--out={predicted}"
+    )
+    rows = [json.loads(line) for line in (predicted / "predictions.jsonl").read_text().splitlines()]
+    assert [row["picture"] for row in rows] == ["a_boxes.png", "b_boxes.png", "c_boxes.png"]
+    assert all(set(box) == {"label", "score", "box"} for row in rows for box in row["boxes"])

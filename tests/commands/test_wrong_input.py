@@ -20,6 +20,7 @@ from seaformer_jax.errors import UserError
 from seaformer_jax.training import checkpoint, workdir
 from seaformer_jax.training.state import TrainState
 from tests import forked
+from tests.data.detection import files as coco_files
 from tests.paths import REPOSITORY
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -64,8 +65,35 @@ OTHER_MODEL = (
     f"1 misshaped ({PATCH}: found (3,), expected (16, 1",
 )
 
+CELLS = "--config=configs/bccd.py --config.init_from= --config.data.root={place}/cells"
 DISTILL = "--config=configs/distill_camvid.py"
 CASES = {
+    # Detection; what is no COCO format is in tests/data/detection/test_coco.py.
+    "no_boxes_at_all": train("--config.data.train_split=none", "none of 3 images has a box", recipe=CELLS),
+    "no_coco_format": train("--config.data.train_split=list", "is not in COCO's format", recipe=CELLS),
+    "unknown_category": train("--config.data.train_split=category", "have the category_id 77", recipe=CELLS),
+    "missing_image": train("--config.data.train_split=missing", "1 of 3 images", "(z.png)", recipe=CELLS),
+    "too_many_boxes": train(
+        "--config.data.max_boxes=1 --config.data.train_split=many",
+        "has 2 boxes, but data.max_boxes is 1",
+        recipe=CELLS,
+    ),
+    "no_annotations": train("--config.data.train_split=absent", "no folder 'images/absent'", recipe=CELLS),
+    "no_bucket_is_large_enough": train(
+        "--config.data.scale=(1024,384) --config.data.train_split=good --config.data.val_split=good",
+        "none holds an image of 384 x 576 pixels",
+        recipe=CELLS,
+    ),
+    "validation_without_boxes": train(
+        "--config.data.train_split=good --config.data.val_split=none --config.data.buckets=((384,512),(512,384))",
+        "data.val_split has no boxes",
+        recipe=CELLS,
+    ),
+    "weights_of_another_number_of_classes": Case(
+        "seaformer_jax.evaluate --config=configs/bccd.py --weights={place}/detector.safetensors "
+        "--config.task.num_classes=3 --config.data.root={place}/cells",
+        ("detector.safetensors has 2 classes, but task.num_classes is 3",),
+    ),
     # Distillation; what may be a teacher is in tests/convert/test_distilled_students.py.
     "ratio_that_does_not_divide": train(
         "--config.model.upsample_ratio=3",
@@ -331,15 +359,33 @@ def place(tmp_path_factory) -> pathlib.Path:
         workdir.prepare_workdir(place / name, quickstart.get_config(), ("a", "b"))
     (place / "trained/checkpoints/5").mkdir(parents=True)
     damage(place)
+    write_cells(place / "cells")
 
     two = weights.to_torch(create_model("seaformer_tiny", num_classes=2))
     other = weights.to_torch(create_model("seaformer_tiny", num_classes=8))
     del other["linear.bias"]
     headless = {name: value for name, value in two.items() if not name.startswith("linear")}
-    found = {"two": two, "headless": headless, "other": other | {"extra": np.zeros(1), PATCH: np.zeros(3)}}
+    detector = weights.to_torch(create_model("seaformer_tiny", "detection", 2, neck_width=64, tower_convs=2))
+    found = {
+        "detector": detector,
+        "two": two,
+        "headless": headless,
+        "other": other | {"extra": np.zeros(1), PATCH: np.zeros(3)},
+    }
     for name, state_dict in found.items():
         files.write_state_dict(place / f"{name}.safetensors", state_dict)
     return place
+
+
+def write_cells(folder: pathlib.Path) -> None:
+    """Writes data sets in COCO's format, one for each name of a split."""
+    records = {name: coco_files.content() for name in ("good", "none", "category", "missing", "many")}
+    records["none"]["annotations"] = []
+    records["category"]["annotations"][0]["category_id"] = 77
+    records["missing"]["images"][0]["file_name"] = "z.png"
+    records["many"]["annotations"].append(records["many"]["annotations"][0] | {"id": 9})
+    for split, record in (records | {"list": []}).items():
+        coco_files.write(folder, record, split)
 
 
 def damage(place: pathlib.Path) -> None:

@@ -5,7 +5,6 @@ import pytest
 
 from seaformer_jax.data.detection import coco as reader
 from seaformer_jax.data.detection.truth import Truth
-from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import coco
 from tests import golden
 from tests.paths import SHARED
@@ -83,9 +82,3 @@ def test_a_perfect_box_and_none():
     assert perfect.detections == [{"image_id": 5, "category_id": 3, "bbox": [10, 10, 50, 50], "score": 0.5}]
     nothing = judge(box | {"scores": np.float32([[0]])})
     assert not any(nothing.scores.values()) and nothing.detections == [] and nothing.classes[0][2] == 0
-
-
-def test_a_split_without_boxes_is_refused():
-    empty = tiny()._replace(image=np.zeros(0, int), label=np.zeros(0, int), boxes=np.zeros((0, 4)))
-    with pytest.raises(UserError, match="the validation split has no boxes"):
-        coco.Judge(empty, ["thing"])

@@ -16,18 +16,20 @@ from ml_collections import ConfigDict
 from seaformer_jax import command, tasks
 from seaformer_jax import mesh as meshes
 from seaformer_jax.evaluation.evaluator import Evaluator
+from seaformer_jax.metrics import PerImage
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import checkpoint, loop
 from tests.training import distilled, nano, small
 
 STEPS = 20
-VARIANTS = ("grouped", "mixed", "segmentation", "distilled")
+VARIANTS = ("grouped", "mixed", "segmentation", "detection", "distilled")
 
 
 def create(variant: str, **changes) -> Task:
-    """The task of a variant: mixed images, microbatches of BatchNorm groups, segmentation, a taught student."""
-    config = nano.get_segmentation_config() if variant == "segmentation" else nano.get_config()
+    """The task of a variant: mixed images, microbatches of BatchNorm groups, other tasks, a taught student."""
+    of_task = {"segmentation": nano.get_segmentation_config, "detection": nano.get_detection_config}
+    config = of_task.get(variant, nano.get_config)()
     changes |= {"batch_size": 32, "total_steps": STEPS, "eval__every": 0, "checkpoint__every": 0}
     if variant == "mixed":
         changes |= {"augment__cutmix": 1.0, "augment__mix_group": 16}
@@ -57,6 +59,16 @@ def evaluate(variant: str, batch_size: int, mesh: Mesh, folder: pathlib.Path) ->
     return evaluator(*checkpoint.load_weights(folder)[1:])
 
 
+def _difference(one: PerImage, other: PerImage) -> float:
+    """Returns the largest difference of two scores or boxes of the same rank in the same image."""
+    tables = []
+    for found in (one.of_images(), other.of_images()):
+        order = np.argsort(found["index"])
+        tables.append({name: values[order] for name, values in found.items()})
+    assert tables[0]["index"].tolist() == tables[1]["index"].tolist()
+    return max(float(np.abs(tables[0][name] - tables[1][name]).max()) for name in ("scores", "boxes"))
+
+
 def main(variant: str, folder: pathlib.Path, cache: str) -> dict:
     one, eight = Mesh(np.array(jax.devices()[:1]), ("data",)), meshes.create_mesh()
     command.setup_jax(ConfigDict({"compilation_cache": cache}))
@@ -73,6 +85,9 @@ def main(variant: str, folder: pathlib.Path, cache: str) -> dict:
     # The stand-in has more images in larger batches.
     ways = ((32, one), (32, eight)) if variant == "grouped" else ((32, one), (12, eight), (32, eight))
     (first, *rest) = (evaluate(variant, *way, folder / f"{variant}-8") for way in ways)
+    if "detections" in first:
+        report["detections"] = max(_difference(first["detections"], other["detections"]) for other in rest)
+        return report
     report["counts_equal"] = all(small.equal({**first, "loss": 0}, {**other, "loss": 0}) for other in rest)
     if "loss" in first:
         report["eval_loss"] = max(abs(first["loss"].compute() - other["loss"].compute()) for other in rest)

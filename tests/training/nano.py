@@ -40,6 +40,37 @@ def get_segmentation_config() -> ConfigDict:
     return config
 
 
+def get_detection_config() -> ConfigDict:
+    toys.register()
+    config = configs.detection()
+    config.update_from_flattened_dict(
+        {
+            "total_steps": 24,
+            "batch_size": 16,
+            "log_every": 1,
+            "model.name": "nano_detection",
+            "model.neck_width": 8,
+            "model.tower_convs": 1,
+            "model.anchor_scale": 2.0,
+            "data.image_size": 64,
+            "data.scale": (64, 64),
+            "data.buckets": ((64, 64),),
+            "data.train_size": 72,
+            "data.val_size": 37,
+            "optim.lr": 1e-3,
+            "optim.eps": 1e-2,  # Less, and Adam makes steps of rounding errors.
+            "optim.schedule.warmup_steps": 4,
+            "eval.scale": (64, 64),
+            "eval.every": 10,
+            "eval.batch_size": 16,
+            "eval.per_image": 1,  # The best box; the order of others may differ by rounding.
+            "eval.score_threshold": 0.0,
+            "checkpoint.every": 6,
+        }
+    )
+    return config
+
+
 def get_config() -> ConfigDict:
     toys.register()
     sources._SOURCES["slow_shapes"] = lambda config, split, _: SlowShapes(

@@ -50,6 +50,11 @@ def test_eight_devices_equal_one(eight, variant):
 
 
 @pytest.mark.slow
+def test_detections_on_eight_devices_equal_those_on_one(eight):
+    assert eight("detection")[0]["detections"] < 1e-3  # Pixels.
+
+
+@pytest.mark.slow
 def test_evaluation_on_eight_devices_equals_one(eight):
     images, pixels = eight("mixed")[0], eight("segmentation")[0]
     assert images["counts_equal"] and pixels["counts_equal"]

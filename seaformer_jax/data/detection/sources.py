@@ -12,6 +12,7 @@ reads no image. It can be pickled, and it opens its files only when they are rea
 | shapes | (nothing) | |
 """
 
+import functools
 from typing import Protocol
 
 import ml_collections
@@ -97,7 +98,7 @@ class ShapesBoxes:
     def size(self, index: int) -> tuple[int, int]:
         return self._side, self._side
 
-    @property
+    @functools.cached_property
     def truth(self) -> Truth:
         """All annotations. The images are rendered for them, so this takes as long as reading the data once."""
         elements = [self[index] for index in range(len(self))]

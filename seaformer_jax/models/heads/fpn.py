@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.models.blocks import Conv, Pointwise
+from seaformer_jax.models.extents import WHOLE, Extent
 
 LEVELS = 5
 
@@ -32,16 +33,20 @@ class FPN(nnx.Module):
         output.append(Conv(inputs[-1], width, 3, 2, rng, use_bias=True))
         self.output = nnx.List([_xavier(conv, rng) for conv in output])
 
-    def __call__(self, features: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, features: Sequence[jax.Array], extents: Sequence[Extent] = (WHOLE,) * LEVELS
+    ) -> tuple[jax.Array, ...]:
         """Maps features [B, h_i, w_i, C_i], each half as large as the one before, to five maps [B, h_i, w_i, width].
 
-        The sizes of the first four stay; the fifth is half of the fourth. Halves are rounded up.
+        The sizes of the first four stay; the fifth is half of the fourth. Halves are rounded up. `extents` are those
+        of the five maps.
         """
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for level in range(len(merged) - 1, 0, -1):  # Coarse to fine.
             finer = merged[level - 1]
             merged[level - 1] = finer + _double(merged[level], finer.shape[1:3])
-        return tuple(conv(x) for conv, x in zip(self.output, [*merged, features[-1]], strict=True))
+        inputs = zip([*merged, features[-1]], [*extents[:-1], extents[-2]], strict=True)
+        return tuple(conv(extent.clear(x)) for conv, (x, extent) in zip(self.output, inputs, strict=True))
 
 
 def _double(x: jax.Array, size: tuple[int, int]) -> jax.Array:

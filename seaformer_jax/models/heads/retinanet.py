@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seaformer_jax.detection.anchors import PER_CELL
+from seaformer_jax.detection.anchors import PER_CELL, STRIDES
+from seaformer_jax.models import extents
 from seaformer_jax.models.blocks import Conv
-from seaformer_jax.models.heads.fpn import FPN
+from seaformer_jax.models.extents import WHOLE, Extent
+from seaformer_jax.models.heads.fpn import FPN, LEVELS
 from seaformer_jax.models.seaformer import SeaFormer
 from seaformer_jax.models.variants import SeaFormerConfig
 
@@ -45,18 +47,24 @@ class RetinaHead(nnx.Module):
         self.class_output, self.box_output = conv(PER_CELL * num_classes), conv(PER_CELL * 4)
         self.class_output.bias[...] = jnp.full(PER_CELL * num_classes, -math.log((1 - _PRIOR) / _PRIOR))
 
-    def __call__(self, pyramid: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """Maps the levels [B, h_i, w_i, width] to float32 class logits [B, A, num_classes] and deltas [B, A, 4]."""
-        logits = [self._anchors(self.class_tower, self.class_output, level) for level in pyramid]
-        deltas = [self._anchors(self.box_tower, self.box_output, level) for level in pyramid]
+    def __call__(
+        self, pyramid: Sequence[jax.Array], of_levels: Sequence[Extent] = (WHOLE,) * LEVELS
+    ) -> tuple[jax.Array, jax.Array]:
+        """Maps the levels [B, h_i, w_i, width] to float32 class logits [B, A, num_classes] and deltas [B, A, 4].
+
+        `of_levels` are the extents of the levels.
+        """
+        levels = list(zip(pyramid, of_levels, strict=True))
+        logits = [self._anchors(self.class_tower, self.class_output, *level) for level in levels]
+        deltas = [self._anchors(self.box_tower, self.box_output, *level) for level in levels]
         return jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
 
     @staticmethod
-    def _anchors(tower: Sequence[Conv], output: Conv, x: jax.Array) -> jax.Array:
+    def _anchors(tower: Sequence[Conv], output: Conv, x: jax.Array, extent: Extent) -> jax.Array:
         """Returns the outputs for one level [B, h, w, width], by row, column and anchor: [B, h * w * PER_CELL, K]."""
         for conv in tower:
-            x = jax.nn.relu(conv(x))
-        x = output(x).astype(jnp.float32)
+            x = jax.nn.relu(conv(extent.clear(x)))
+        x = output(extent.clear(x)).astype(jnp.float32)
         return x.reshape(len(x), -1, x.shape[-1] // PER_CELL)
 
 
@@ -71,7 +79,11 @@ class RetinaNet(nnx.Module):
         self.anchor_scale = config.anchor_scale
 
     def __call__(
-        self, images: jax.Array, train: bool = False, rngs: nnx.Rngs | None = None
+        self,
+        images: jax.Array,
+        train: bool = False,
+        rngs: nnx.Rngs | None = None,
+        sizes: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns raw class logits and box deltas of all anchors.
 
@@ -79,12 +91,16 @@ class RetinaNet(nnx.Module):
             images: [B, H, W, 3] float, normalised by the mean and standard deviation of `config.data`.
             train: Normalise by batch statistics and update the running ones.
             rngs: Random numbers with a `dropout` stream for stochastic depth; None keeps every branch.
+            sizes: Heights and widths of padded images without their padding, int [B, 2]; see `SeaFormer`. The
+                outputs of anchors whose cell begins in the padding are meaningless.
         Returns:
             Logits float32 [B, A, num_classes] (a sigmoid gives the scores) and deltas (dx, dy, dw, dh) float32
             [B, A, 4], see `detection.boxes.decode`. The anchors are those of
             `detection.anchors.anchors(H, W, self.anchor_scale)`, in the same order.
         """
-        return self.head(self.neck(self.backbone(images, train, rngs)[_EIGHTH:]))
+        extent = extents.of(images, sizes)
+        levels = [extent.strided(stride) for stride in STRIDES]
+        return self.head(self.neck(self.backbone(images, train, rngs, sizes)[_EIGHTH:], levels), levels)
 
 
 def _normal(conv: Conv, rng: np.random.Generator) -> Conv:

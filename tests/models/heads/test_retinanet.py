@@ -10,7 +10,7 @@ from flax import nnx
 
 from convert import weights
 from seaformer_jax import create_model
-from seaformer_jax.detection.anchors import PER_CELL, level_counts
+from seaformer_jax.detection.anchors import PER_CELL, corners, level_counts
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.heads.fpn import _double
 from tests import golden, toys
@@ -101,6 +101,25 @@ def test_the_anchors_of_the_outputs_are_counted():
     logits, deltas = jax.eval_shape(lambda x: model(x), jax.ShapeDtypeStruct((2, 203, 261, 3), jnp.float32))
     count = sum(level_counts(203, 261))
     assert logits.shape == (2, count, 3) and deltas.shape == (2, count, 4)
+
+
+def test_padded_images_equal_unpadded_ones():
+    toys.register()
+    model = create_model("nano_detection", "detection", 3, neck_width=8, tower_convs=1)
+    for conv in (
+        *model.head.class_tower,
+        *model.head.box_tower,
+        model.head.class_output,
+        model.head.box_output,
+    ):
+        conv.kernel[...] *= 30  # So that differences show.
+    images = golden.images((1, 3, 70, 93), 5).transpose(0, 2, 3, 1)
+    padded = np.pad(images, ((0, 0), (0, 58), (0, 67), (0, 0)), constant_values=3.0)
+    inside = (corners(128, 160) < np.array([70, 93])).all(-1)
+    found = model(jnp.asarray(padded), sizes=jnp.array([[70, 93]]))
+    for whole, part in zip(model(jnp.asarray(images)), found, strict=True):
+        assert np.std(whole) > 1e-3
+        np.testing.assert_allclose(part[:, inside], whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "out"), [(13, 25), (13, 26), (2, 3), (1, 1), (1, 2)])

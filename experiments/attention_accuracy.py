@@ -1,0 +1,58 @@
+"""Compares kinds of attention by accuracy: SeaFormer-T with three attention stages on CamVid, at equal operations.
+
+    python -m experiments.attention_accuracy --root PATH/TO/camvid [--seeds 3] [--steps 3000]
+
+Trains every kind of `experiments/attention_recipe.py` from scratch with every seed, one run after the other; finished
+runs are kept. "none" has the FFN alone and is the lower line. Without --root nothing is trained. Writes the table of
+what is there to experiments/results/attention_accuracy.json and .md.
+"""
+
+import functools
+
+import jax
+from flax import nnx
+
+from configs import camvid
+from experiments import attention_recipe, measure, study
+from seaformer_jax.models.macs import count_macs
+from seaformer_jax.models.registry import create_model
+
+NAME = "attention_accuracy"
+CLASSES = 11
+
+
+def main() -> None:
+    options = study.parser(__doc__.splitlines()[0], NAME).parse_args()
+    recipes = {kind: (f"experiments/attention_recipe.py:{kind}",) for kind in attention_recipe.KINDS}
+    study.train(recipes, options)
+    rows = [{**cost(kind), **study.cells(kind, options)} for kind in attention_recipe.KINDS]
+    measure.write(NAME, {"steps": options.steps, "seeds": options.seeds, "rows": rows})
+    text = (
+        f"# Kinds of attention by accuracy\n\n`python -m experiments.{NAME}`: SeaFormer-T with attention at 1/16, "
+        f"1/32 and 1/64, CamVid from scratch, {options.steps} steps; mIoU in percent on whole frames. The widths of "
+        "`window`, `axial_sum` and `vanilla` are those that cost what SEA attention costs on a crop. A difference "
+        f"below the spread of the seeds is none.\n\n{measure.table(rows)}\n"
+    )
+    (measure.RESULTS / f"{NAME}.md").write_text(text)
+    print(text)
+
+
+def cost(kind: str) -> dict:
+    """Returns the row of a kind: its widths, parameters and operations on a crop."""
+    attention_recipe.register()
+    options, crop = attention_recipe.options(kind), camvid.get_config().data.crop_size
+    make = functools.partial(
+        create_model, attention_recipe.NAME, "segmentation", num_classes=CLASSES, **options
+    )
+    model = nnx.eval_shape(make)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return {
+        "kind": f"`{kind}`",
+        "widths": ", ".join(map(str, options.get("attention_widths", ()))),
+        "parameters, M": f"{parameters / 1e6:.3f}",
+        f"MACs at {crop[0]}x{crop[1]}, M": f"{count_macs(model, *crop).total / 1e6:.1f}",
+    }
+
+
+if __name__ == "__main__":
+    main()
