@@ -47,14 +47,9 @@ def find(name: str) -> Runtime:
     missing = [package for module, package in needed.items() if not importlib.util.find_spec(module)]
     if missing:
         raise UserError(
-            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{_extra(name)}]'"
+            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{name}]'"
         )
     return importlib.import_module(f"convert.runtimes.{name}")
-
-
-def _extra(name: str) -> str:
-    """Returns the extra of setup.cfg that installs a format's packages."""
-    return "onnx" if name == "web" else name
 
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
