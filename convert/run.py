@@ -48,8 +48,6 @@ def main(folders: Sequence[str]) -> int:
     if not (_IMAGES.value or _VALIDATION.value) or bool(_IMAGES.value) != bool(_OUT.value):
         raise UserError("give --images with --out, to predict, or --validation, to score, or all three")
     bundle = Bundle.open(folders[0])
-    if bundle.task == "detection":
-        raise UserError(f"{bundle.folder} is a detector; the program in its README.md finds boxes")
     labels = LabelSpec(bundle.class_names, bundle.palette, **bundle.masks)
     preparation = Preparation.of_bundle(bundle)
     if bundle.task == "segmentation" and labels.num_classes > MAX_CLASSES:
