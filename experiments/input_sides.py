@@ -212,6 +212,6 @@ SIDES = {
     "folder": (_folder, 4),
     "folder, device": (_folder_device, 8),
     "jpeg records": (_jpeg_host, 8),
-    "jpeg records, device": (_jpeg_device, 24),
+    "jpeg records, device": (_jpeg_device, 72),
     "uint8 records, device": (_uint8_device, 96),
 }
