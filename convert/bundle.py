@@ -6,6 +6,7 @@
     reference.npz           an input image and the model's output for it, to check the model on another machine
     report.json, report.md  how far the exported model is from the trained one
     README.md               how to prepare an image, run the model and read its output, with code
+    index.html, *.js, ...   web bundles only: the page that runs the model in a browser, and ONNX Runtime Web
     argmax_upsample.{h,c}   only if `tail` is "argmax_upsample": C source that turns logits8 into labels
     decode_boxes.{h,c}      only for detectors: C source that turns logits and deltas into boxes
 
@@ -32,8 +33,11 @@ MODEL_FILES = {
     "litert": "model.tflite",
     "executorch": "model.pte",
     "ncnn": "model.ncnn.param",
+    "web": "model.onnx",
 }
 FORMATS = tuple(MODEL_FILES)
+# Those that a program runs; a browser runs "web", whose model file is that of "onnx".
+NATIVE = tuple(name for name in FORMATS if name != "web")
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("logits8", "logits", "labels", "head")
 INPUT_TYPES = ("float32", "uint8")

@@ -3,7 +3,7 @@
     python -m convert.run BUNDLE --images 'photos/*.jpg' --out predictions
     python -m convert.run BUNDLE --validation camvid/images/val
 
-The first writes the files that `seaformer_jax.predict` writes, the second prints top-1 accuracy or mIoU.
+The first writes the files that `seaformer_jax.predict` writes, the second prints top-1 accuracy, mIoU or AP.
 ExecuTorch is the exception to the first line: its Python runtime is part of PyTorch.
 """
 
@@ -13,10 +13,13 @@ import numpy as np
 from absl import flags, logging
 from etils import epath
 
+from convert import bundle_folder
 from convert.bundle import Bundle
 from convert.export.accuracy import Validation
+from convert.export.average_precision import BoxValidation
 from convert.export.preparation import Preparation
 from convert.export.quiet import quiet
+from convert.labels import boxes
 from convert.labels.class_map import MAX_CLASSES, classes
 from convert.runtimes import registry
 from seaformer_jax import command
@@ -24,12 +27,17 @@ from seaformer_jax.data import files, images
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation.augment import resize_label
 from seaformer_jax.errors import UserError
-from seaformer_jax.evaluation import class_maps, top_classes
+from seaformer_jax.evaluation import box_lists, class_maps, top_classes
 
 _IMAGES = command.define_path("images", "An image, a folder or a quoted glob pattern.")
 _OUT = command.define_path("out", "Folder for the predictions.")
 _VALIDATION = command.define_path(
-    "validation", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
+    "validation",
+    "Folder of labelled images: <class>/*.jpg; images/val beside annotations/val, or for detectors beside "
+    "annotations/instances_val.json.",
+)
+_LEAST_SCORE = flags.DEFINE_float(
+    "least-score", 0.3, "Detection: least score of the boxes that are drawn and listed.", 0.0, 1.0
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Threads of the runtime.", lower_bound=1)
 
@@ -40,11 +48,13 @@ def main(folders: Sequence[str]) -> int:
         raise UserError(f"found {len(folders)} bundles; expected one folder that convert.export wrote")
     if not (_IMAGES.value or _VALIDATION.value) or bool(_IMAGES.value) != bool(_OUT.value):
         raise UserError("give --images with --out, to predict, or --validation, to score, or all three")
-    bundle = Bundle.open(folders[0])
-    labels, preparation = (
-        LabelSpec(bundle.class_names, bundle.palette, **bundle.masks),
-        Preparation.of_bundle(bundle),
-    )
+    with bundle_folder.reading(folders) as (bundle,):
+        return _run(bundle)
+
+
+def _run(bundle: Bundle) -> int:
+    labels = LabelSpec(bundle.class_names, bundle.palette, **bundle.masks)
+    preparation = Preparation.of_bundle(bundle)
     if bundle.task == "segmentation" and labels.num_classes > MAX_CLASSES:
         raise UserError(
             f"the bundle has {labels.num_classes} classes; masks have one byte, at most {MAX_CLASSES}"
@@ -53,7 +63,10 @@ def main(folders: Sequence[str]) -> int:
     paths = files.matching_images(_IMAGES.value) if _IMAGES.value else []
     if _IMAGES.value and not paths:
         raise UserError(f"--images {_IMAGES.value} matches no image ({', '.join(images.IMAGE_EXTENSIONS)})")
-    validation = Validation(_VALIDATION.value, labels, preparation) if _VALIDATION.value else None
+    validation = None
+    if _VALIDATION.value:
+        about = _VALIDATION.value, labels, preparation
+        validation = BoxValidation(*about, bundle.decoding) if bundle.decoding else Validation(*about)
     out = command.output_folder("out", _OUT.value) if _OUT.value else None
     with quiet():
         network = registry.load(bundle, _THREADS.value)
@@ -95,10 +108,27 @@ def predict(
             bundle.class_names,
             bundle.palette,
         )
+    if bundle.task == "detection":
+        return box_lists.write(
+            paths, out, lambda image: _boxes(bundle, network, preparation, image), bundle.class_names
+        )
     fitted = ((path, preparation.fit(image)) for path, image in images.readable(paths))
     return top_classes.write(
         ((path, crop, _softmax(network(crop)[0])) for path, crop in fitted), out, bundle.class_names
     )
+
+
+def _boxes(
+    bundle: Bundle,
+    network: Callable[[np.ndarray], np.ndarray],
+    preparation: Preparation,
+    image: np.ndarray,
+) -> boxes.Boxes:
+    """Returns the boxes in an image uint8 [h, w, 3] whose scores reach --least-score."""
+    decoding = boxes.Decoding(bundle.input_size, **bundle.decoding)
+    (head,) = network(preparation.fit(image))
+    found = boxes.decode(head, decoding, preparation.photograph(image))
+    return boxes.Boxes(*(values[found.scores >= _LEAST_SCORE.value] for values in found))
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

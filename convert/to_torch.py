@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from convert import weights
 from convert.checkpoints import files
 from seaformer_jax import command, json_files, paths, tasks, versions
+from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
@@ -103,6 +104,8 @@ def _input(run: trained.Trained) -> dict[str, Any]:
     if run.task.task_type == "segmentation":
         evaluation = {key: config.eval[key] for key in ("scale", "size_divisor", "mode")}
         return {"crop_size": config.data.crop_size, **evaluation}
+    if run.task.task_type == "detection":
+        return {key: config.eval[key] for key in ("scale", "pad_multiple", *Settings._fields)}
     evaluation = {key: config.eval[key] for key in ("crop_fraction", "interpolation")}
     return {"image_size": config.data.image_size, **evaluation}
 
@@ -132,12 +135,13 @@ def _usage(run: trained.Trained, out: epath.Path) -> str:
     task, size = run.task.task_type, run.config.data.image_size
     size = round(size / (run.config.model.get("upsample_ratio") or 1))  # A student sees a smaller image.
     options = "".join(f", {option}={value!r}" for option, value in _options(run.config).items())
-    sides = "H, W" if task == "segmentation" else f"{size}, {size}"
+    sides = f"{size}, {size}" if task == "classification" else "H, W"
+    outputs = "logits, deltas" if task == "detection" else "logits"
     return (
         f'model = convert.{_MIRRORS[task]}.create_model("{run.config.model.name}", '
         f"num_classes={len(run.class_names)}{options})\n"
         f'model.load_state_dict({load}("{out}"))\n'
-        f"logits = model.eval()(images)  # float [B, 3, {sides}]: RGB in [0, 1], minus mean, over std"
+        f"{outputs} = model.eval()(images)  # float [B, 3, {sides}]: RGB in [0, 1], minus mean, over std"
     )
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE
 from experiments import measure
 from experiments.deployment_sides import EAGER, INT8, ONNX_LABELS, PLAIN, PLAIN_LABELS
 
@@ -38,16 +38,16 @@ class Target(NamedTuple):
 
 _ALL, _BASE = ("tiny", "small", "base", "large"), ("base",)
 TARGETS = (
-    Target("classifier, against eager", "classification", _ALL, "network", FORMATS, EAGER, 4.0),
-    Target("`logits8`, against eager", "segmentation", _BASE, "network", FORMATS, EAGER, 4.0),
-    Target("`logits8`, against plain ONNX", "segmentation", _BASE, "network", FORMATS, PLAIN, 1.05),
-    Target("`labels` with the kernel, against eager", "segmentation", _BASE, "labels", FORMATS, EAGER, 14.0),
+    Target("classifier, against eager", "classification", _ALL, "network", NATIVE, EAGER, 4.0),
+    Target("`logits8`, against eager", "segmentation", _BASE, "network", NATIVE, EAGER, 4.0),
+    Target("`logits8`, against plain ONNX", "segmentation", _BASE, "network", NATIVE, PLAIN, 1.05),
+    Target("`labels` with the kernel, against eager", "segmentation", _BASE, "labels", NATIVE, EAGER, 14.0),
     Target(
         "`labels` with the kernel, against plain ONNX",
         "segmentation",
         _BASE,
         "labels",
-        FORMATS,
+        NATIVE,
         PLAIN_LABELS,
         18.0,
     ),

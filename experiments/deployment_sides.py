@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
 from convert.graph import rewrites
 from convert.latency.devices.base import STEPS, Samples, Schedule, timed_schedule
@@ -108,7 +108,7 @@ def write(
     """
     ours = rewrites.deploy(original, size)
     bundles = {
-        kind: seeded_bundles.write_bundle(ours, folder / kind, task, name, kind, size) for kind in FORMATS
+        kind: seeded_bundles.write_bundle(ours, folder / kind, task, name, kind, size) for kind in NATIVE
     }
     # The baselines are made from the ONNX bundle, whose reference input and output they keep.
     onnx = bundles["onnx"]

@@ -14,7 +14,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE
 from experiments import measure, runs
 from seaformer_jax.training import workdir
 
@@ -55,7 +55,7 @@ def main() -> None:
     for task in ("classifier", "segmentation"):
         parser.add_argument(f"--{task}", type=pathlib.Path, required=True, help="workdir")
         parser.add_argument(f"--{task}-root", type=pathlib.Path, required=True, help="its data set")
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--formats", default=",".join(NATIVE))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/exports"))
     options = parser.parse_args()
     models = {

@@ -42,11 +42,15 @@ class Side(NamedTuple):
 
     Attributes:
         seconds: Median time of a run.
+        user_seconds: Median CPU time of a run in the process itself, summed over its threads.
+        kernel_seconds: The same for the kernel's work for the process.
         peak_bytes: Peak resident memory of the process.
         facts: The facts that the side returned about itself.
     """
 
     seconds: float
+    user_seconds: float
+    kernel_seconds: float
     peak_bytes: int
     facts: dict
 
@@ -76,21 +80,21 @@ def in_turn(
         theirs.close()  # With this end open, `recv` would wait forever for a process that failed.
     facts = {name: pipe.recv() for name, pipe in pipes.items()}
     # 2. One process runs at a time.
-    seconds = {name: [] for name in sides}
+    times = {name: [] for name in sides}
     for _ in range(warm_up + rounds):
         for name, pipe in pipes.items():
             time.sleep(_QUIET)
             pipe.send(True)
-            seconds[name].append(pipe.recv())
+            times[name].append(pipe.recv())
     # 3. Each process ends and sends its peak memory.
     peaks = {}
     for name, pipe in pipes.items():
         pipe.send(False)
         peaks[name] = pipe.recv()
-    return {
-        name: Side(statistics.median(values[warm_up:]), peaks[name], facts[name])
-        for name, values in seconds.items()
+    medians = {
+        name: map(statistics.median, zip(*runs[warm_up:], strict=True)) for name, runs in times.items()
     }
+    return {name: Side(*medians[name], peaks[name], facts[name]) for name in sides}
 
 
 def _serve(prepare: Callable[[], tuple[Callable[[], object], dict]], pipe) -> None:
@@ -99,10 +103,16 @@ def _serve(prepare: Callable[[], tuple[Callable[[], object], dict]], pipe) -> No
     pipe.send(facts)
     while pipe.recv():
         run()  # Not counted: the other sides left the caches cold, but in training they are warm.
-        began = time.perf_counter()
+        began = _clocks()
         run()
-        pipe.send(time.perf_counter() - began)
+        pipe.send([after - before for before, after in zip(began, _clocks(), strict=True)])
     pipe.send(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _clocks() -> tuple[float, float, float]:
+    """Returns seconds on the clock, and CPU seconds of this process: its own, and the kernel's for it."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return time.perf_counter(), usage.ru_utime, usage.ru_stime
 
 
 def cores() -> int:

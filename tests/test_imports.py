@@ -29,6 +29,7 @@ CONVERT = (
     ("run",),
     ("export",),
     ("runtimes",),
+    ("web",),
     ("graph",),
     ("to_torch", "from_torch"),
     ("checkpoints",),

@@ -18,6 +18,7 @@ from seaformer_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from seaformer_jax.config_ranges import RANGES, Range
 from seaformer_jax.data.class_names import numbered
 from seaformer_jax.data.labels import LabelSpec, distinct_colours
+from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.registry import create_model, list_models
 from seaformer_jax.models.swin_config import SWINS
@@ -51,6 +52,7 @@ _CARD_RANGES: dict[str, Range] = {
     "std": RANGES["data.std"],
     "crop_fraction": RANGES["eval.crop_fraction"],
     "interpolation": RANGES["eval.interpolation"],
+    **{name: RANGES[f"eval.{name}"] for name in Settings._fields},
     "options": (lambda value: isinstance(value, dict), "model options and their values"),
     "labels": (_is_encoding, "the encoding of masks: palette, ignore_label, reduce_zero_label, id_map"),
     "class_names": (

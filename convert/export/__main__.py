@@ -58,10 +58,12 @@ _LICENCE = flags.DEFINE_string("licence", "", "Terms of the weights, e.g. 'CC BY
 _IMAGES = command.define_path("images", "Folder of images for the comparison, in addition to seeded ones.")
 _CALIBRATION = command.define_path("calibration", "Folder of images to calibrate int8 on.")
 _VALIDATION = command.define_path(
-    "validation", "Folder of labelled images: <class>/*.jpg, or images/val beside annotations/val."
+    "validation",
+    "Folder of labelled images: <class>/*.jpg; images/val beside annotations/val, or for detectors beside "
+    "annotations/instances_val.json.",
 )
 _MAX_DROP = flags.DEFINE_float(
-    "max-drop", 1.0, "Percentage points of accuracy or mIoU that int8 may lose on --validation."
+    "max-drop", 1.0, "Percentage points of accuracy, mIoU or AP that int8 may lose on --validation."
 )
 _CLASS_NAMES = command.define_path(
     "class-names", "File with one class name per line; replaces the names of the checkpoint."

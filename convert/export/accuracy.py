@@ -26,6 +26,18 @@ _PATIENCE = 20  # Seconds between two lines of progress.
 Predict = Callable[[np.ndarray], np.ndarray]  # uint8 [H, W, 3] -> logits, logits8 or labels, channels last
 
 
+class Progress:
+    """Logs how many of `count` images are scored, but not too often."""
+
+    def __init__(self, count: int):
+        self._count, self._began = count, time.monotonic()
+
+    def log(self, done: int) -> None:
+        if time.monotonic() - self._began > _PATIENCE:
+            logging.info("scored %d of %d images", done, self._count)
+            self._began = time.monotonic()
+
+
 class Validation:
     """A folder of labelled images, on which models are scored.
 
@@ -56,11 +68,9 @@ class Validation:
         """Returns the score of `predict` in percent: top-1 accuracy, or mIoU at the size of the input."""
         # Both scores come from one confusion matrix.
         counts = np.zeros((self._classes, self._classes), np.int64)
-        began = time.monotonic()
+        progress = Progress(len(self))
         for index in range(len(self)):
-            if time.monotonic() - began > _PATIENCE:
-                logging.info("scored %d of %d images", index, len(self))
-                began = time.monotonic()
+            progress.log(index)
             element = self._source[index]
             output = predict(self._preparation.fit(element["image"]))
             found = classes(output, self._preparation.size)
@@ -81,13 +91,28 @@ class Validation:
 
 def _masked(path: epath.Path, labels: LabelSpec) -> layouts.MaskedImages:
     """Pairs the images in `path` with their masks: <root>/images/<split> with <root>/annotations/<split>."""
+    root, split = split_of(path, f"{_MASKS!r} with the masks")
+    return layouts.pairs(root, split, labels)
+
+
+def split_of(folder: str | epath.Path, beside: str) -> tuple[epath.Path, str]:
+    """Splits the path <root>/images/<split> into the root and the name of the split.
+
+    Args:
+        folder: The path.
+        beside: What is expected beside the folder of the images, for the error message.
+
+    Raises:
+        UserError: No folder in the path is called "images".
+    """
+    path = paths.real(paths.of(folder))
     parts = path.parts
     if "images" not in parts:
         raise UserError(
             f"--validation {path}: expected a folder of images in or below one called 'images', beside which "
-            f"there is {_MASKS!r} with the masks, e.g. camvid/images/val"
+            f"there is {beside}, e.g. data/images/val"
         )
     # The last "images" in the path, since folders above may be called so, too.
     position = len(parts) - 1 - parts[::-1].index("images")
     root, split = (epath.Path(*part) for part in (parts[:position], parts[position + 1 :]))
-    return layouts.pairs(root, str(split), labels)
+    return root, str(split)

@@ -16,6 +16,7 @@ from convert.checkpoints import pretrained
 from convert.export import calibration, parity, preparation, readme
 from convert.export import report as export_report
 from convert.export.accuracy import Validation
+from convert.export.average_precision import BoxValidation
 from convert.export.card import new_bundle
 from convert.export.quiet import quiet
 from convert.export.request import Request, outputs, runtime_of
@@ -81,7 +82,8 @@ class Export:
         ]
         self.validation = None
         if request.validation:
-            self.validation = Validation(request.validation, self.source.labels, self.preparation)
+            about = request.validation, self.source.labels, self.preparation
+            self.validation = BoxValidation(*about, self.decoding) if self.decoding else Validation(*about)
         # int8 is reported beside the other precisions, so they are exported, too.
         self.precisions = PRECISIONS if request.precision == "int8" else (request.precision,)
 

@@ -8,6 +8,7 @@ _FP16 = {
     "litert": "weights in half precision, arithmetic in float32",
     "executorch": "weights and arithmetic in half precision",
     "ncnn": "weights in half precision, and arithmetic, too, on ARMv8.2 and later",
+    "web": "weights in half precision, arithmetic in float32",
 }
 _PRECISIONS = {
     "fp32": "weights and arithmetic in float32",
@@ -18,6 +19,7 @@ _PACKAGES = {
     "litert": "ai-edge-litert",
     "executorch": "executorch",
     "ncnn": "ncnn",
+    "web": "onnxruntime",
 }
 _EQUALS = "Of classes with equal logits the lowest wins."
 
@@ -25,7 +27,8 @@ _EQUALS = "Of classes with equal logits the lowest wins."
 def text(bundle: Bundle) -> str:
     """Returns README.md."""
     parts = [_head(bundle), _preprocessing(bundle), _tensors(bundle), _labels(bundle), _python(bundle)]
-    return "\n\n".join([*parts, _cpp(bundle), _files(bundle)]) + "\n"
+    last = _web() if bundle.format == "web" else _cpp(bundle)
+    return "\n\n".join([*parts, last, _files(bundle)]) + "\n"
 
 
 def _head(bundle: Bundle) -> str:
@@ -167,6 +170,15 @@ def _cpp(bundle: Bundle) -> str:
         "## C++\n\nSave this as `sample.cpp` in this folder. It takes a binary PPM file of "
         f"{width} x {height} pixels, resized as above.\n\n"
         f"```sh\n{sample_cpp.command(bundle)}\n```\n\n```cpp\n{sample_cpp.code(bundle)}```"
+    )
+
+
+def _web() -> str:
+    return (
+        "## In a browser\n\n`python -m http.server` in this folder, then open <http://localhost:8000>: drop a "
+        "photograph on the page, or start the camera. Everything runs in the browser, in WebGPU where there is one, "
+        "else in WebAssembly; no image leaves it. Any server of static files will do; browsers give the camera to "
+        "localhost and https only. `network.js` is the part to take into a page of your own."
     )
 
 

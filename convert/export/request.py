@@ -136,7 +136,12 @@ def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str
     Raises:
         UserError: The weights cannot have the wanted output.
     """
-    known = _OUTPUTS[task]
+    # Every runtime has labels, in its graph or after it.
+    known = tuple(
+        name
+        for name in _OUTPUTS[task]
+        if task != "segmentation" or name in (*runtime.OUTPUT_LAYOUTS, "labels")
+    )
     wanted = wanted or known[0]
     if wanted not in known:
         raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")

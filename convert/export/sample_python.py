@@ -48,6 +48,10 @@ def code(bundle: Bundle) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _runtime(bundle: Bundle) -> str:
+    return "onnx" if bundle.format == "web" else bundle.format
+
+
 def _imports(bundle: Bundle) -> str:
     modules = ["import json", "import sys"]
     if bundle.tail:
@@ -56,7 +60,7 @@ def _imports(bundle: Bundle) -> str:
         modules.insert(2, "import struct")
     cv2 = [] if bundle.task == "classification" else ["import cv2"]
     return "\n".join(
-        [*modules, "", *cv2, "import numpy as np", *_IMPORTS[bundle.format].splitlines(), _PILLOW]
+        [*modules, "", *cv2, "import numpy as np", *_IMPORTS[_runtime(bundle)].splitlines(), _PILLOW]
     )
 
 
@@ -106,7 +110,7 @@ def _network(bundle: Bundle) -> str:
     options = _NCNN_FLOATS if bundle.precision == "fp32" else ""
     outputs = [name for key, name in bundle.tensors.items() if key != "input"]
     results = "logits, deltas" if bundle.task == "detection" else "(output,)"
-    lines = _NETWORKS[bundle.format].format(
+    lines = _NETWORKS[_runtime(bundle)].format(
         file=bundle.model.name,
         options=options,
         input=bundle.tensors["input"],

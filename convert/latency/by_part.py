@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
 from convert.graph import partial_networks, seeded_networks
 from convert.latency import command, part_costs, table
@@ -30,9 +30,9 @@ from seaformer_jax.errors import UserError
 _MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Model size.")
 _TASK = flags.DEFINE_enum("task", "segmentation", ["classification", "segmentation"], "Task.")
 _SIZE = flags.DEFINE_string("input-size", "512x512", "Input size, HEIGHTxWIDTH.")
-_FORMAT = flags.DEFINE_enum("format", "litert", FORMATS, "Format of the bundles, and so the runtime.")
+_FORMAT = flags.DEFINE_enum("format", "litert", NATIVE, "Format of the bundles, and so the runtime.")
 _DEVICE = flags.DEFINE_string(
-    "device", "host", "Device to measure on: host, qemu, adb[:SERIAL] or ssh:USER@HOST."
+    "device", "host", "Device to measure on: host, qemu, browser, adb[:SERIAL] or ssh:USER@HOST."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
 _OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="parts")
@@ -46,7 +46,7 @@ def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int
         folder: Folder to write the bundles into.
         task: "classification" or "segmentation".
         name: Name of the model size, such as "seaformer_tiny".
-        kind: Format of the bundles, one of `FORMATS`.
+        kind: Format of the bundles, one of `NATIVE`.
         size: Height and width of the input.
 
     Returns:

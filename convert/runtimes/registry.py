@@ -6,6 +6,7 @@
 | litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
 | executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, but two casts | yes |
 | ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
+| web | `runtimes.web` | PyTorch's exporter | ONNX Runtime Web, in a browser | weights | yes |
 
 Where fp16 is "weights", only the file is in half precision, and the arithmetic is in float32. Each module has the
 constants and functions of `base.Runtime`.
@@ -18,9 +19,10 @@ from convert.bundle import FORMATS, Bundle
 from convert.runtimes.base import Network, Runtime
 from seaformer_jax.errors import UserError, suggest
 
+_ONNX = {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"}
 # Format -> the modules that writing and running it imports, each with the package that contains it.
 _MODULES = {
-    "onnx": {"onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime"},
+    "onnx": _ONNX,
     "litert": {
         "litert_torch": "litert-torch",
         "ai_edge_litert": "ai-edge-litert",
@@ -28,6 +30,7 @@ _MODULES = {
     },
     "executorch": {"executorch": "executorch", "torchao": "torchao"},
     "ncnn": {"ncnn": "ncnn", "pnnx": "pnnx"},
+    "web": _ONNX,
 }
 
 
@@ -44,9 +47,14 @@ def find(name: str) -> Runtime:
     missing = [package for module, package in needed.items() if not importlib.util.find_spec(module)]
     if missing:
         raise UserError(
-            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{name}]'"
+            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{extra(name)}]'"
         )
     return importlib.import_module(f"convert.runtimes.{name}")
+
+
+def extra(name: str) -> str:
+    """Returns the extra of setup.cfg that installs a format's packages."""
+    return "onnx" if name == "web" else name
 
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
@@ -70,5 +78,5 @@ def run_module(name: str, module: str) -> object:
     except ImportError as error:
         raise UserError(
             f"{name} bundles are run with {module.split('.')[0]}, which cannot be imported ({error}): "
-            f"pip install 'seaformer-jax[{name}]'"
+            f"pip install 'seaformer-jax[{extra(name)}]'"
         ) from error

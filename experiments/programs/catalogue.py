@@ -53,6 +53,7 @@ def _tpu() -> Iterator[Program]:
     yield _front(32, 512, _FOUR)
     for groups in (1, 4):
         yield _conv_bn(groups, _FOUR)
+    yield from _preparations(_ONE)
     yield _classification("tiny", 256, _FOUR)  # 64 images a chip: half of the lanes, but for the bands.
     for model in MODELS:
         yield _classification(model, 1024, _FOUR)
@@ -67,6 +68,7 @@ def _gpu() -> Iterator[Program]:
     four, eight = Target("h100", "4"), Target("h100", "8")
     one = Target("h100", "1")
     yield _front(256, 224, one)
+    yield from _preparations(one)
     for model in MODELS:
         yield _classification(model, 1024, eight)
         yield _segmentation(model, 32, four)
@@ -83,6 +85,17 @@ def _conv_bn(groups: int, target: Target) -> Program:
     """One layer on 256 images a chip, with statistics of `groups` groups."""
     lower = functools.partial(micro.conv_bn, batch_size=1024, groups=groups)
     return Program(f"1x1 convolution and BatchNorm in {groups} groups", target, 1024, lower)
+
+
+def _preparations(target: Target) -> Iterator[Program]:
+    """What happens to 128 images before the model: as little as possible, RandAugment, and crops as well."""
+    kinds = {
+        "images from the host": {"on_device": False},
+        "images with RandAugment": {"on_device": True},
+        "crops with RandAugment": {"on_device": True, "crops": True},
+    }
+    for name, options in kinds.items():
+        yield Program(name, target, 128, functools.partial(micro.preparation, batch_size=128, **options))
 
 
 def _classification(model: str, images: int, target: Target) -> Program:

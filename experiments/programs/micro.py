@@ -1,12 +1,16 @@
 """Lowers small parts of a model, forward and backward: seconds to compile, and the forms of the whole step."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from configs import imagenet
 from seaformer_jax import mesh as meshes
+from seaformer_jax import tasks
 from seaformer_jax.models.blocks import ConvBN, Pointwise
 from seaformer_jax.models.registry import create_model
 from seaformer_jax.models.variables import split_model
@@ -39,6 +43,28 @@ def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
     """Returns a 1x1 convolution with BatchNorm in `groups` groups, on a feature map of tiny."""
     model = ConvBN(Pointwise(_WIDTH, _WIDTH, np.random.default_rng(0)), _WIDTH, groups=groups)
     return _forward_backward(model, (batch_size, _SIDE, _SIDE, _WIDTH), mesh, arguments=(0, 1))
+
+
+def preparation(mesh: Mesh, batch_size: int, on_device: bool, crops: bool = False) -> jax.stages.Lowered:
+    """Returns what configs/imagenet.py does with the images of a batch before the model sees them.
+
+    Args:
+        mesh: Mesh of the devices.
+        batch_size: Images of the global batch.
+        on_device: Whether flips and RandAugment are part of it; otherwise only normalisation and erasing.
+        crops: Whether crops of records of a short side of 256 pixels are resized, too.
+    """
+    values = imagenet.get_config("tiny")
+    values.task.num_classes, values.augment.on_device = 1000, on_device
+    values.data.source = "records" if crops else "folder"
+    task = tasks.create(values)
+    task.train_source = types.SimpleNamespace(short_side=256)
+    rows = meshes.batch_sharding(mesh)
+    prepared = jax.jit(
+        lambda batch, key: task.training_images(batch, key)[0], in_shardings=(rows, None), out_shardings=rows
+    )
+    with jax.set_mesh(mesh):
+        return prepared.lower(task.example_batch(batch_size), jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def _forward_backward(

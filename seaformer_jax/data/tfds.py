@@ -7,7 +7,7 @@ Preparing a data set is done once, on any machine. It may need TensorFlow: TFDS'
 import os
 from collections.abc import Sequence
 
-from seaformer_jax import errors
+from seaformer_jax import errors, paths
 from seaformer_jax.data import files
 
 
@@ -29,6 +29,10 @@ def open_records(
         UserError: The package or the data set is missing, the data set is damaged, or it does not have the split, the
             features or random access.
     """
+    if paths.in_bucket(data_dir):
+        raise errors.UserError(
+            f"data.root {data_dir}: data.source tfds opens local files only; copy the data set, or mount the bucket"
+        )
     try:
         import tensorflow_datasets as tfds
 

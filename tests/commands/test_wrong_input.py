@@ -85,7 +85,7 @@ CASES = {
         recipe=CELLS,
     ),
     "validation_without_boxes": train(
-        "--config.data.train_split=good --config.data.val_split=none",
+        "--config.data.train_split=good --config.data.val_split=none --config.data.buckets=((384,512),(512,384))",
         "data.val_split has no boxes",
         recipe=CELLS,
     ),

@@ -11,6 +11,7 @@ from convert.export.preparation import Preparation
 from convert.graph import input_layers, rewrites
 from convert.runtimes import registry
 from convert.runtimes.base import Graph
+from convert.web import library
 from seaformer_jax.data.labels import LabelSpec, distinct_colours
 from seaformer_jax.errors import UserError
 from tests import toys
@@ -30,7 +31,7 @@ def network(task: str) -> torch.nn.Module:
 
 
 def write(folder, trained: torch.nn.Module, task: str, format_: str, output: str, **fields) -> Bundle:
-    """Exports a network; skips the test if the runtime is not installed.
+    """Exports a network; skips the test if the runtime is not installed or out of reach.
 
     Args:
         folder: Existing folder, which becomes the bundle.
@@ -42,6 +43,8 @@ def write(folder, trained: torch.nn.Module, task: str, format_: str, output: str
     """
     try:
         runtime = registry.find(format_)
+        if format_ == "web":
+            library.fetched()
     except UserError as error:
         pytest.skip(str(error))
     most = 255 if fields.get("input_type") == "uint8" else 1

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
 from experiments import deployment_report as reporting
 from experiments import deployment_sides as sides
@@ -57,7 +57,7 @@ def test_targets_take_the_fastest_side(report):
     assert kernel["by"] == "litert" and kernel["ratio"] == pytest.approx(480 / 27)
     pure = found["base `labels` in pure ONNX, against eager"]
     assert pure["met"] == "**no**" and pure["ratio"] == 6
-    assert {name for target in reporting.TARGETS for name in target.sides} >= set(FORMATS)
+    assert {name for target in reporting.TARGETS for name in target.sides} >= set(NATIVE)
 
 
 def test_the_labels_path_is_resize_and_argmax():

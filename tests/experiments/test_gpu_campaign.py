@@ -55,7 +55,8 @@ def one_process(monkeypatch):
         results = {}
         for name, prepare in sides.items():
             run, facts = prepare()
-            results[name] = measure.Side(measure.interleaved({name: run}, rounds, 0)[name], 1, facts)
+            seconds = measure.interleaved({name: run}, rounds, 0)[name]
+            results[name] = measure.Side(seconds, seconds, 0.0, 1, facts)
         return results
 
     monkeypatch.setattr(measure, "in_turn", in_turn)

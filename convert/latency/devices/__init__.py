@@ -1,1 +1,1 @@
-"""The devices of `--device`: this machine, an emulated ARM core, phones over adb and boards over ssh."""
+"""The devices of `--device`: this machine, its browser, an emulated ARM core, phones over adb and boards over ssh."""

@@ -27,14 +27,14 @@ class Host:
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._facts = probe.facts(_shell)
+        self._facts = probe.facts(shell)
         self.cores = choose_cores(self._facts.pop("max_khz"), threads)
 
     def facts(self) -> dict[str, Any]:
         return {**self._facts, "cores": self.cores}
 
     def condition(self) -> dict[str, Any]:
-        return probe.condition(_shell, self.cores)
+        return probe.condition(shell, self.cores)
 
     def schedule(self, runs: int) -> Schedule:
         return timed_schedule(runs)
@@ -108,5 +108,6 @@ class HostJob:
         return json.loads(answer)
 
 
-def _shell(command: str) -> str:
+def shell(command: str) -> str:
+    """Runs a command of /bin/sh on this machine and returns what it prints."""
     return subprocess.run(["sh", "-c", command], capture_output=True, text=True).stdout

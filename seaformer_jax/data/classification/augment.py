@@ -106,19 +106,23 @@ def random_resized_crop(
     Returns:
         An RGB Pillow image [size, size].
     """
-    top, left, h, w = random_crop_box(*_size(image), rng, scale, ratio)
-    # Not `resize(box=...)`: its filter would also read the pixels around the crop. An array is cropped before it
-    # becomes a Pillow image, because that copies it.
-    if isinstance(image, Image.Image):
-        crop = image.crop((left, top, left + w, top + h))
-    else:
-        crop = Image.fromarray(image[top : top + h, left : left + w])
-    return crop.resize((size, size), resampling(interpolation, rng))
+    box = random_crop_box(*size_of(image), rng, scale, ratio)
+    # Not `resize(box=...)`: its filter would also read the pixels around the crop.
+    return crop(image, box).resize((size, size), resampling(interpolation, rng))
 
 
-def _size(image: np.ndarray | Image.Image) -> tuple[int, int]:
+def size_of(image: np.ndarray | Image.Image) -> tuple[int, int]:
     """Returns height and width in pixels."""
     return image.size[::-1] if isinstance(image, Image.Image) else image.shape[:2]
+
+
+def crop(image: np.ndarray | Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Returns the part of an image at (top, left, height, width) as a Pillow image."""
+    top, left, height, width = box
+    if isinstance(image, Image.Image):
+        return image.crop((left, top, left + width, top + height))
+    # Becoming a Pillow image copies the pixels, so the array is cropped first.
+    return Image.fromarray(image[top : top + height, left : left + width])
 
 
 def _as_pillow(image: np.ndarray | Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from PIL import Image
 
 from seaformer_jax.data.classification import augment as ops
 from seaformer_jax.data.classification.randaugment import RandAugment
@@ -59,10 +60,13 @@ class TrainTransform(grain.transforms.RandomMap):
         image = ops.random_resized_crop(
             element["image"], rng, self._size, self._scale, self._ratio, self._interpolation
         )
-        image = ops.flip(image, rng, self._flip)
-        if self._policy:
-            image = self._policy(image, rng)
+        image = self.augment(image, rng)
         return element | {"image": np.asarray(image), "label": np.int32(element["label"])}
+
+    def augment(self, image: Image.Image, rng: np.random.Generator) -> Image.Image:
+        """Returns the image after flip and RandAugment, unless the device does them."""
+        image = ops.flip(image, rng, self._flip)
+        return self._policy(image, rng) if self._policy else image
 
 
 class WindowTransform(grain.transforms.RandomMap):

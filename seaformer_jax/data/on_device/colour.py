@@ -13,7 +13,9 @@ _INDEX = {name: index for index, name in enumerate(OPS)}
 
 
 def recolour(images: jax.Array, op: jax.Array, argument: jax.Array) -> jax.Array:
-    """Applies each image's operation if it is one on colours, except "Equalize", which `equalize` applies.
+    """Applies each image's operation if it is one on colours, except "Equalize" and "Sharpness".
+
+    These two need more than the values of a pixel, and have functions of their own.
 
     All operations are computed for all images, as arithmetic on the values: that is one pass over the images, after
     one that finds their extremes and means. Tables of values, as Pillow has, would be a gather for every value.
@@ -39,9 +41,9 @@ def recolour(images: jax.Array, op: jax.Array, argument: jax.Array) -> jax.Array
     y = (y >> dropped) << dropped
     y = jnp.where(op == _INDEX["AutoContrast"], _autocontrast(x), y)
     # 2. Enhancements, which go from a degenerate image through the image and beyond.
-    luma = (x @ jnp.array(_LUMA) + 0x8000)[..., None] >> 16
+    luma = sum(weight * x[..., i : i + 1] for i, weight in enumerate(_LUMA)) + 0x8000 >> 16
     mean = jnp.floor(jnp.mean(luma, (1, 2, 3), keepdims=True, dtype=jnp.float32) + 0.5).astype(jnp.int32)
-    degenerates = {"Color": luma, "Contrast": mean, "Brightness": 0, "Sharpness": _smooth(x)}
+    degenerates = {"Color": luma, "Contrast": mean, "Brightness": 0}
     for name, degenerate in degenerates.items():
         y = jnp.where(op == _INDEX[name], _blend(degenerate, x, argument), y)
     return y.astype(jnp.uint8)
@@ -54,6 +56,20 @@ def _autocontrast(x: jax.Array) -> jax.Array:
     # rounded down to the exact quotient, whatever the rounding errors.
     stretched = ((x - low) * (255 / jnp.maximum(high - low, 1)) + 1e-3).astype(jnp.int32)
     return jnp.where(high > low, stretched, x)
+
+
+def sharpen(images: jax.Array, factor: jax.Array) -> jax.Array:
+    """Applies "Sharpness": goes from the smoothed image through the image and beyond.
+
+    Args:
+        images: uint8 [B, H, W, C].
+        factor: float32 [B]; 0 gives the smoothed image, 1 the image.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    x = images.astype(jnp.int32)
+    return _blend(_smooth(x), x, factor[:, None, None, None]).astype(jnp.uint8)
 
 
 def _smooth(x: jax.Array) -> jax.Array:

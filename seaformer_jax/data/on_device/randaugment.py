@@ -15,12 +15,12 @@ from seaformer_jax.data.classification.randaugment import (
     RandAugment,
 )
 from seaformer_jax.data.on_device.chosen import on_chosen
-from seaformer_jax.data.on_device.colour import equalize, recolour
+from seaformer_jax.data.on_device.colour import equalize, recolour, sharpen
 from seaformer_jax.data.on_device.warp import WARPS, warp
 from seaformer_jax.errors import UserError
 
 _NONE = -1  # In place of an operation that is not applied.
-_EQUALIZE = list(OPS).index("Equalize")
+_EQUALIZE, _SHARPNESS = (list(OPS).index(name) for name in ("Equalize", "Sharpness"))
 
 
 class Draws(NamedTuple):
@@ -67,6 +67,7 @@ def rand_augment(images: jax.Array, key: jax.Array, policy: RandAugment) -> jax.
     def layer(images, drawn):
         images = recolour(images, drawn.op, drawn.argument)
         images = on_chosen(equalize, images, drawn.op == _EQUALIZE)
+        images = on_chosen(sharpen, images, drawn.op == _SHARPNESS, drawn.argument)
         return on_chosen(warp_filled, images, jnp.isin(drawn.op, jnp.array(WARPS)), *drawn), None
 
     return jax.lax.scan(layer, images, draw(key, len(images), policy))[0]

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pathlib
 import zipfile
 
 import numpy as np
@@ -89,20 +90,36 @@ def test_litert_file(tmp_path, trained, input_type):
     assert np.mean(found == expected(trained, images(1))) > 0.999
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("mediapipe"), reason="mediapipe, which reads them, is missing"
-)
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])
 def test_metadata_as_another_reader_finds_them(tmp_path, trained, input_type):
     made = write(tmp_path, trained, "litert", "logits8", input_type=input_type)
-    from mediapipe.tasks.python.metadata import metadata
+    from ai_edge_litert import schema_py_generated
 
-    found = json.loads(metadata.MetadataDisplayer.with_model_file(str(made.model)).get_metadata_json())
-    assert (found["name"], found["license"]) == ("mini", "MIT")
-    assert json.loads(found["description"]) == base.metadata(made)
-    (graph,) = found["subgraph_metadata"]
-    (input_,), (output,) = graph["input_tensor_metadata"], graph["output_tensor_metadata"]
-    assert (input_["name"], input_["content"]["content_properties"]["color_space"]) == ("image", "RGB")
-    options = input_["process_units"][0]["options"]
-    assert (options["mean"], options["std"]) == ([0.0], [1.0 if input_type == "uint8" else 255.0])
-    assert output["associated_files"] == [{"name": "labels.txt", "type": "TENSOR_AXIS_LABELS"}]
+    schema = mediapipe_schema()
+    model = schema_py_generated.ModelT.InitFromPackedBuf(made.model.read_bytes(), 0)
+    (buffer,) = (entry.buffer for entry in model.metadata if entry.name == b"TFLITE_METADATA")
+    found = schema.ModelMetadataT.InitFromPackedBuf(bytes(model.buffers[buffer].data), 0)
+    assert (found.name, found.license) == (b"mini", b"MIT")
+    assert json.loads(found.description) == base.metadata(made)
+    (graph,) = found.subgraphMetadata
+    (input_,), (output,) = graph.inputTensorMetadata, graph.outputTensorMetadata
+    assert (input_.name, output.name) == (b"image", b"logits8")
+    assert input_.content.contentProperties.colorSpace == schema.ColorSpaceType.RGB
+    options = input_.processUnits[0].options
+    assert isinstance(options, schema.NormalizationOptionsT)
+    assert (list(options.mean), list(options.std)) == ([0], [1 if input_type == "uint8" else 255])
+    assert (list(input_.stats.min), list(input_.stats.max)) == ([0], [255 if input_type == "uint8" else 1])
+    (labels,) = output.associatedFiles
+    assert (labels.name, labels.type) == (b"labels.txt", schema.AssociatedFileType.TENSOR_AXIS_LABELS)
+
+
+def mediapipe_schema():
+    """Returns the classes that mediapipe reads the metadata with, without importing the rest of it."""
+    found = importlib.util.find_spec("mediapipe")
+    if found is None:
+        pytest.skip("mediapipe is missing, with whose classes the metadata are read")
+    path = pathlib.Path(found.origin).parent / "tasks/metadata/metadata_schema_py_generated.py"
+    spec = importlib.util.spec_from_file_location("metadata_schema", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from convert import bundle_folder, torch_model, torch_segmentation
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import preparation, readme, sample_cpp
 from convert.export.exporter import Export
 from convert.export.request import Request
@@ -120,7 +120,10 @@ def labels_in_torch(weights: pathlib.Path, photo: pathlib.Path) -> np.ndarray:
         ("onnx", {"output": "labels", "input_type": "uint8"}),
         ("onnx", {"output": "logits", "inside": False}),
         ("onnx", {"output": "logits8"}),
-        *(pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow) for name in FORMATS[1:]),
+        *(
+            pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow)
+            for name in ("litert", "executorch", "ncnn")
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else value["output"],
 )
@@ -160,7 +163,7 @@ def line(box: np.ndarray, score: float, name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "format_", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in FORMATS[1:])]
+    "format_", ["onnx", *(pytest.param(name, marks=pytest.mark.slow) for name in NATIVE[1:])]
 )
 def test_python_finds_boxes(tmp_path, weights, photo, format_):
     made = export(tmp_path / "b", weights["detection"], format_)

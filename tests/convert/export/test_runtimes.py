@@ -5,22 +5,25 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from etils import epath
 from PIL import Image
 
-from convert import bundle_folder, torch_model, torch_segmentation
-from convert.bundle import FORMATS, Bundle
+from convert import bundle_folder, torch_detection, torch_model, torch_segmentation
+from convert.bundle import NATIVE, Bundle
 from convert.export.exporter import Export
 from convert.export.request import Request
+from convert.labels import boxes
 from convert.labels.class_map import argmax_upsample
 from convert.runtimes import base, registry
 from convert.runtimes.base import Graph
 from seaformer_jax.errors import UserError
-from tests.convert.alive import alive
+from tests import toys
+from tests.convert.alive import alive, write_detector
 
 SIZE = (64, 96)
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=NATIVE)
 def installed(request) -> str:
     try:
         registry.find(request.param)
@@ -69,6 +72,30 @@ def test_labels_of_a_segmentation_model(tmp_path, installed):
     with torch.no_grad():
         logits = torch.nn.functional.interpolate(model(normalized(made, image)), SIZE, mode="bilinear")
     assert np.mean(labels == logits.argmax(1)[0].numpy()) > 0.999
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
+def test_boxes_of_a_detector(tmp_path, installed, precision):
+    """An input whose levels have odd sides; the boxes are those of the model in PyTorch."""
+    size, names = (72, 136), ("class 0", "class 1", "class 2")
+    toys.register()
+    weights = write_detector(tmp_path, names, size)
+    with bundle_folder.writing(tmp_path / "b") as folder:
+        report = Export(Request(epath.Path(weights), installed, size, precision=precision)).run(folder)
+    made, (row,) = Bundle.open(tmp_path / "b"), report["precisions"]
+    assert sum(row["outside_delegate"].values()) <= 3 * (precision == "fp16"), row  # Casts.
+
+    model = torch_detection.create_model("nano_detection", 3, neck_width=8, tower_convs=1).eval()
+    model.load_state_dict(torch.load(weights))
+    image, _ = made.reference()
+    with torch.no_grad():
+        expected = np.concatenate(model(normalized(made, image)), axis=2)
+    found = registry.find(installed).load(made)(image)
+    within = (1e-5 if precision == "fp32" else 2e-2) * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=within)
+    decoding = boxes.Decoding(size, **made.decoding)
+    ours, theirs = boxes.decode(found[0], decoding), boxes.decode(expected[0], decoding)
+    assert len(theirs.scores) > 20 and boxes.found_again(theirs, ours).mean() > 0.95
 
 
 @pytest.mark.slow

@@ -265,4 +265,4 @@ def test_stored_jpeg_files_are_ordinary_ones(packed):
     if packed[0] == "jpeg":
         data = open_source(packed[1])._files[0]
         assert Image.open(io.BytesIO(data)).format == "JPEG"
-        assert augment._size(images.decode_either(data, "x")) == (40, 53)
+        assert augment.size_of(images.decode_either(data, "x")) == (40, 53)

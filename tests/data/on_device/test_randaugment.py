@@ -57,13 +57,15 @@ def _warp(images, op, argument, cubic):
     return warp.warp(images, op, argument, cubic, fill=FILL, max_degrees=30)
 
 
-_recolour, _equalize = jax.jit(colour.recolour), jax.jit(colour.equalize)
+_recolour, _equalize, _sharpen = map(jax.jit, (colour.recolour, colour.equalize, colour.sharpen))
 
 
 def on_device(images: np.ndarray, name: str, argument: float, cubic: bool) -> np.ndarray:
     op, value = jnp.full(len(images), NAMES.index(name)), jnp.full(len(images), argument, jnp.float32)
     if name == "Equalize":
         found = _equalize(images)
+    elif name == "Sharpness":
+        found = _sharpen(images, value)
     elif name in GEOMETRIC:
         found = _warp(images, op, value, jnp.full(len(images), cubic))
     else:
@@ -96,7 +98,7 @@ def test_rotation_is_pillows_up_to_resampling(images, name, argument, cubic):
 
 def test_every_image_has_its_own_operation(images):
     rng = np.random.default_rng(1)
-    names = [name for name in NAMES if name not in GEOMETRIC | {"Equalize"}]
+    names = [name for name in NAMES if name not in GEOMETRIC | {"Equalize", "Sharpness"}]
     chosen = [names[i % len(names)] for i in range(24)]
     arguments = np.array([rng.choice(ARGUMENTS.get(name, (0,))) for name in chosen])
     batch = np.resize(images, (24, HEIGHT, WIDTH, 3))

@@ -1,6 +1,6 @@
 """Starts gcp-storage-emulator with what it lacks and tensorstore needs: generations of objects.
 
-    python -m tests.gcs_server PORT
+    python -m experiments.storage.gcs_server PORT
 
 Every object has a generation. Google's storage sends it with the content, and writes an object only if the generation
 that the client names is the present one, 0 for none (https://cloud.google.com/storage/docs/request-preconditions).
@@ -50,6 +50,10 @@ def reject(request, response, storage, *args, **kwargs) -> None:
 if __name__ == "__main__":
     objects.download, objects.insert = download, insert
     from gcp_storage_emulator import server  # Its table of handlers has those that `objects` has by now.
+
+    server.RequestHandler.timeout = (
+        5  # It serves one client at a time: one that is killed must not block the rest.
+    )
 
     if os.environ.get("REJECT"):
         server.HANDLERS = tuple(

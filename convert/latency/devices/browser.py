@@ -1,0 +1,114 @@
+"""Measures in Chromium on this machine: a server, the browser's driver, and the scripts of the bundle's page."""
+
+import base64
+import functools
+import http.server
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from convert.bundle import Bundle
+from convert.latency.devices import probe
+from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
+from convert.latency.devices.host import shell
+from convert.latency.devices.webdriver import Session
+from convert.latency.on_device import image_pipeline
+
+_LOAD = """
+const [backend, threads, pixels] = arguments, done = arguments[arguments.length - 1];
+import('/measure.js')
+  .then(({ Measurement }) => Measurement.load(backend, threads, pixels))
+  .then((measurement) => { window.measurement = measurement; done([backend, crossOriginIsolated]); })
+  .catch((error) => done({ error: String(error) }));
+"""
+_CALL = """
+const [name, ...values] = [...arguments].slice(0, -1), done = arguments[arguments.length - 1];
+window.measurement[name](...values).then(done).catch((error) => done({ error: String(error) }));
+"""
+
+
+class Browser:
+    """Headless Chromium. See `base.Device`."""
+
+    name, unit = "browser", "ms"
+
+    def __init__(self, threads: int, backend: str = "wasm"):
+        self.threads, self.backend = threads, backend
+        self._facts = probe.facts(shell)
+        self.cores = choose_cores(self._facts.pop("max_khz"), threads)
+        with Session(self.cores) as session:  # Tells at once whether there is a browser.
+            self._facts["emulator"] = f"{session.browser}, {backend}"
+
+    def facts(self) -> dict[str, Any]:
+        return {**self._facts, "cores": self.cores}
+
+    def condition(self) -> dict[str, Any]:
+        return probe.condition(shell, self.cores)
+
+    def schedule(self, runs: int) -> Schedule:
+        return timed_schedule(runs)
+
+    def job(self, bundle: Bundle) -> "BrowserJob":
+        if bundle.format != "web":
+            raise DeviceError(
+                f"{bundle.folder} is an {bundle.format} bundle; a browser runs web; export it with --format web"
+            )
+        return BrowserJob(bundle, self)
+
+
+class BrowserJob:
+    """A browser that has loaded the model of one bundle. See `base.Job`."""
+
+    def __init__(self, bundle: Bundle, device: Browser):
+        self._bundle = bundle
+        self._server = serve(bundle.folder)
+        self._session = Session(device.cores)
+        self._session.open(f"http://localhost:{self._server.server_port}/measure.js")
+        pixels = base64.b64encode(image_pipeline.picture(bundle).tobytes()).decode()
+        self._ask(_LOAD, device.backend, device.threads, pixels)
+
+    def measure(self, warmup: int, runs: int) -> Samples:
+        return self._ask(_CALL, "measure", warmup, runs)
+
+    def output(self) -> np.ndarray:
+        reference, expected = self._bundle.reference()
+        planes = reference.transpose(0, 3, 1, 2) if self._bundle.layout == "NCHW" else reference
+        given = base64.b64encode(np.ascontiguousarray(planes).tobytes()).decode()
+        found = base64.b64decode(self._ask(_CALL, "output", given))
+        return np.frombuffer(found, expected.dtype).reshape(expected.shape)
+
+    def peak_bytes(self) -> None:
+        return None  # A browser is many processes, most of which do other work.
+
+    def close(self) -> None:
+        self._session.close()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _ask(self, script: str, *values: Any) -> Any:
+        answer = self._session.run(script, *values)
+        if isinstance(answer, dict) and "error" in answer:
+            raise DeviceError(f"{self._bundle.folder} does not run in the browser: {answer['error']}")
+        return answer
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves files to a page that is isolated from others, which may then use several threads."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Prints nothing."""
+
+
+def serve(folder: os.PathLike) -> http.server.ThreadingHTTPServer:
+    """Returns a server of the files in `folder` on a free port of this machine, in a thread of its own."""
+    handler = functools.partial(_Handler, directory=os.fspath(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
