@@ -5,11 +5,11 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from convert.bundle import CARD
+from convert.bundle import CARD, Bundle
 from seaformer_jax import paths
 from seaformer_jax.errors import UserError
 
@@ -49,6 +49,13 @@ def _replace_in_bucket(out: epath.Path, folder: pathlib.Path) -> None:
         out.rmtree()
     for file in sorted(folder.iterdir()):
         (out / file.name).write_bytes(file.read_bytes())
+
+
+@contextlib.contextmanager
+def reading(folders: Sequence[str]) -> Iterator[list[Bundle]]:
+    """Yields the bundles in `folders`; runtimes open local files, so those in buckets are copied for the time."""
+    with contextlib.ExitStack() as stack:
+        yield [Bundle.open(stack.enter_context(paths.local_copy(paths.of(folder)))) for folder in folders]
 
 
 def check_out(out: str | os.PathLike) -> pathlib.Path | epath.Path:

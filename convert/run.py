@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags, logging
 from etils import epath
 
+from convert import bundle_folder
 from convert.bundle import Bundle
 from convert.export.accuracy import Validation
 from convert.export.average_precision import BoxValidation
@@ -47,9 +48,11 @@ def main(folders: Sequence[str]) -> int:
         raise UserError(f"found {len(folders)} bundles; expected one folder that convert.export wrote")
     if not (_IMAGES.value or _VALIDATION.value) or bool(_IMAGES.value) != bool(_OUT.value):
         raise UserError("give --images with --out, to predict, or --validation, to score, or all three")
-    bundle = Bundle.open(folders[0])
-    if bundle.task == "detection":
-        raise UserError(f"{bundle.folder} is a detector; the program in its README.md finds boxes")
+    with bundle_folder.reading(folders) as (bundle,):
+        return _run(bundle)
+
+
+def _run(bundle: Bundle) -> int:
     labels = LabelSpec(bundle.class_names, bundle.palette, **bundle.masks)
     preparation = Preparation.of_bundle(bundle)
     if bundle.task == "segmentation" and labels.num_classes > MAX_CLASSES:

@@ -26,6 +26,8 @@ _USER_ERROR, _INTERRUPTED = 2, 130  # Exit statuses; shells report the latter fo
 _REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 # The folder that holds the packages seaformer_jax and configs.
 _INSTALLED = pathlib.Path(__file__).parent.parent
+# Packages whose warnings only say what their errors say, too.
+_QUIET = ("orbax", "asyncio", "gcsfs", "google")
 # `configs/NAME.py`, alone or behind `--config=`; a variant may follow.
 _RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
 # `--no-NAME`; absl itself only knows `--noNAME`.
@@ -233,9 +235,7 @@ def _log_plainly() -> None:
         # Orbax warns about every checkpoint without validation metrics, and logs the traceback of each error that it
         # raises afterwards, as does gcsfs. If it writes many arrays at once, it raises the first error, and asyncio
         # logs the others.
-        quiet = any(
-            f"{os.sep}{package}{os.sep}" in record.pathname for package in ("orbax", "asyncio", "gcsfs")
-        )
+        quiet = any(f"{os.sep}{package}{os.sep}" in record.pathname for package in _QUIET)
         return record.pathname.startswith(ours) or (record.levelno >= python_logging.WARNING and not quiet)
 
     logging.get_absl_handler().addFilter(worth_reading)

@@ -25,7 +25,7 @@ from seaformer_jax.training.checkpoint import Checkpoints, load_weights
 from seaformer_jax.training.scalars import Reporter
 from seaformer_jax.training.state import TrainState
 
-_MODEL, _ROUNDS, _ROWS, _IMAGES, _IMAGE_BYTES = "seaformer_tiny", 7, 50, 100, 110_000
+_MODEL, _ROUNDS, _ROWS, _IMAGES, _IMAGE_BYTES = "seaformer_tiny", 5, 50, 100, 110_000
 _PLACES = {"local folder": "", "gs:// (gcp-storage-emulator)": "gs", "s3:// (moto)": "s3"}
 
 
