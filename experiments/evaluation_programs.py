@@ -55,7 +55,8 @@ def main() -> None:
         [
             "# Evaluation of images of many sizes",
             f"`python -m experiments.evaluation_programs` on {measure.cores()} CPU cores. The time of a program for "
-            f"every size is extrapolated from {options.subset} sizes.",
+            f"every size is extrapolated from {options.subset} sizes. CPU seconds count all threads, so other load "
+            "on the machine hardly affects them; it does affect the wall time.",
             f"## First pass over {options.images} images",
             measure.table(passes),
             "## Forward pass with the sizes of padded images, over the one without; medians of turns",
