@@ -5,9 +5,12 @@
 
 The part after the colon is a size (`tiny`, `small`, `base` or `large`), followed by `_2x8` (the default) or
 `_4x8`. The original has 8 GPUs with 2 or 4 images each, 16 or 32 together; here that is the global batch over
-all devices. `data.root` holds `{images,annotations}/{training,validation}`. To read TFDS's `scene_parse150`
-instead, add `--config.data.source=tfds --config.data.train_split=train --config.data.val_split=test`.
-`init_from` is the workdir of an ImageNet run or an official checkpoint.
+all devices. `data.root` holds `{images,annotations}/{training,validation}`, the unpacked ADEChallengeData2016.zip.
+To read TFDS's `scene_parse150` instead, add
+`--config.data.source=tfds --config.data.train_split=train --config.data.val_split=test`. TFDS downloads masks that
+label only the 100 countable classes: walls, sky and roads are ignored, and scores are not those below.
+`python -m seaformer_jax.prepare_ade20k --archive ADEChallengeData2016.zip --out DATA_DIR` makes a `scene_parse150`
+with all 150 classes. `init_from` is the workdir of an ImageNet run or an official checkpoint.
 
 Aim: the mIoU on `validation`, with whole images at one scale, that the official README lists for its
 checkpoints:

@@ -53,8 +53,6 @@ def main(folders: Sequence[str]) -> int:
 
 
 def _run(bundle: Bundle) -> int:
-    if bundle.task == "detection":
-        raise UserError(f"{bundle.folder} is a detector; the program in its README.md finds boxes")
     labels = LabelSpec(bundle.class_names, bundle.palette, **bundle.masks)
     preparation = Preparation.of_bundle(bundle)
     if bundle.task == "segmentation" and labels.num_classes > MAX_CLASSES:

@@ -37,12 +37,12 @@ class Taps(NamedTuple):
     weight: jax.Array | np.ndarray
 
 
-def linear_taps(size: int, new_size: int | jax.Array, length: int) -> Taps:
+def linear_taps(size: int | jax.Array, new_size: int | jax.Array, length: int) -> Taps:
     """Returns the map that resizes linearly from `size` to `new_size`, as `resize_linear` does: two taps per output.
 
     Args:
-        size: Number of input entries.
-        new_size: Number of output entries; may be a traced value.
+        size: Number of input entries; may be a traced value, as may `new_size`.
+        new_size: Number of output entries.
         length: Number of rows of the result, at least `new_size`. It must be known when tracing. The rows beyond
             `new_size` repeat the last entry of the input.
     """

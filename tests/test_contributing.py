@@ -5,6 +5,7 @@ import re
 import pytest
 
 from convert.bundle import FORMATS, MODEL_FILES
+from convert.runtimes import registry
 from seaformer_jax.data.segmentation import label_sets
 from tests.paths import REPOSITORY
 
@@ -49,7 +50,7 @@ def test_every_runtime_has_its_files():
     setup = (REPOSITORY / "setup.cfg").read_text()
     for name in FORMATS:
         assert (REPOSITORY / f"convert/runtimes/{name}.py").exists()
-        assert name in MODEL_FILES and f"\n{name} =\n" in setup
+        assert name in MODEL_FILES and f"\n{registry.extra(name)} =\n" in setup
 
 
 def test_every_table_of_labels_is_a_label_set():

@@ -10,7 +10,7 @@ from tests.paths import REPOSITORY
 
 # From the top. A module imports from its own group and from those below; the longest name that fits is its group.
 SEAFORMER_JAX = (
-    ("train", "evaluate", "predict", "prepare", "command"),
+    ("train", "evaluate", "predict", "prepare", "prepare_ade20k", "command"),
     ("training",),
     ("tasks",),
     ("evaluation",),
@@ -36,7 +36,7 @@ CONVERT = (
     ("labels",),
     ("",),
 )
-COMMANDS = ("train", "evaluate", "predict", "prepare", "command")
+COMMANDS = ("train", "evaluate", "predict", "prepare", "prepare_ade20k", "command")
 
 
 def imports(path: pathlib.Path) -> set[str]:

@@ -10,6 +10,7 @@ from convert.labels.boxes import Decoding, decode
 from seaformer_jax.data.class_names import check_same
 from seaformer_jax.data.detection.coco import CocoImages
 from seaformer_jax.data.labels import LabelSpec
+from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.coco import Judge
 
 _ANNOTATIONS = "annotations/instances_{split}.json"
@@ -36,6 +37,8 @@ class BoxValidation:
     ):
         root, split = split_of(folder, _ANNOTATIONS)
         self._source = CocoImages(root, split, "images/{split}", _ANNOTATIONS)
+        if not len(self._source.truth.image):
+            raise UserError(f"--validation {folder} has no boxes, so there is nothing to compare with")
         check_same(self._source.labels.class_names, labels.class_names, "the model")
         self._judge = Judge(self._source.truth, labels.class_names)
         self._preparation = preparation

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from convert import bundle_folder
-from convert.latency import command, table
+from convert.latency import by_operator, command, table
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure
 from seaformer_jax.command import define_path
@@ -31,6 +31,12 @@ _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as m
 _RUNS = flags.DEFINE_integer(
     "runs", _LEAST_RUNS, "Measured runs of each bundle, without warm-up runs.", lower_bound=_LEAST_RUNS
 )
+_BY = flags.DEFINE_enum(
+    "by",
+    "step",
+    ["step", "operator"],
+    "step: pre-processing, network, post-processing; operator: each kind of operator of the network (onnx, web).",
+)
 _OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
 
 
@@ -41,6 +47,11 @@ def main(folders: Sequence[str]) -> int:
     # Checked first, so that a wrong path or bundle is reported before anything is measured.
     out = command.output(_OUT.value)
     with bundle_folder.reading(folders) as bundles:
+        if _BY.value == "operator":
+            if _DEVICE.value != "host":
+                raise UserError(f"--by operator measures on this machine, not on --device {_DEVICE.value}")
+            print(by_operator.write(bundles, _RUNS.value, _THREADS.value, out))
+            return 0
         report = measure(find(_DEVICE.value, _THREADS.value), bundles, _RUNS.value)
     print(table.write(report, out))
     wrong = [record["bundle"] for record in report["bundles"] if not record["parity"]["ok"]]

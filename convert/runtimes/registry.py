@@ -47,12 +47,12 @@ def find(name: str) -> Runtime:
     missing = [package for module, package in needed.items() if not importlib.util.find_spec(module)]
     if missing:
         raise UserError(
-            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{_extra(name)}]'"
+            f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{extra(name)}]'"
         )
     return importlib.import_module(f"convert.runtimes.{name}")
 
 
-def _extra(name: str) -> str:
+def extra(name: str) -> str:
     """Returns the extra of setup.cfg that installs a format's packages."""
     return "onnx" if name == "web" else name
 
@@ -78,5 +78,5 @@ def run_module(name: str, module: str) -> object:
     except ImportError as error:
         raise UserError(
             f"{name} bundles are run with {module.split('.')[0]}, which cannot be imported ({error}): "
-            f"pip install 'seaformer-jax[{name}]'"
+            f"pip install 'seaformer-jax[{extra(name)}]'"
         ) from error

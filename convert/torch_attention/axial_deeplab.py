@@ -43,11 +43,7 @@ class PositionSensitiveAttention(nn.Module):
 
 def _by_position(x: Tensor, tables: Tensor) -> Tensor:
     """Multiplies the vector of a position by the matrix of that position: [..., L, m], [L, m, n] -> [..., L, n]."""
-    by_position = x.movedim(
-        -2, 0
-    )  # A product of matrices for each position is faster than one for each vector.
-    product = by_position.flatten(1, -2) @ tables
-    return product.unflatten(1, by_position.shape[1:-1]).movedim(0, -2)
+    return (x.unsqueeze(-2) @ tables).squeeze(-2)
 
 
 class AxialDeeplabAttention(ChannelsLast):

@@ -62,6 +62,7 @@ def _images(task: Task, values: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     count, (width, height) = values.eval.batch_size, values.eval.scale
     return {
         "image": jax.ShapeDtypeStruct((count, height, width, 3), jnp.uint8),
+        "size": jax.ShapeDtypeStruct((count, 2), jnp.int32),
         "label": jax.ShapeDtypeStruct((count, height, width), jnp.uint8),
         "label_size": jax.ShapeDtypeStruct((count, 2), jnp.int32),
         "mask": jax.ShapeDtypeStruct((count,), jnp.bool_),

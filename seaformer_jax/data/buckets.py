@@ -85,15 +85,18 @@ class InBatches:
 
     Args:
         source: A source with sizes in `SkipCorrupt(..., replace=False)`.
+        all_sizes: The `sizes` of the source.
         batch_size: Global batch size.
         layout: Makes the elements.
     """
 
-    def __init__(self, source: SkipCorrupt, batch_size: int, layout: Layout):
+    def __init__(
+        self, source: SkipCorrupt, all_sizes: Sequence[Size | None], batch_size: int, layout: Layout
+    ):
         self._source, self._batch_size, self._layout = source, batch_size, layout
         self._indices: list[int | None] = []  # Index in the source at each position; None is padding.
         self._shapes: list[Any] = []  # The shapes of each batch.
-        for shapes, members in _group(sizes(source), layout).items():
+        for shapes, members in _group(all_sizes, layout).items():
             empty = -len(members) % batch_size
             self._indices += [*members, *[None] * empty]
             self._shapes += [shapes] * ((len(members) + empty) // batch_size)

@@ -125,8 +125,7 @@ class Part:
 
     def mapped(self, size: Callable[[int], int]) -> "Part":
         """Returns the extent of maps with `size(n)` positions where these have n."""
-        table = jnp.array([size(n) for n in range(max(self.shape) + 1)])
-        return Part(table[self.sizes], tuple(size(side) for side in self.shape))
+        return Part(mapped_sizes(self.sizes, size, max(self.shape)), tuple(map(size, self.shape)))
 
     def joined(self) -> "Part":
         """Returns the extent of the same maps as whole images instead of bands."""
@@ -168,6 +167,11 @@ def of(images: jax.Array, sizes: jax.Array | None, bands: int = 1) -> Extent:
     shape = images.shape[1:3]
     # A size of 0, that of an entry which only fills a batch, would give NaN.
     return Part(jnp.clip(sizes, 1, jnp.array(shape)), shape, bands)
+
+
+def mapped_sizes(sizes: jax.Array, size: Callable[[int], int], largest: int) -> jax.Array:
+    """Returns `size(n)` for every n of an int array with values from 0 to `largest`."""
+    return jnp.array([size(n) for n in range(largest + 1)])[sizes]
 
 
 def not_taken() -> UserError:

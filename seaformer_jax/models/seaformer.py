@@ -104,6 +104,7 @@ class SeaFormer(nnx.Module):
     """The backbone: maps images to the feature maps of five stages.
 
     Attributes:
+        stride: Stride of the last feature map.
         takes_sizes: Whether it takes padded images with their `sizes`; only SEA attention knows of padding.
     """
 
@@ -122,7 +123,7 @@ class SeaFormer(nnx.Module):
             self.stages.append(Stage(mobile, sea))
         # The dtype of the images decides: every layer computes in the dtype of its input.
         self.dtype = jnp.dtype(config.dtype)
-        self.takes_sizes = config.attention in (*_SEA, "none")
+        self.stride, self.takes_sizes = config.stride, config.takes_sizes
 
     def __call__(
         self,

@@ -167,6 +167,11 @@ class SeaFormerConfig:
         return self.stages[-1][-1].channels
 
     @property
+    def takes_sizes(self) -> bool:
+        """Whether the model takes padded images with their sizes; only SEA attention knows of padding."""
+        return self.attention in (*_SEA, "enhancement", "none")
+
+    @property
     def stride(self) -> int:
         """Side of a position of the last stage, in pixels of the image: the stem and every stage halve it."""
         return 2 << len(self.stages)

@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from seaformer_jax.errors import UserError
+from seaformer_jax.models.extents import mapped_sizes
 from seaformer_jax.resize import apply_taps, linear_taps
 from seaformer_jax.tasks.image_task import ImageTask
 from seaformer_jax.types import Batch
@@ -94,9 +95,25 @@ class Distillation(ImageTask):
         # Interpolates in float32 and rounds to the images' dtype only once.
         small = images.astype(jnp.float32)
         for axis in (1, 2):
-            size = round(images.shape[axis] / self.config.model.upsample_ratio)
+            size = self._small(images.shape[axis])
             small = apply_taps(linear_taps(images.shape[axis], size, size), small, axis)
         return small.astype(images.dtype)
+
+    def shrink_padded(self, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Shrinks padded images [B, H, W, 3] of sizes [B, 2] as `shrink` does each alone; gives their sizes, too."""
+        new = mapped_sizes(sizes, self._small, max(images.shape[1:3]))
+        small = images.astype(jnp.float32)
+        for axis in (0, 1):
+            length = self._small(images.shape[1 + axis])
+
+            def along_axis(image: jax.Array, size: jax.Array, new: jax.Array) -> jax.Array:
+                return apply_taps(linear_taps(size, new, length), image, axis)  # noqa: B023  Called at once.
+
+            small = jax.vmap(along_axis)(small, sizes[:, axis], new[:, axis])
+        return small.astype(images.dtype), new
+
+    def _small(self, side: int) -> int:
+        return round(side / self.config.model.upsample_ratio)
 
     def prepare(self, images: jax.Array) -> jax.Array:
         return self.shrink(self.normalize(images))

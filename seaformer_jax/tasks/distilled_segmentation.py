@@ -43,6 +43,6 @@ class DistilledSegmentation(Distillation, Segmentation):
         )
         return loss, {"accuracy": own.accuracy(), **terms}
 
-    def predict_classes(self, model: nnx.Module, batch: Batch) -> jax.Array:
-        """Returns the class of every pixel, as `Segmentation.predict_classes`, from the smaller images."""
-        return super().predict_classes(lambda images: model(self.shrink(images)), batch)
+    def model_input(self, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the smaller images of the student and their sizes."""
+        return self.shrink_padded(images, sizes)

@@ -70,16 +70,18 @@ class ImageTask:
         return self.config.task.num_classes or len(self.class_names)
 
     def create_model(self) -> nnx.Module:
-        # All other keys of `config.model` are options of the model.
-        options = {key: value for key, value in self.config.model.items() if key != "name"}
         return create_model(
             self.config.model.name,
             self.task_type,
             num_classes=self.num_classes,
             seed=self.config.seed,
             dtype=self.config.dtype,
-            **options,
+            **self.model_options(),
         )
+
+    def model_options(self) -> dict[str, Any]:
+        """Returns the options of the model: the keys of `config.model` other than its name."""
+        return {key: value for key, value in self.config.model.items() if key != "name"}
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         config = self.config

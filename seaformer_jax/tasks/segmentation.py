@@ -1,6 +1,8 @@
 """Semantic segmentation: the official recipes' loss, mIoU and class maps."""
 
+import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -8,19 +10,22 @@ import jax.numpy as jnp
 from etils import epath
 from flax import nnx
 
+from seaformer_jax.data.buckets import Size, sizes
 from seaformer_jax.data.labels import distinct_colours
 from seaformer_jax.data.on_device.normalize import zero_padding
-from seaformer_jax.data.segmentation import batches, sources
+from seaformer_jax.data.segmentation import batches, buckets, masks, sources
 from seaformer_jax.data.segmentation.transforms import (
     SegmentationEvalTransform,
     SegmentationTrainTransform,
     image_name,
+    size_name,
 )
 from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import inference, report, visualizer
 from seaformer_jax.losses import PixelSums, pixel_cross_entropy
 from seaformer_jax.metrics import ConfusionMatrix, Mean, mean_of_present
+from seaformer_jax.models.registry import model_config
 from seaformer_jax.tasks.image_task import ImageTask
 from seaformer_jax.types import Batch
 
@@ -68,6 +73,7 @@ class Segmentation(ImageTask):
             SkipCorrupt(self.val_source, config.data.on_corrupt, replace=False),
             SegmentationEvalTransform(config.eval),
             batch_size=self.eval_batch_size(),
+            merge=self._takes_sizes,
             **self.reading(),
         )
 
@@ -92,12 +98,40 @@ class Segmentation(ImageTask):
         """Returns the class of every pixel of the labels, int32 [B, Hp, Wp].
 
         Args:
-            model: Model of this task, or a function that returns its logits.
-            batch: Entries `image`, `image_1`, ..., `label` (only its shape is used) and `label_size`.
+            model: Model of this task.
+            batch: Entries `image`, `size`, `image_1`, `size_1`, ..., `label` (only its shape is used) and
+                `label_size`.
         """
-        images = [self.normalize(batch[image_name(k)]) for k in range(len(self.config.eval.scales))]
-        shape = batch["label"].shape[1:]
-        return inference.predict(model, images, batch["label_size"], shape, self.config.eval)
+        scales = range(len(self.config.eval.scales))
+        return inference.predict(
+            functools.partial(self._logits, model),
+            [self.normalize(batch[image_name(k)]) for k in scales],
+            [batch[size_name(k)] for k in scales],
+            batch["label_size"],
+            batch["label"].shape[1:],
+            self.config.eval,
+        )
+
+    def _logits(self, model: nnx.Module, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the logits of padded images [B, h, w, 3] of sizes [B, 2], and the sizes of their valid parts."""
+        images, sizes = self.model_input(images, sizes)
+        given = sizes if self._takes_sizes else None
+        return model(images, sizes=given), model.extent(images, sizes).sizes
+
+    def model_input(self, images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns what the model reads in evaluation instead of padded images [B, h, w, 3] of sizes [B, 2]."""
+        return images, sizes
+
+    def attention(self, model: nnx.Module, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Returns the channel mean of the last attention output, [B, h, w], and its size for each image, [B, 2]."""
+        images, sizes = self.model_input(self.normalize(batch["image"]), batch["size"])
+        heat = model.backbone.last_attention(images, sizes if self._takes_sizes else None).mean(-1)
+        return heat, -(-sizes // model.backbone.stride)
+
+    @functools.cached_property
+    def _takes_sizes(self) -> bool:
+        """Whether the model takes padded images; if not, images share a program only if they have the same shape."""
+        return model_config(self.config.model.name, self.task_type, **self.model_options()).takes_sizes
 
     def eval_metrics(self, model: nnx.Module, batch: Batch) -> dict[str, Any]:
         classes, labels = self.predict_classes(model, batch), batch["label"]
@@ -122,8 +156,8 @@ class Segmentation(ImageTask):
         report.write_segmentation(metrics["confusion"], self.val_source.labels.class_names, folder)
 
     def show(self, model: nnx.Module, folder: epath.Path) -> None:
-        draw = self._visualizer(model)
         source = SkipCorrupt(self.val_source, self.config.data.on_corrupt, replace=False)
+        draw = self._visualizer(model, sizes(source))
         for index in range(len(source)):
             element = source[index]
             # A skipped image leaves a gap, so that the number of a picture is always the index of its image.
@@ -133,10 +167,21 @@ class Segmentation(ImageTask):
     def predict(
         self, model: nnx.Module, paths: Sequence[epath.Path], folder: epath.Path, heatmap: bool
     ) -> int:
-        return self._visualizer(model).write(paths, folder, heatmap)
+        with ThreadPoolExecutor(16) as pool:
+            draw = self._visualizer(model, list(pool.map(_size, paths)))
+        return draw.write(paths, folder, heatmap)
 
-    def _visualizer(self, model: nnx.Module) -> visualizer.Visualizer:
+    def _visualizer(self, model: nnx.Module, all_sizes: Sequence[Size | None]) -> visualizer.Visualizer:
         transform = SegmentationEvalTransform(self.config.eval)
+        shapes = buckets.Buckets(all_sizes, transform, merge=self._takes_sizes)
         return visualizer.Visualizer(
-            model, transform.map, self.prepare, self.predict_classes, self.class_names, self.palette
+            model, shapes, self.predict_classes, self.attention, self.class_names, self.palette
         )
+
+
+def _size(path: epath.Path) -> Size | None:
+    """Returns the (height, width) of an image; None if it cannot be read."""
+    try:
+        return masks.image_size(path, str(path))
+    except UserError:
+        return None

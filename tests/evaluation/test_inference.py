@@ -25,6 +25,23 @@ def model(images: jax.Array) -> jax.Array:
     return jnp.tanh(jnp.concatenate(picked, -1) @ KERNEL)
 
 
+def padded_model(images: jax.Array, sizes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `model` for each image alone: `edge` padding begins at the image's own border."""
+
+    def repeat_border(image, size):
+        return image[
+            jnp.ix_(*(jnp.minimum(jnp.arange(n), size[k] - 1) for k, n in enumerate(image.shape[:2])))
+        ]
+
+    return model(jax.vmap(repeat_border)(images, sizes)), -(-sizes // 8)
+
+
+def predict(images, shape=(128, 128), image_sizes=None, labels=LABELS, model=padded_model, **settings):
+    """Runs `inference.predict` on images that are padded to their own shapes, or to the sizes given."""
+    own = [np.tile(x.shape[1:3], (len(x), 1)) for x in images]
+    return inference.predict(model, images, image_sizes or own, labels, shape, SETTINGS | settings)
+
+
 def torch_model(images: torch.Tensor) -> torch.Tensor:
     """Logits of `model` resized to the input, as in mmseg's `encode_decode`; images [B, 3, h, w]."""
     logits = model(jnp.asarray(images.permute(0, 2, 3, 1).numpy()))
@@ -71,9 +88,8 @@ def images() -> list[np.ndarray]:
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 def test_classes_equal_those_of_mmseg(images, mode, flip, scales):
-    images, settings = images[:scales], SETTINGS | {"mode": mode, "flip": flip}
-    predict = jax.jit(lambda *x: inference.predict(model, x[:-1], x[-1], (128, 128), settings))
-    found = np.asarray(predict(*images, LABELS))
+    images = images[:scales]
+    found = np.asarray(jax.jit(lambda *x: predict(x, mode=mode, flip=flip))(*images))
     for row, size in enumerate(LABELS.tolist()):
         expected = expected_classes([x[row] for x in images], size, mode, flip)
         assert len(np.unique(expected)) == CLASSES
@@ -81,27 +97,39 @@ def test_classes_equal_those_of_mmseg(images, mode, flip, scales):
         assert (found[row, : size[0], : size[1]] != expected).mean() < 1e-4
 
 
+@pytest.mark.parametrize(("mode", "flip"), [("whole", True), ("slide", False), ("slide", True)])
+def test_padded_images_of_several_sizes_in_one_batch(mode, flip):
+    """As alone; the padding is not even 0."""
+    sizes = np.array([[72, 100], [53, 61], [39, 80], [81, 30]])
+    labels = np.array([[60, 90], [100, 77], [39, 128], [70, 25]])
+    rng = np.random.default_rng(5)
+    images = rng.standard_normal((4, 96, 110, 3)).astype(np.float32)
+    found = np.asarray(
+        jax.jit(lambda x: predict([x], image_sizes=[sizes], labels=labels, mode=mode, flip=flip))(images)
+    )
+    for image, size, label, classes in zip(images, sizes, labels, found, strict=True):
+        expected = expected_classes([image[: size[0], : size[1]]], tuple(label), mode, flip)
+        assert (classes[: label[0], : label[1]] != expected).mean() < 1e-4
+
+
 def test_a_window_larger_than_the_image_is_the_whole_image(images):
-    settings = {"slide_crop": (500, 500), "slide_stride": (300, 300), "flip": False}
-    found = [
-        inference.predict(model, images[1:], LABELS, (128, 128), settings | {"mode": mode})
-        for mode in ("slide", "whole")
-    ]
-    assert np.array_equal(*found)
+    large = {"slide_crop": (500, 500), "slide_stride": (300, 300), "flip": False}
+    assert np.array_equal(*(predict(images[1:], mode=mode, **large) for mode in ("slide", "whole")))
 
 
 def test_no_image_depends_on_the_others(images):
-    settings = SETTINGS | {"mode": "whole", "flip": True}
-    both = inference.predict(model, images, LABELS, (128, 128), settings)
+    both = predict(images, mode="whole", flip=True)
     for row in range(2):
-        alone = inference.predict(
-            model, [x[row : row + 1] for x in images], LABELS[row : row + 1], (128, 128), settings
-        )
+        rows = slice(row, row + 1)
+        alone = predict([x[rows] for x in images], labels=LABELS[rows], mode="whole", flip=True)
         assert np.array_equal(alone[0], both[row])
 
 
 def constant_model(values: list[float]):
-    return lambda images: jnp.broadcast_to(jnp.array(values), (len(images), 4, 4, len(values)))
+    return lambda images, sizes: (
+        jnp.broadcast_to(jnp.array(values), (len(images), 4, 4, len(values))),
+        -(-sizes // 8),
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,21 +137,24 @@ def constant_model(values: list[float]):
 )
 def test_first_of_equal_scores_and_no_class_where_they_are_nan(scores, expected):
     # The class id of NaN scores is the number of classes, 3, which is no class.
-    settings = {"mode": "whole", "flip": False}
-    found = inference.predict(
-        constant_model(scores), [jnp.zeros((1, 32, 32, 3))], np.array([[32, 32]]), (128, 128), settings
+    size = np.array([[32, 32]])
+    found = predict(
+        [jnp.zeros((1, 32, 32, 3))], labels=size, model=constant_model(scores), mode="whole", flip=False
     )
     assert (np.asarray(found)[0, :32, :32] == expected).all()
 
 
 @pytest.mark.parametrize("mode", ["whole", "slide"])
 def test_full_size_logits_never_exist(mode):
-    settings = {"mode": mode, "flip": True, "slide_crop": (128, 128), "slide_stride": (85, 85)}
+    settings = {"mode": mode, "flip": False, "slide_crop": (128, 128), "slide_stride": (85, 85)}
     kernel = jnp.ones((3, 100))
 
-    def predict(images, sizes):
-        return inference.predict(lambda x: x[:, ::8, ::8] @ kernel, [images], sizes, (256, 256), settings)
+    def run(images, sizes):
+        def cheap(x, sizes):
+            return x[:, ::8, ::8] @ kernel, -(-sizes // 8)
 
-    compiled = jax.jit(predict).lower(np.zeros((4, 256, 256, 3), np.float32), np.full((4, 2), 250)).compile()
+        return inference.predict(cheap, [images], [sizes], sizes, (256, 256), settings)
+
+    compiled = jax.jit(run).lower(np.zeros((4, 256, 256, 3), np.float32), np.full((4, 2), 250)).compile()
     one_image = 256 * 256 * 100 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < one_image

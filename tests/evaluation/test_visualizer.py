@@ -11,6 +11,7 @@ from flax import nnx
 from PIL import Image
 
 from seaformer_jax.data import images
+from seaformer_jax.data.segmentation.buckets import Buckets
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation import inference, pictures
@@ -20,19 +21,11 @@ PALETTE = ((255, 0, 0), (0, 255, 0), (0, 0, 255))
 SETTINGS = {"mode": "whole", "flip": False, "scale": (96, 96), "size_divisor": 32, "scales": (1.0,)}
 
 
-class Backbone(nnx.Module):
-    def last_attention(self, x: jax.Array) -> jax.Array:
-        """Two channels [B, h, w, 2] at 1/32 of the image's size, with larger values on the right."""
-        columns = jnp.linspace(0, 1, x.shape[2] // 32)
-        return jnp.broadcast_to(columns[:, None], (len(x), x.shape[1] // 32, x.shape[2] // 32, 2))
-
-
 class Brightest(nnx.Module):
     """The class of a pixel is its brightest channel."""
 
     def __init__(self):
         self.scale = nnx.Param(jnp.float32(2))
-        self.backbone = Backbone()
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.scale[...] * x[:, 4::8, 4::8]
@@ -40,16 +33,27 @@ class Brightest(nnx.Module):
 
 def predict(model: nnx.Module, batch: dict) -> jax.Array:
     return inference.predict(
-        model, [batch["image"] / 255], batch["label_size"], batch["label"].shape[1:], SETTINGS
+        lambda images, sizes: (model(images), -(-sizes // 8)),
+        [batch["image"] / 255],
+        [batch["size"]],
+        batch["label_size"],
+        batch["label"].shape[1:],
+        SETTINGS,
     )
+
+
+def attention(model: nnx.Module, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Larger values on the right, and none on padding, at 1/32 of the image's size."""
+    _, height, width, _ = batch["image"].shape
+    sizes = batch["size"] // 32
+    columns = jnp.arange(width // 32) / (sizes[:, 1:] - 1)
+    return jnp.repeat((columns * (columns <= 1))[:, None], height // 32, 1), sizes
 
 
 @pytest.fixture(scope="module")
 def visualizer() -> Visualizer:
-    transform = SegmentationEvalTransform(SETTINGS)
-    return Visualizer(
-        Brightest(), transform.map, lambda x: x / 255, predict, ("red", "green", "blue"), PALETTE
-    )
+    shapes = Buckets([(96, 96), (50, 200), (301, 144), (96, 160)], SegmentationEvalTransform(SETTINGS))
+    return Visualizer(Brightest(), shapes, predict, attention, ("red", "green", "blue"), PALETTE)
 
 
 def halves(height: int, width: int, left: int, right: int) -> np.ndarray:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from experiments import ablations, runs, study
+from experiments import ablations, attention_recipe, runs, study
+from seaformer_jax import config_check
+from seaformer_jax.models.registry import model_config
 
 
 @pytest.fixture
@@ -52,3 +54,13 @@ def test_folders_of_the_ablations_differ():
     names = [ablations.folder((kind, name)) for kind, rows in ablations.STUDIES.items() for name in rows]
     assert len(set(names)) == len(names)
     assert all(name.replace("_", "").isalnum() for name in names)
+
+
+@pytest.mark.parametrize("kind", attention_recipe.KINDS)
+def test_recipes_of_the_kinds_can_be_trained(kind):
+    config = attention_recipe.get_config(kind)
+    config_check.check(config)
+    assert config.model.attention == kind
+    options = {key: value for key, value in config.model.items() if key != "name"}
+    found = model_config(attention_recipe.NAME, "segmentation", **options)
+    assert (found.attention_widths != ()) == (kind in ("window", "axial_sum", "vanilla"))

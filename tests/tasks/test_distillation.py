@@ -10,6 +10,7 @@ from flax import nnx
 from seaformer_jax import config_check, distillation_losses, losses, tasks
 from seaformer_jax.data.labels import IGNORED
 from seaformer_jax.errors import UserError
+from seaformer_jax.models import extents
 from seaformer_jax.models.blocks import Pointwise
 from seaformer_jax.tasks.distillation import digest
 from tests.training import distilled
@@ -227,6 +228,13 @@ def test_shrinking_equals_torch(ratio):
         torch.from_numpy(images).double().permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False
     )
     np.testing.assert_allclose(task.shrink(images), expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
+    # Padded images give the same, whatever the padding.
+    padded = np.random.default_rng(1).standard_normal((2, 40, 41, 3)).astype(np.float32)
+    padded[:, :24, :37] = images
+    found, sizes = jax.jit(task.shrink_padded)(padded, np.array([[24, 37], [40, 41]]))
+    assert sizes.tolist() == [size, [round(40 / ratio), round(41 / ratio)]]
+    np.testing.assert_allclose(found[0, : size[0], : size[1]], task.shrink(images)[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found[1], task.shrink(padded)[1], rtol=0, atol=1e-6)
 
 
 def test_classification_by_hand():
@@ -269,14 +277,17 @@ def test_evaluation_sees_the_image_smaller(batch):
     seen = []
 
     class Spy(Small):
-        def __call__(self, images, train=False, rngs=None):
-            seen.append(images.shape)
+        def __call__(self, images, train=False, rngs=None, sizes=None):
+            seen.append((images.shape, sizes.tolist()))
             return super().__call__(images)
 
+        def extent(self, images, sizes):
+            return extents.of(images, sizes).strided(4)
+
     batch = {"image": batch["image"], "label": np.zeros((4, 128, 128), np.uint8)}
-    batch["label_size"] = np.full((4, 2), 100, np.int32)
+    batch["size"], batch["label_size"] = np.full((4, 2), 50, np.int32), np.full((4, 2), 100, np.int32)
     classes = task.predict_classes(Spy(), batch)
-    assert classes.shape == (4, 128, 128) and seen == [(4, 32, 32, 3)]
+    assert classes.shape == (4, 128, 128) and seen == [((4, 32, 32, 3), [[25, 25]] * 4)]
 
 
 def test_the_config_keeps_what_a_run_has_to_know():

@@ -15,13 +15,16 @@ from seaformer_jax import mesh as meshes
 from seaformer_jax import tasks
 from seaformer_jax.data.labels import distinct_colours
 from seaformer_jax.data.segmentation import batches as segmentation_batches
+from seaformer_jax.data.segmentation import buckets
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.data.sources import SkipCorrupt
 from seaformer_jax.errors import UserError
 from seaformer_jax.evaluation.evaluator import Evaluator
 from seaformer_jax.metrics import merge
+from seaformer_jax.models import extents
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.segmentation import Segmentation
+from tests import toys
 
 CLASSES = 3
 SIZES = ((64, 96), (96, 64), (64, 90), (64, 96), (40, 33))  # Of the validation images, (height, width).
@@ -33,11 +36,22 @@ class Colours(nnx.Module):
     def __init__(self):
         self.scale = nnx.Param(jnp.float32(1))
 
-    def __call__(self, images, train=False, rngs=None):
+    def __call__(self, images, train=False, rngs=None, sizes=None):
         assert train == (rngs is not None)
-        height, width = images.shape[1:3]
-        padded = jnp.pad(images, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), "edge")
-        return self.scale[...] * padded[:, 4::8, 4::8]
+        sizes = jnp.broadcast_to(jnp.array(images.shape[1:3]), (len(images), 2)) if sizes is None else sizes
+
+        def cells(image, size):
+            # Beyond the image its last row and column repeat.
+            middles = (
+                jnp.minimum(8 * jnp.arange(-(-side // 8)) + 4, size[axis] - 1)
+                for axis, side in enumerate(image.shape[:2])
+            )
+            return image[jnp.ix_(*middles)]
+
+        return self.scale[...] * jax.vmap(cells)(images, sizes)
+
+    def extent(self, images, sizes):
+        return extents.of(images, sizes).strided(8)
 
 
 def make_task(**changes) -> Segmentation:
@@ -150,6 +164,48 @@ def test_no_number_depends_on_the_batch_size(pairs, expected, batch_size):
     assert np.array_equal(counts["confusion"].counts, expected)
     assert counts["confusion"].counts.dtype == np.int64
     assert counts["images"].count == len(SIZES)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_no_number_depends_on_the_buckets(pairs, expected, monkeypatch, limit):
+    monkeypatch.setattr(buckets, "LIMIT", limit)
+    assert np.array_equal(evaluate(pairs_task(pairs))["confusion"].counts, expected)
+
+
+SETTINGS = [
+    {},
+    {"eval__mode": "slide", "eval__slide_crop": (40, 56), "eval__slide_stride": (27, 30)},
+    {"eval__scales": (1.0, 0.75), "eval__flip": True},
+    {"eval__size_divisor": 32},
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(one, id=str(k), marks=pytest.mark.slow if k else ()) for k, one in enumerate(SETTINGS)],
+)
+def test_no_number_of_a_seaformer_depends_on_the_buckets(pairs, monkeypatch, settings):
+    """All images in one program, against a program for every size, which has no padding."""
+    toys.register()
+    task = pairs_task(pairs, model__name="mini", eval__batch_size=1, **settings)
+    model, rng = task.create_model(), np.random.default_rng(0)
+
+    def lively(x: jax.Array) -> jax.Array:  # The attention of a fresh model adds nothing.
+        return x + 0.5 * jnp.abs(rng.standard_normal(x.shape)) if x.ndim == 1 else x
+
+    nnx.update(model, jax.tree.map(lively, nnx.state(model)))
+    # The logits of every class have the mean 0, so that each wins somewhere.
+    image = next(iter(task.eval_batches()))["image"].astype(np.float32)
+    logits = nnx.jit(lambda model, image: model(image))(model, image)
+    model.head.classify.bias[...] -= logits.mean((0, 1, 2))
+    found = []
+    for limit in (1, 100):
+        monkeypatch.setattr(buckets, "LIMIT", limit)
+        evaluator = Evaluator(nnx.graphdef(model), task.eval_metrics, task.eval_batches, meshes.create_mesh())
+        found.append(evaluator(*split_model(model))["confusion"].counts)
+    assert (found[1].sum(0) > 0).sum() > 1  # Several classes are predicted.
+    # Rounding can separate two equal scores.
+    assert np.abs(found[0] - found[1]).sum() <= 2e-4 * found[1].sum()
 
 
 def test_no_number_depends_on_the_number_of_hosts(pairs, expected):

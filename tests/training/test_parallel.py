@@ -43,9 +43,9 @@ def eight(tmp_path_factory, compile_cache):
 def test_eight_devices_equal_one(eight, variant):
     found, _ = eight(variant)
     # Moments about the running mean round more in the first steps, which shows in the up-sampling of students, whose
-    # scale starts at 0.
-    assert found["weights"] < (1e-4 if variant == "distilled" else 1e-5), found
-    assert found["loss"] < 1e-5, found
+    # scale starts at 0. A detector's L1 loss has signs as gradients, which rounding can turn.
+    assert found["weights"] < (1e-4 if variant in ("distilled", "detection") else 1e-5), found
+    assert found["loss"] < (1e-4 if variant == "detection" else 1e-5), found
     assert found["moved"] > 1e-2 and found["steps"] == eight_devices.STEPS, found
 
 

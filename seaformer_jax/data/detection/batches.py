@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seaformer_jax.data import pipeline
-from seaformer_jax.data.buckets import InBatches
+from seaformer_jax.data.buckets import InBatches, sizes
 from seaformer_jax.data.detection.sources import Source
 from seaformer_jax.data.detection.transforms import DetectionEvalTransform, Size, bucket_of
 from seaformer_jax.data.sources import SkipCorrupt
@@ -40,7 +40,7 @@ def eval_batches(
     Args:
         source: A detection source in `SkipCorrupt(..., replace=False)`.
     """
-    elements = InBatches(source, batch_size, _Padded(transform))
+    elements = InBatches(source, sizes(source), batch_size, _Padded(transform))
     return pipeline.iterate(
         pipeline.ProcessBatches(elements, batch_size, process_index, process_count), 0, workers
     )

@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+from absl import logging
 
 from seaformer_jax import errors
 from seaformer_jax.data.segmentation import label_sets, masks
@@ -48,6 +49,12 @@ class TFDSMasks:
         self._size = (height, width) if height and width else None
         create_labels = label_sets.ade20k if self._data_set == "scene_parse150" else label_sets.cityscapes_ids
         self.labels = create_labels()
+        if self._data_set == "scene_parse150" and self._counts_objects():
+            logging.warning(
+                "%s labels only the 100 countable classes of ADE20K: walls, sky, roads and the like are ignored, and "
+                "scores are not those of the 150 classes; for all of them see python -m seaformer_jax.prepare_ade20k",
+                self._name,
+            )
 
     def __len__(self) -> int:
         return len(self._records)
@@ -62,10 +69,22 @@ class TFDSMasks:
         """Returns the size that all images share (Cityscapes), or reads the record and decodes its header."""
         return self._size or masks.image_size(self._records[index][self._image], f"{self._name}[{index}]")
 
+    def _counts_objects(self) -> bool:
+        """Returns whether the first mask numbers countable objects; if it cannot be read, that shows later."""
+        try:
+            raw = masks.decode(self._records[0][self._mask], f"{self._name}[0] {self._mask}")
+        except (errors.CorruptImageError, IndexError):
+            return False
+        return _is_of_objects(raw)
+
     def _encode(self, raw: np.ndarray, name: str) -> np.ndarray:
         """Turns the values of a mask into classes; each mask of scene_parse150 shows its own encoding."""
         if self._data_set == "scene_parse150" and raw.ndim == 3:
-            equal = (raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()
-            spec = self.labels if equal else label_sets.ade20k_objects()
+            spec = label_sets.ade20k_objects() if _is_of_objects(raw) else self.labels
             return spec.encode(raw[..., 0], name)
         return self.labels.encode(raw, name)
+
+
+def _is_of_objects(raw: np.ndarray) -> bool:
+    """Returns whether a mask of scene_parse150 has category and object in channels of their own."""
+    return raw.ndim == 3 and not ((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all())

@@ -107,3 +107,8 @@ class SegmentationEvalTransform(grain.transforms.Map):
 def image_name(k: int) -> str:
     """Returns the name of the image at scale k: `image`, `image_1`, `image_2`, ..."""
     return f"image_{k}" if k else "image"
+
+
+def size_name(k: int) -> str:
+    """Returns the name of the size of `image_name(k)` without its padding."""
+    return f"size_{k}" if k else "size"

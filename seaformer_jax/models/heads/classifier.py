@@ -42,7 +42,7 @@ class Classifier(nnx.Module):
             sizes: Heights and widths of padded images without their padding, int [B, 2]; see `SeaFormer`.
         """
         features = self.features(images, train, rngs, sizes)
-        return self.classify(features, train, rngs, self._extent(images, sizes))
+        return self.classify(features, train, rngs, self.extent(images, sizes))
 
     def features(
         self,
@@ -74,7 +74,7 @@ class Classifier(nnx.Module):
         """
         return self.head(extent.mean(features.astype(jnp.float32)))
 
-    def _extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
-        """Returns the extent of the features."""
+    def extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
+        """Returns the extent of the features, and of logits per position, for the images of a call."""
         extent = extents.of(images, sizes)
         return extent.strided(self.stride) if self.upsample is None else self.upsample.extent(extent)

@@ -150,7 +150,7 @@ class Segmenter(nnx.Module):
                 logits are 0 beyond those of each image.
         """
         features = self.features(images, train, rngs, sizes)
-        return self.classify(features, train, rngs, self._extent(images, sizes))
+        return self.classify(features, train, rngs, self.extent(images, sizes))
 
     def features(
         self,
@@ -174,8 +174,8 @@ class Segmenter(nnx.Module):
         """Maps features [B, h, w, width] with their extent to float32 logits [B, h, w, num_classes]."""
         return self.head.logits(features, train, rngs, extent)
 
-    def _extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
-        """Returns the extent of the features."""
+    def extent(self, images: jax.Array, sizes: jax.Array | None) -> Extent:
+        """Returns the extent of the features, and of logits per position, for the images of a call."""
         extent = extents.of(images, sizes)
         return extent.strided(_STRIDE) if self.upsample is None else self.upsample.extent(extent)
 

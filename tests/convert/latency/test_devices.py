@@ -134,7 +134,7 @@ def test_no_runner_and_no_emulator(tmp_path, device, monkeypatch):
 @pytest.mark.parametrize("spec", ["phone", "host:x", "ssh", "qemu:a76", ""])
 def test_unknown_devices(spec):
     with pytest.raises(
-        UserError, match=r"expected one of host, qemu, adb\[:SERIAL\], ssh:USER@HOST"
+        UserError, match=r"expected one of host, qemu, browser, adb\[:SERIAL\], ssh:USER@HOST"
     ) as error:
         registry.find(spec, threads=1)
     assert not isinstance(error.value, DeviceError)  # The command line is wrong, and not the device.

@@ -7,13 +7,16 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from convert.export import parity
-from convert.latency import table, turns
+from convert.latency import by_operator, table, turns
 from convert.latency.devices.host import Host
 from convert.latency.devices.qemu import read_marks
 from convert.latency.devices.registry import DeviceError
 from convert.latency.on_device.image_pipeline import ImagePipeline, picture
+from convert.runtimes import registry
+from convert.runtimes.base import Graph
 from seaformer_jax.errors import UserError
 from tests.convert.latency import device_standins as standins
 from tests.paths import REPOSITORY
@@ -219,3 +222,40 @@ def test_marks_of_the_counting_plugin():
     assert read_marks(log, warmup=1) == {"pre": [1.0], "network": [2.0], "post": [0.5], "together": [3.5]}
     with pytest.raises(DeviceError, match=r"set the marks \(2, 3, 4, 1\)"):
         read_marks(log[log.index("\n") + 1 :] + "1 5 5 5\n", warmup=0)
+
+
+def test_operators_are_those_of_the_graph(tmp_path):
+    """Both convolutions are one kind; the runtime puts the activation into them."""
+    convolutions = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
+    graph = Graph(torch.nn.Sequential(*convolutions).eval(), "classification", "logits", standins.SIZE)
+    bundle = standins.write_bundle(tmp_path / "b", "onnx")
+    registry.find("onnx").export(graph, {"fp32": bundle.folder}, [])
+    found = by_operator.measure(bundle, 3, threads=1)
+    assert sum(figures["count"] for kind, figures in found.items() if "Conv" in kind) == 2
+    assert all(figures["ms"] >= 0 for figures in found.values()) and "Relu" not in found
+
+
+def test_operators_are_added_up_without_the_warm_up():
+    def event(name: str, kind: str, microseconds: int) -> dict:
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": microseconds, "args": {"op_name": kind}}
+
+    runs = [(9000, 9000, 9000), (1000, 2000, 100), (3000, 2000, 100), (2000, 8000, 100)]
+    events = [{"cat": "Session", "name": "load", "dur": 5}]
+    for first, second, third in runs:
+        events += [event("a", "Conv", first), event("b", "Conv", second), event("c", "Add", third)]
+    found = by_operator.summary(events, warmup=1)
+    assert found == {"Conv": {"count": 2, "ms": 4.0}, "Add": {"count": 1, "ms": 0.1}}
+    assert "| Conv | 2 | 4 | 97.6 |" in by_operator.table(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "said"),
+    [
+        ("ncnn", [], "--by operator: ncnn does not tell the time of its operators"),
+        ("onnx", ["--device=qemu"], "--by operator measures on this machine, not on --device qemu"),
+    ],
+)
+def test_operators_that_cannot_be_told(tmp_path, kind, flags, said):
+    bundle = standins.write_bundle(tmp_path / "b", kind)
+    done = run(bundle.folder, "--by=operator", f"--out={tmp_path / 'figures'}", *flags)
+    assert done.returncode == 2 and said in done.stderr

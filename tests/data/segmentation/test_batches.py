@@ -7,9 +7,10 @@ import pytest
 from absl import flags
 
 from seaformer_jax import errors
-from seaformer_jax.data.buckets import InBatches
+from seaformer_jax.data.buckets import InBatches, sizes
 from seaformer_jax.data.labels import LabelSpec
 from seaformer_jax.data.segmentation import batches as segmentation_batches
+from seaformer_jax.data.segmentation.buckets import Buckets
 from seaformer_jax.data.segmentation.transforms import SegmentationEvalTransform
 from seaformer_jax.data.sources import SkipCorrupt
 
@@ -85,6 +86,7 @@ def test_every_image_once_with_those_of_its_shape(batch_size):
     assert sorted(found) == list(range(len(SIZES)))
     for index, row in found.items():
         assert row["image"].shape == (*INPUTS[index], 3) and (row["image"] == 10 + index).all()
+        assert tuple(row["size"]) == INPUTS[index]
         height, width = SIZES[index]
         assert row["label_size"].tolist() == [height, width]
         assert (row["label"][:height, :width] == index % 3).all()
@@ -146,7 +148,8 @@ def test_further_scales():
 def test_images_are_read_once_and_not_to_know_their_shapes():
     photos = Photos()
     source = SkipCorrupt(photos, "error", replace=False)
-    buckets = InBatches(source, 3, segmentation_batches.Padded(transform()))
+    shapes = Buckets(sizes(source), transform())
+    buckets = InBatches(source, sizes(source), 3, shapes)
     assert not photos.read and len(buckets) == 18
     assert [buckets[i]["label"].shape for i in range(len(buckets))] and sorted(photos.read) == list(range(10))
 

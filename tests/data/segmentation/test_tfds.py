@@ -2,13 +2,16 @@
 
 import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
+from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
 from seaformer_jax import errors
+from seaformer_jax.data.segmentation import ade20k_archive as archives
 from seaformer_jax.data.segmentation import sources
 from seaformer_jax.data.segmentation import tfds as segmentation_tfds
 
@@ -164,3 +167,62 @@ def test_other_features(tfds_dir, monkeypatch):
     monkeypatch.setitem(segmentation_tfds._FEATURES, "cityscapes", ("image_left", "disparity_map"))
     with pytest.raises(errors.UserError, match=r"expected 'image_left' and 'disparity_map'"):
         create(tfds_dir, "cityscapes", "train")
+
+
+def write_archive(path):
+    """Writes a small archive in the layout of ADEChallengeData2016.zip."""
+    with zipfile.ZipFile(path, "w") as content:
+        for split, count in (("training", 3), ("validation", 2)):
+            for i in range(count):
+                name = f"ADE_{split}_{i}"
+                annotation = stored(mask("scene_parse150", [0, 1, 150 - i])).getvalue()
+                image = picture("scene_parse150", i).getvalue()
+                content.writestr(f"ADEChallengeData2016/images/{split}/{name}.jpg", image)
+                content.writestr(f"ADEChallengeData2016/annotations/{split}/{name}.png", annotation)
+    return path
+
+
+def test_the_official_archive_has_all_classes(tfds, tmp_path, caplog):
+    counts = archives.prepare(write_archive(tmp_path / "a.zip"), tmp_path / "data")
+    assert counts == {"train": 3, "test": 2}
+    for split, count in counts.items():
+        elements = by_image(create(tmp_path / "data", "scene_parse150", split))
+        assert sorted(elements) == list(range(count))
+        for i, element in elements.items():
+            np.testing.assert_array_equal(element["label"], mask("scene_parse150", [255, 0, 149 - i]))
+    assert "countable" not in caplog.text
+    with pytest.raises(errors.UserError, match="scene_parse150 exists; remove it"):
+        archives.prepare(tmp_path / "a.zip", tmp_path / "data")
+
+
+def test_what_is_not_the_archive_is_refused(tfds, tmp_path):
+    (tmp_path / "text.zip").write_text("no zip file")
+    whole, part = write_archive(tmp_path / "whole.zip"), tmp_path / "part.zip"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(part, "w") as target:
+        for name in source.namelist()[:-1]:
+            target.writestr(name, source.read(name))
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as other:
+        other.writestr("readme.txt", "")
+    for name, message in (
+        ("absent.zip", "cannot be read as a zip file: .*No such file"),
+        ("text.zip", "cannot be read as a zip file"),
+        (
+            "part.zip",
+            r"lacks 1 masks, e\.g\. ADEChallengeData2016/annotations/validation/ADE_validation_1\.png",
+        ),
+        ("other.zip", r"lacks ADEChallengeData2016/images/training/\*\.jpg; expected the official"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            archives.prepare(tmp_path / name, tmp_path / "data")
+
+
+def test_masks_of_countable_objects_are_announced(tfds_dir, monkeypatch):
+    lines = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: lines.append(text % args))
+    monkeypatch.setattr(segmentation_tfds, "_is_of_objects", lambda raw: True)
+    create(tfds_dir, "scene_parse150", "train")
+    assert "labels only the 100 countable classes" in lines[0]
+    monkeypatch.undo()
+    assert segmentation_tfds._is_of_objects(OBJECTS)
+    assert not segmentation_tfds._is_of_objects(np.repeat(OBJECTS[..., :1], 3, 2))
+    assert not segmentation_tfds._is_of_objects(OBJECTS[..., 0])
