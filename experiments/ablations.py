@@ -5,8 +5,8 @@
 Detail input and enhancement without attention, multiplication or addition, position embeddings, fusion methods and
 fusion widths. Costs: parameters, MACs and CPU time of one thread of ONNX Runtime (network to logits at 1/8, seeded
 weights, all variants in turns) at 512x512 with 150 classes. With --root every variant is trained from scratch with
-every seed, one run after the other; finished runs are kept. Writes the table of what is there to
-experiments/results/ablations.json and .md.
+every seed, one run after the other; finished runs are kept. --rounds=0 leaves out the latency. Writes the table of
+what is there to experiments/results/ablations.json and .md.
 """
 
 import functools
@@ -58,7 +58,7 @@ def main() -> None:
             "study": key[0],
             "variant": key[1],
             **cost(changes),
-            "ms": round(milliseconds[folder(key)], 2),
+            "ms": f"{milliseconds[folder(key)]:.2f}" if folder(key) in milliseconds else "",
             **study.cells(folder(key), options),
         }
         for key, changes in variants.items()
@@ -76,10 +76,10 @@ def folder(key: tuple[str, str]) -> str:
 
 
 def latencies(variants: dict[tuple[str, str], dict], rounds: int) -> dict[str, float]:
-    """Returns the milliseconds of every variant; those of the last run, if the variants are the same."""
+    """Returns the milliseconds of every variant; those of the last run if it had the same, or if `rounds` is 0."""
     path = measure.RESULTS / f"{NAME}.json"
     recorded = json.loads(path.read_text())["milliseconds"] if path.exists() else {}
-    if recorded.keys() == {folder(key) for key in variants}:
+    if recorded.keys() == {folder(key) for key in variants} or not rounds:
         return recorded
     sides = {folder(key): in_onnx(changes) for key, changes in variants.items()}
     seconds = measure.interleaved(sides, rounds, clock=time.thread_time)

@@ -43,7 +43,7 @@ def main() -> None:
         other = trained.load(options.without).model
         columns["trained without"] = [heat(other, frame) for frame in frames]
     rows = [np.concatenate(row, axis=1) for row in zip(*columns.values(), strict=True)]
-    Image.fromarray(np.concatenate(rows)).save(measure.RESULTS / "heatmaps.jpg", quality=85)
+    Image.fromarray(np.concatenate(rows)).save(measure.RESULTS / "heatmaps.jpg", quality=80)
     text = (
         "# The last attention with and without detail enhancement\n\n"
         f"`python -m experiments.heatmaps` on CamVid, the weights `camvid` of SeaFormer-T. Columns: "

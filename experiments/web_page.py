@@ -9,11 +9,13 @@ and npm once.
 
 import argparse
 import base64
+import io
 import pathlib
 import tempfile
 import time
 
 import numpy as np
+from PIL import Image
 
 from convert import weights
 from convert.bundle import Bundle
@@ -104,7 +106,9 @@ def compare(bundle: Bundle, frames: list[pathlib.Path], screenshot: pathlib.Path
             expected = np.array(bundle.palette, np.uint8)[labels]
             different += int((page.colours() != expected).any(-1).sum())
             pixels += labels.size
-        screenshot.write_bytes(page.session.screenshot())
+        picture = Image.open(io.BytesIO(page.session.screenshot())).convert("RGB")
+        picture.thumbnail((600, 600))
+        picture.save(screenshot, optimize=True)
         facts = {"browser": page.session.browser, "status": status}
     return {"frames": len(frames), "pixels": pixels, "different": different, **facts}
 
