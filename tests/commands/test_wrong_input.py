@@ -221,7 +221,7 @@ CASES = {
     ),
     # Weights.
     "init_from_nowhere": train(
-        f"{NANO} --config.init_from={{place}}/none.pth", "none.pth does not exist", "a workdir or a file"
+        f"{NANO} --config.init_from={{place}}/none.pth", "none.pth does not exist", "a workdir, a file"
     ),
     "init_from_other_model": train(
         "--config.init_from={place}/other.safetensors", "other.safetensors has another backbone", *OTHER_MODEL
