@@ -3,7 +3,7 @@
 Orbax lists, names and completes checkpoints through `etils.epath`, in any bucket, but its arrays go through
 tensorstore, and orbax 0.12 has tensorstore's addresses of local folders and of `gs://` only. Three of its private
 functions make those addresses; this module replaces them by functions that know `s3://`, too. The extra `s3` bounds
-the version of orbax, and `tests/storage` trains, kills and resumes in such a bucket.
+the version of orbax, and `tests/training/test_runs_in_buckets.py` stops and resumes runs in such a bucket.
 """
 
 import functools
