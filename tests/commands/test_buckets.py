@@ -189,11 +189,11 @@ def test_convert_export_and_start_from_weights(bucket, data, reference, compile_
     said = run("seaformer_jax.train", recipe, f"--workdir={there}/next", *changes)
     assert f"init_from: {weights}" in said
 
-    run("convert.export", f"--weights={weights}", "--format=onnx", "--input-size=32x32", f"--out={out}")
+    run("convert.export", f"--weights={weights}", "--format=onnx", "--input-size=64x64", f"--out={out}")
     run("convert.run", out, f"--images={images}/val/*/*.png", f"--out={there}/predicted")
     assert len((there / "predicted/predictions.jsonl").read_text().splitlines()) == 15
     (out / "model.json").unlink()
-    arguments = [f"--weights={weights}", "--format=onnx", "--input-size=32x32", f"--out={out}"]
+    arguments = [f"--weights={weights}", "--format=onnx", "--input-size=64x64", f"--out={out}"]
     assert "holds files other than a bundle" in run("convert.export", *arguments, status=2)
 
 
