@@ -41,6 +41,9 @@ def test_bias_gradients_are_summed_in_float32(layer):
     np.testing.assert_array_equal(nnx.grad(loss)(layer)["bias"][...], 4 * 64 * 64)
 
 
+torch.manual_seed(0)  # The extremes of 96 values vary too much from seed to seed.
+
+
 @pytest.mark.parametrize(
     ("layer", "reference"),
     [
