@@ -43,7 +43,10 @@ def our_classes(name: str, height: int, width: int):
     @jax.jit
     def classes(state, images, size):
         model = nnx.merge(graphdef, state)
-        return inference.predict(model, [images], size, (height, width), settings)
+        # Without the sizes, because the image has no padding.
+        return inference.predict(
+            lambda images, _: model(images), [images], [size], size, (height, width), settings
+        )
 
     image = jnp.asarray(examples(height, width).transpose(0, 2, 3, 1))
     size = jnp.asarray([[height, width]])
