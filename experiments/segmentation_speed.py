@@ -45,7 +45,12 @@ def our_classes(name: str, height: int, width: int):
         model = nnx.merge(graphdef, state)
         # Without the sizes, because the image has no padding.
         return inference.predict(
-            lambda images, _: model(images), [images], [size], size, (height, width), settings
+            lambda images, sizes: (model(images), model.extent(images, sizes).sizes),
+            [images],
+            [size],
+            size,
+            (height, width),
+            settings,
         )
 
     image = jnp.asarray(examples(height, width).transpose(0, 2, 3, 1))
