@@ -59,12 +59,12 @@ def preparation(mesh: Mesh, batch_size: int, on_device: bool, crops: bool = Fals
     values.data.source = "records" if crops else "folder"
     task = tasks.create(values)
     task.train_source = types.SimpleNamespace(short_side=256)
-    rows = meshes.batch_sharding(mesh)
+    (batch,), rows = task.example_batches(batch_size), meshes.batch_sharding(mesh)
     prepared = jax.jit(
         lambda batch, key: task.training_images(batch, key)[0], in_shardings=(rows, None), out_shardings=rows
     )
     with jax.set_mesh(mesh):
-        return prepared.lower(task.example_batch(batch_size), jax.eval_shape(lambda: jax.random.key(0)))
+        return prepared.lower(batch, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def _forward_backward(

@@ -2,12 +2,14 @@
 
 import importlib.metadata
 
+import jax
 import pytest
 
-from experiments.programs import floor, hlo, install, rows, summary, traffic
+from experiments.programs import floor, hlo, install, micro, rows, summary, traffic
 from experiments.programs.catalogue import Program
 from experiments.programs.compiling import Compiled
 from experiments.programs.targets import Target
+from seaformer_jax import mesh
 from seaformer_jax.models.registry import create_model
 from tests import toys
 
@@ -217,3 +219,12 @@ def test_the_compilers_are_those_of_the_jax_that_is_installed():
     assert libtpu.startswith(wanted.split(";")[0].removesuffix("*"))
     version = importlib.metadata.version("jaxlib")
     assert {one.split("==")[1] for one in install.requirements("cuda")} == {version}
+
+
+@pytest.mark.parametrize(
+    ("options", "image"), [({}, "224x224"), ({"on_device": True}, "224x224"), ({"crops": True}, "256x342")]
+)
+def test_the_preparation_of_a_batch_is_that_of_the_recipe(options, image):
+    options = {"on_device": "crops" in options, **options}
+    lowered = micro.preparation(mesh.create_mesh(jax.devices()[:1]), batch_size=2, **options)
+    assert f"tensor<2x{image}x3xui8>" in lowered.as_text()
