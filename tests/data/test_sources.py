@@ -174,7 +174,7 @@ def tfds():
 def tfds_dir(tfds, tmp_path_factory):
     """Prepares two data sets; in tiny_photos, image i has the value 10 * i, and the last of "test" is truncated."""
 
-    class TinyPhotos(tfds.core.GeneratorBasedBuilder):
+    class TinyPhotos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
         VERSION = tfds.core.Version("1.0.0")
 

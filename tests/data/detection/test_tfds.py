@@ -22,7 +22,7 @@ OBJECTS = [
 def folder(tmp_path_factory):
     tfds = pytest.importorskip("tensorflow_datasets")
 
-    class Coco(tfds.core.GeneratorBasedBuilder):
+    class Coco(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Has the features of TFDS's builder of this name that are read."""
 
         code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.

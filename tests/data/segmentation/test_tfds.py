@@ -41,7 +41,7 @@ def tfds():
 
 @pytest.fixture(scope="module")
 def tfds_dir(tfds, tmp_path_factory):
-    class SceneParse150(tfds.core.GeneratorBasedBuilder):
+    class SceneParse150(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Has the features of TFDS's builder of this name."""
 
         code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
@@ -64,7 +64,7 @@ def tfds_dir(tfds, tmp_path_factory):
             for i, annotation in enumerate(annotations):
                 yield i, {"image": picture("scene_parse150", i), "annotation": stored(annotation)}
 
-    class Cityscapes(tfds.core.GeneratorBasedBuilder):
+    class Cityscapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         code_path = None  # Without importlib_resources, TFDS cannot find the source of a test module.
         VERSION = tfds.core.Version("1.0.0")
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="semantic_segmentation")]  # noqa: RUF012
