@@ -7,7 +7,16 @@ import random
 from collections.abc import Callable, Iterator
 
 from experiments.campaign import disks, hosts, kills
-from experiments.campaign.inputs import bundles, config_values, damaged_runs, data, flags, materials, weights
+from experiments.campaign.inputs import (
+    boxes,
+    bundles,
+    config_values,
+    damaged_runs,
+    data,
+    flags,
+    materials,
+    weights,
+)
 from experiments.campaign.inputs.case import Case, attempt
 from experiments.campaign.outcome import Outcome
 
@@ -53,7 +62,7 @@ PARTS = {"kills": of_kills, "disks": of_disks, "processes": of_processes, "input
 
 def cases(seed: int) -> list[Case]:
     """Returns all wrong inputs, after the right ones that have to be accepted."""
-    wrong = (flags, weights, data, bundles, damaged_runs)
+    wrong = (flags, weights, data, boxes, bundles, damaged_runs)
     return [
         *materials.CONTROLS,
         *config_values.cases(seed),

@@ -1,5 +1,6 @@
 """What the wrong inputs are made of: a run, its weights, a bundle, images and data sets, all of them good."""
 
+import json
 import pathlib
 import shutil
 
@@ -22,19 +23,30 @@ FOLDER = "--config.data.source=folder --config.data.root={made}/classes"
 PAIRS = (
     "--config.data.source=pairs --config.data.root={made}/scenes --config.data.class_names=('ground','thing')"
 )
-_SHORT = "--config.total_steps=4 --config.eval.every=0 --config.checkpoint.every=0"
+BOXED = (
+    "--config.data.source=coco --config.data.root={made}/boxed --config.data.images=images/{{split}} "
+    "--config.data.train_split=train --config.data.val_split=val"
+)
+SHORT = "--config.total_steps=4 --config.eval.every=0 --config.checkpoint.every=0"
 CONTROLS = (
     Case(
         PART,
         "train, classes in folders",
-        f"seaformer_jax.train --config={recipe.RECIPE} {FOLDER} {_SHORT} --workdir={{here}}/new",
+        f"seaformer_jax.train --config={recipe.RECIPE} {FOLDER} {SHORT} --workdir={{here}}/new",
         status=0,
         writes=("new/",),
     ),
     Case(
         PART,
         "train, images and masks",
-        f"seaformer_jax.train --config={recipe.RECIPE}:segmentation {PAIRS} {_SHORT} --workdir={{here}}/new",
+        f"seaformer_jax.train --config={recipe.RECIPE}:segmentation {PAIRS} {SHORT} --workdir={{here}}/new",
+        status=0,
+        writes=("new/",),
+    ),
+    Case(
+        PART,
+        "train, images and boxes",
+        f"seaformer_jax.train --config={recipe.RECIPE}:detection {BOXED} {SHORT} --workdir={{here}}/new",
         status=0,
         writes=("new/",),
     ),
@@ -75,7 +87,8 @@ def make(folder: pathlib.Path, run: pathlib.Path) -> None:
 
     Args:
         folder: Folder to write into: run/, model.pth and model.json, model.safetensors, bundle/, images/ (pictures),
-            classes/ (a data set of classes in folders), scenes/ (one of images and masks).
+            classes/ (a data set of classes in folders), scenes/ (one of images and masks), boxed/ (one of images and
+            boxes).
         run: Workdir of a complete run.
     """
     folder.mkdir()
@@ -103,6 +116,20 @@ def _write_images(folder: pathlib.Path) -> None:
             _save(picture, folder / f"classes/{split}/{CLASSES[index % 2]}/{index}.png")
             _save(picture, folder / f"scenes/images/{split}/{index}.png")
             _save(picture[..., 0] % 2, folder / f"scenes/annotations/{split}/{index}.png")
+            _save(picture, folder / f"boxed/images/{split}/{index}.png")
+        _write_boxes(folder / f"boxed/annotations/instances_{split}.json")
+
+
+def _write_boxes(path: pathlib.Path) -> None:
+    """Writes a file in COCO's format: one box in each of the images, of classes by turns."""
+    images = [{"id": i, "file_name": f"{i}.png", "width": SIDE, "height": SIDE} for i in range(16)]
+    boxes = [
+        {"id": i, "image_id": i, "category_id": 1 + i % 2, "bbox": [8, 8, 30, 24], "area": 720, "iscrowd": 0}
+        for i in range(16)
+    ]
+    categories = [{"id": 1 + i, "name": name} for i, name in enumerate(CLASSES)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": boxes}))
 
 
 def _save(pixels: np.ndarray, path: pathlib.Path) -> None:

@@ -110,8 +110,12 @@ def read(path: epath.Path) -> Parsed:
 # Lists of a file -> test of an entry, and the description of what passes it.
 _NEEDED = {
     "images": (
-        lambda e: _whole(e, "id", "width", "height") and isinstance(e.get("file_name"), str),
-        "id, file_name, width and height",
+        lambda e: (
+            _whole(e, "id", "width", "height")
+            and e["width"] * e["height"] > 0
+            and isinstance(e.get("file_name"), str)
+        ),
+        "id, file_name, width and height (pixels)",
     ),
     "categories": (lambda e: _whole(e, "id") and isinstance(e.get("name"), str), "id and name"),
     "annotations": (

@@ -96,6 +96,10 @@ WRONG = {
     "unknown category": (replaced("annotations", 0, "category_id", value=77), "have the category_id 77"),
     "unknown image": (replaced("annotations", 0, "image_id", value=77), "have the image_id 77"),
     "same id": (replaced("images", 0, "id", value=3), "two of the images have the same id"),
+    "no size": (
+        replaced("images", 0, "width", value=0),
+        r"images\[0\] is .*expected id, file_name, width and height",
+    ),
     "no name": (replaced("categories", 0, "name", value=None), r"categories\[0\] is .*expected id and name"),
     "missing file": (
         replaced("images", 0, "file_name", value="z.png"),
