@@ -5,8 +5,8 @@
 Detail input and enhancement without attention, multiplication or addition, position embeddings, fusion methods and
 fusion widths. Costs: parameters, MACs and CPU time of one thread of ONNX Runtime (network to logits at 1/8, seeded
 weights, all variants in turns) at 512x512 with 150 classes. With --root every variant is trained from scratch with
-every seed, one run after the other; finished runs are kept. --rounds=0 leaves out the latency. Writes the table of
-what is there to experiments/results/ablations.json and .md.
+every seed, one run after the other; finished runs are kept in the results. --rounds=0 leaves out the latency. Writes
+the table of what is there to experiments/results/ablations.json and .md, again after every run.
 """
 
 import functools
@@ -52,21 +52,32 @@ def main() -> None:
         folder(key): ("configs/camvid.py:tiny", *(f"--config.model.{k}={v}" for k, v in changes.items()))
         for key, changes in variants.items()
     }
-    study.train(recipes, options)
+    costs = {key: cost(changes) for key, changes in variants.items()}
+    scores = study.recorded(NAME, options.steps)
+
+    def save() -> None:
+        write(costs, milliseconds, scores, options.steps)
+
+    save()
+    study.train(recipes, options, scores, save)
+
+
+def write(
+    costs: dict[tuple[str, str], dict], milliseconds: dict[str, float], scores: study.Scores, steps: int
+) -> None:
+    """Writes the result files, and prints the table."""
     rows = [
         {
             "study": key[0],
             "variant": key[1],
-            **cost(changes),
+            **row,
             "ms": f"{milliseconds[folder(key)]:.2f}" if folder(key) in milliseconds else "",
-            **study.cells(folder(key), options),
+            **study.cells(scores.get(folder(key), {})),
         }
-        for key, changes in variants.items()
+        for key, row in costs.items()
     ]
-    measure.write(
-        NAME, {"steps": options.steps, "seeds": options.seeds, "rows": rows, "milliseconds": milliseconds}
-    )
-    (measure.RESULTS / f"{NAME}.md").write_text(text := markdown(rows, options.steps))
+    measure.write(NAME, {"steps": steps, "scores": scores, "rows": rows, "milliseconds": milliseconds})
+    (measure.RESULTS / f"{NAME}.md").write_text(text := markdown(rows, steps))
     print(text)
 
 

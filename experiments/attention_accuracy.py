@@ -3,8 +3,8 @@
     python -m experiments.attention_accuracy --root PATH/TO/camvid [--seeds 3] [--steps 3000]
 
 Trains every kind of `experiments/attention_recipe.py` from scratch with every seed, one run after the other; finished
-runs are kept. "none" has the FFN alone and is the lower line. Without --root nothing is trained. Writes the table of
-what is there to experiments/results/attention_accuracy.json and .md.
+runs are kept in the results. "none" has the FFN alone and is the lower line. Without --root nothing is trained.
+Writes the table of what is there to experiments/results/attention_accuracy.json and .md, again after every run.
 """
 
 import functools
@@ -24,14 +24,26 @@ CLASSES = 11
 def main() -> None:
     options = study.parser(__doc__.splitlines()[0], NAME).parse_args()
     recipes = {kind: (f"experiments/attention_recipe.py:{kind}",) for kind in attention_recipe.KINDS}
-    study.train(recipes, options)
-    rows = [{**cost(kind), **study.cells(kind, options)} for kind in attention_recipe.KINDS]
-    measure.write(NAME, {"steps": options.steps, "seeds": options.seeds, "rows": rows})
+    costs = [cost(kind) for kind in attention_recipe.KINDS]
+    scores = study.recorded(NAME, options.steps)
+
+    def save() -> None:
+        write(costs, scores, options.steps)
+
+    save()
+    study.train(recipes, options, scores, save)
+
+
+def write(costs: list[dict], scores: study.Scores, steps: int) -> None:
+    """Writes the result files, and prints the table."""
+    kinds = zip(attention_recipe.KINDS, costs, strict=True)
+    rows = [{**row, **study.cells(scores.get(kind, {}))} for kind, row in kinds]
+    measure.write(NAME, {"steps": steps, "scores": scores, "rows": rows})
     text = (
-        f"# Kinds of attention by accuracy\n\n`python -m experiments.{NAME}`: SeaFormer-T with attention at 1/16, "
-        f"1/32 and 1/64, CamVid from scratch, {options.steps} steps; mIoU in percent on whole frames. The widths of "
-        "`window`, `axial_sum` and `vanilla` are those that cost what SEA attention costs on a crop. A difference "
-        f"below the spread of the seeds is none.\n\n{measure.table(rows)}\n"
+        f"# Kinds of attention by accuracy\n\n`python -m experiments.{NAME} --steps {steps}`: SeaFormer-T with "
+        f"attention at 1/16, 1/32 and 1/64, CamVid from scratch, {steps} steps; mIoU in percent on whole frames. The "
+        "widths of `window`, `axial_sum` and `vanilla` are those that cost what SEA attention costs on a crop. A "
+        f"difference below the spread of the seeds is none.\n\n{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{NAME}.md").write_text(text)
     print(text)

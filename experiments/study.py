@@ -1,13 +1,19 @@
-"""A study: variants of a CamVid run, each trained with several seeds; finished runs are kept, others resume."""
+"""A study: variants of a CamVid run, each trained with several seeds.
+
+The scores of finished runs are in the study's result file. So a study can be continued on another machine, with more
+seeds or variants, and nothing is repeated; a run that was interrupted resumes.
+"""
 
 import argparse
+import json
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from experiments import runs
+from experiments import measure, runs
 
 _FEWEST = 2  # Seeds that a spread needs.
+Scores = dict[str, dict[str, float]]  # Variant -> seed -> mIoU in percent.
 
 
 def parser(description: str, folder: str) -> argparse.ArgumentParser:
@@ -22,31 +28,47 @@ def parser(description: str, folder: str) -> argparse.ArgumentParser:
     return options
 
 
-def train(recipes: Mapping[str, Sequence[str]], options: argparse.Namespace) -> None:
+def recorded(name: str, steps: int) -> Scores:
+    """Returns the scores in the result file of the study `name`; none if its runs had another length."""
+    path = measure.RESULTS / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found.get("scores", {}) if found.get("steps") == steps else {}
+
+
+def train(
+    recipes: Mapping[str, Sequence[str]],
+    options: argparse.Namespace,
+    scores: Scores,
+    save: Callable[[], object],
+) -> None:
     """Trains every variant with every seed, all variants of one seed first.
 
     Args:
         recipes: Variant -> its recipe and the flags that it adds.
         options: Of `parser`.
+        scores: Finished runs, which are not repeated. Every run that ends is added.
+        save: Writes the scores; called after every run.
     """
     if not options.root:
         return
-    waiting = [(name, seed) for seed in range(options.seeds) for name in recipes]
+    runs_ = [(name, seed) for seed in range(options.seeds) for name in recipes]
+    waiting = [(name, seed) for name, seed in runs_ if str(seed) not in scores.get(name, {})]
     for number, (name, seed) in enumerate(waiting, start=1):
-        folder = workdir(options.out, name, seed, options.steps)
         print(f"run {number}/{len(waiting)}: {name}, seed {seed}", flush=True)
-        if score(folder, options.steps) is None:
-            recipe, *flags = recipes[name]
-            runs.only_train(
-                folder,
-                recipe,
-                *flags,
-                f"--config.data.root={options.root}",
-                f"--config.seed={seed}",
-                f"--config.total_steps={options.steps}",
-                f"--config.optim.schedule.warmup_steps={min(200, options.steps // 3)}",
-                "--config.eval.every=0",
-            )
+        recipe, *flags = recipes[name]
+        folder = workdir(options.out, name, seed, options.steps)
+        runs.only_train(
+            folder,
+            recipe,
+            *flags,
+            f"--config.data.root={options.root}",
+            f"--config.seed={seed}",
+            f"--config.total_steps={options.steps}",
+            f"--config.optim.schedule.warmup_steps={min(200, options.steps // 3)}",
+            "--config.eval.every=0",
+        )
+        scores.setdefault(name, {})[str(seed)] = round(runs.last_scores(folder)["mIoU"], 2)
+        save()
 
 
 def workdir(out: pathlib.Path, name: str, seed: int, steps: int) -> pathlib.Path:
@@ -54,16 +76,9 @@ def workdir(out: pathlib.Path, name: str, seed: int, steps: int) -> pathlib.Path
     return out / f"{name}_{steps}_{seed}"
 
 
-def score(run: pathlib.Path, steps: int) -> float | None:
-    """Returns the mIoU in percent at the end of a run, or None if it is not finished."""
-    last = runs.curve(run)[-1:]
-    return last[0].get("val/mIoU") if last and last[0]["step"] == steps else None
-
-
-def cells(name: str, options: argparse.Namespace) -> dict[str, str]:
-    """Returns the columns of a variant: mIoU by seed, their mean and their spread."""
-    folders = [workdir(options.out, name, seed, options.steps) for seed in range(options.seeds)]
-    found = [value for folder in folders if (value := score(folder, options.steps)) is not None]
+def cells(scores: Mapping[str, float]) -> dict[str, str]:
+    """Returns the columns of a variant from its scores by seed: all of them, their mean and their spread."""
+    found = [score for _, score in sorted(scores.items(), key=lambda item: int(item[0]))]
     return {
         "mIoU by seed": ", ".join(f"{value:.2f}" for value in found),
         "mean": f"{statistics.mean(found):.2f}" if found else "",

@@ -16,38 +16,50 @@ def options(tmp_path):
     )
 
 
-def record(options, name: str, seed: int, step: int, score: float) -> None:
-    """Writes the metrics of a run that has come to `step`."""
-    folder = study.workdir(options.out, name, seed, options.steps)
-    folder.mkdir()
-    rows = [{"step": 10, "val/mIoU": 1.0}, {"step": step, "val/mIoU": score}]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def finishing(options, score: float):
+    """Returns a stand-in for training, which writes the metrics of a finished run, and the list of its runs."""
+    trained = []
+
+    def only_train(folder, recipe, *flags):
+        folder.mkdir()
+        rows = [{"step": 10, "val/mIoU": 1.0}, {"step": options.steps, "val/mIoU": score}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        trained.append((folder.name, recipe))
+
+    return only_train, trained
 
 
-def test_only_finished_runs_count(options):
-    record(options, "sea", 0, 30, 50.0)
-    record(options, "sea", 1, 20, 99.0)  # Killed before the end.
-    record(options, "sea", 2, 30, 53.0)
+def test_columns_have_the_scores_their_mean_and_their_spread():
     expected = {"mIoU by seed": "50.00, 53.00", "mean": "51.50", "largest - smallest": "3.00"}
-    assert study.cells("sea", options) == expected
-    assert study.cells("none", options) == dict.fromkeys(expected, "")
+    assert study.cells({"2": 53.0, "0": 50.0}) == expected
+    assert study.cells({}) == dict.fromkeys(expected, "")
+    assert study.cells({"0": 50.0})["largest - smallest"] == ""
 
 
 def test_finished_runs_are_not_repeated_and_one_seed_comes_after_the_other(options, monkeypatch):
-    record(options, "sea", 0, 30, 50.0)
-    trained = []
-    monkeypatch.setattr(
-        runs, "only_train", lambda folder, recipe, *flags: trained.append((folder.name, recipe))
-    )
+    only_train, trained = finishing(options, 53.004)
+    monkeypatch.setattr(runs, "only_train", only_train)
     options.seeds = 2
-    study.train({"sea": ("a.py",), "none": ("b.py", "--x=1")}, options)
+    scores, saved = {"sea": {"0": 50.0}}, []
+    study.train(
+        {"sea": ("a.py",), "none": ("b.py", "--x=1")}, options, scores, lambda: saved.append(str(scores))
+    )
     assert trained == [("none_30_0", "b.py"), ("sea_30_1", "a.py"), ("none_30_1", "b.py")]
+    assert scores == {"sea": {"0": 50.0, "1": 53.0}, "none": {"0": 53.0, "1": 53.0}}
+    assert len(set(saved)) == 3  # After every run.
+
+
+def test_scores_come_from_the_result_file_if_the_runs_were_as_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.measure, "RESULTS", tmp_path)
+    assert study.recorded("x", 30) == {}
+    (tmp_path / "x.json").write_text(json.dumps({"steps": 30, "scores": {"sea": {"0": 50.0}}}))
+    assert study.recorded("x", 30) == {"sea": {"0": 50.0}} and study.recorded("x", 40) == {}
 
 
 def test_without_data_nothing_is_trained(options, monkeypatch):
     monkeypatch.setattr(runs, "only_train", lambda *_: pytest.fail("trained"))
     options.root = None
-    study.train({"sea": ("a.py",)}, options)
+    study.train({"sea": ("a.py",)}, options, {}, lambda: pytest.fail("saved"))
 
 
 def test_folders_of_the_ablations_differ():
