@@ -1,12 +1,13 @@
 """Measures accuracy, size and latency of trained models in every runtime and precision.
 
-    python -m experiments.exports --classifier runs/trashnet --classifier-root PATH/TO/trashnet \
-        --segmentation runs/camvid --segmentation-root PATH/TO/camvid [--formats onnx,litert] [--out runs/exports]
+    python -m experiments.exports [--classification runs/trashnet --classification-root PATH/TO/trashnet] \
+        [--segmentation runs/camvid --segmentation-root PATH/TO/camvid] [--detection runs/bccd --detection-root \
+        PATH/TO/bccd] [--formats onnx,litert] [--out runs/exports]
 
-Runs the documented commands for both workdirs: `convert.to_torch`, then `convert.export` in every format. int8 is
+Runs the documented commands for each workdir: `convert.to_torch`, then `convert.export` in every format. int8 is
 calibrated with 100 images of the training split. All precisions are scored on the whole validation split, and int8 is
 refused if its score drops too much. Existing bundles are not exported again. Writes experiments/results/exports.json
-and .md.
+and .md; a task without a workdir keeps its rows there.
 """
 
 import argparse
@@ -52,25 +53,24 @@ class Trained(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for task in ("classifier", "segmentation"):
-        parser.add_argument(f"--{task}", type=pathlib.Path, required=True, help="workdir")
-        parser.add_argument(f"--{task}-root", type=pathlib.Path, required=True, help="its data set")
+    for task in TASKS:
+        parser.add_argument(f"--{task}", type=pathlib.Path, help="workdir")
+        parser.add_argument(f"--{task}-root", type=pathlib.Path, help="its data set")
     parser.add_argument("--formats", default=",".join(NATIVE))
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/exports"))
     options = parser.parse_args()
-    models = {
-        "classifier": classifier(options.classifier, options.classifier_root),
-        "segmentation": segmentation(options.segmentation, options.segmentation_root),
-    }
-    reports = [
-        report
-        for name, model in models.items()
-        for kind in options.formats.split(",")
-        for report in export(model, options.out / name, kind)
-    ]
+    path = measure.RESULTS / "exports.json"
+    reports = json.loads(path.read_text())["reports"] if path.exists() else []
+    for task, find in TASKS.items():
+        run, root = getattr(options, task), getattr(options, f"{task}_root")
+        if run and root:
+            model = find(run, root)
+            reports = [report for report in reports if report["task"] != task]
+            for kind in options.formats.split(","):
+                reports += export(model, options.out / task, kind)
     measure.write("exports", {"reports": reports})
     text = markdown(reports)
-    (measure.RESULTS / "exports.md").write_text(text)
+    path.with_suffix(".md").write_text(text)
     print(text)
 
 
@@ -80,12 +80,16 @@ def classifier(run: pathlib.Path, root: pathlib.Path) -> Trained:
     return Trained(run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split)
 
 
-def segmentation(run: pathlib.Path, root: pathlib.Path) -> Trained:
-    """Returns the segmentation model of a run, whose data set at `root` has a folder `images`."""
+def on_images(run: pathlib.Path, root: pathlib.Path) -> Trained:
+    """Returns the segmentation model or detector of a run, whose data set at `root` has a folder `images`."""
     config = workdir.read(run)[0]
     long, short = config.eval.scale
     images = root / "images"
     return Trained(run, (short, long), images / config.data.train_split, images / config.data.val_split)
+
+
+# Task -> function of a workdir and a data set.
+TASKS = {"classification": classifier, "segmentation": on_images, "detection": on_images}
 
 
 def export(model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]:
@@ -120,8 +124,9 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     texts = [
         "# Trained models in every runtime",
         "`python -m experiments.exports`: bundles of `python -m convert.export` from the weights of "
-        "[`trashnet`](trashnet.md) and [`camvid`](camvid.md), each verified against the model in JAX. Scores are on "
-        "whole validation splits, one image of the fixed input size at a time. int8 is calibrated with 100 training "
+        "[`trashnet`](trashnet.md), [`camvid`](camvid.md) and [`bccd`](bccd.md), each verified against the model in "
+        "JAX. Scores are on whole validation splits, one image of the fixed input size at a time. int8 is calibrated "
+        "with 100 training "
         f"images, and refused if the score drops by more than {MAX_DROP:g} points. Relative RMS is the RMS of the "
         "differences of the logits over the RMS of the logits. Outside are the operators that the runtime's fast "
         "path cannot run. ms is the median of 30 runs of the network alone on one thread; "
