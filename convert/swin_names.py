@@ -1,10 +1,36 @@
 """Maps the arrays of Swin to the official PyTorch names, those of microsoft/Swin-Transformer.
 
-The norms of the four outputs are `norm0` to `norm3`, as in the authors' code for dense prediction.
+The norms of the four outputs are `norm0` to `norm3`, as in the authors' code for dense prediction. Their code for
+classification has the last of them only, and calls it `norm`; `completed` reads its checkpoints.
 """
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
 
 from convert import attention_names
 from convert.attention_names import Layout
+
+# Tables that the authors' modules compute from their window, and store.
+_COMPUTED = re.compile(r".*\.(attn\.relative_position_index|attn_mask)")
+
+
+def completed(state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the state dict of an official Swin with the names of `locate`; one of another model stays as it is.
+
+    Computed tables are left out. If it is of a classifier, `norm` becomes `norm3`, and `norm0` to `norm2`, which no
+    classifier has trained, get the values of a new LayerNorm.
+    """
+    if "patch_embed.proj.weight" not in state_dict:
+        return dict(state_dict)
+    found = {name: array for name, array in state_dict.items() if not _COMPUTED.fullmatch(name)}
+    for leaf, fill in (("weight", 1), ("bias", 0)):
+        if (last := found.pop(f"norm.{leaf}", None)) is not None:
+            found[f"norm3.{leaf}"] = last
+            for stage in range(3):  # The width doubles from stage to stage.
+                found[f"norm{stage}.{leaf}"] = np.full(last.shape[0] >> (3 - stage), fill, last.dtype)
+    return found
 
 
 def locate(path: tuple, shape: tuple[int, ...]) -> tuple[str, Layout]:

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from etils import epath
 
+from convert import swin_names
 from seaformer_jax import paths
 from seaformer_jax.errors import UserError, reason
 
@@ -30,7 +31,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     If the file is a training checkpoint, the weights are the first of `state_dict_ema`, `model_ema`, `state_dict` and
     `model` that exists and is not None. Otherwise the whole file is the state dict. The prefix "module." of parallel
-    training is removed, and entries that are not tensors are left out.
+    training is removed, and entries that are not tensors are left out. Official checkpoints of Swin get the names of
+    `swin_names.completed`.
 
     Args:
         path: A .pth, .pth.tar, .pt or .safetensors file.
@@ -61,7 +63,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
             f"no tensors in {path}: found {_describe(content)}; expected a state dict (name -> tensor), "
             f"bare or under {', '.join(_KEYS)}"
         )
-    return {name.removeprefix("module."): _to_numpy(tensor) for name, tensor in tensors.items()}
+    return swin_names.completed(
+        {name.removeprefix("module."): _to_numpy(tensor) for name, tensor in tensors.items()}
+    )
 
 
 def write_state_dict(path: str | os.PathLike, state_dict: Mapping[str, np.ndarray]) -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.numpy import save_file
 
 from convert import to_torch, weights
-from convert.checkpoints import pretrained
+from convert.checkpoints import files, pretrained
 from seaformer_jax import config as configs
 from seaformer_jax import create_model
 from seaformer_jax.models.swin_config import SWINS, SwinConfig
@@ -54,3 +54,27 @@ def test_card_has_the_options_that_differ_from_the_published_model():
     assert to_torch._options(config) == {"attention": "sea"}
     config.model.attention = ""
     assert to_torch._options(config) == {}
+
+
+def test_an_official_classifier_of_swin_is_read(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    state = {
+        name: torch.zeros(array.shape)
+        for name, array in weights.to_torch(create_model("swin_tiny", num_classes=5)).items()
+    }
+    # The names and shapes in microsoft/Swin-Transformer: one norm before the head, and tables that are computed.
+    official = {name: value for name, value in state.items() if not name.startswith("norm")}
+    official |= {"norm.weight": torch.arange(768.0), "norm.bias": torch.full((768,), 2.0)}
+    official |= {
+        "layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49),
+        "layers.0.blocks.0.attn.relative_position_index": torch.zeros(49, 49, dtype=torch.int64),
+    }
+    torch.save({"model": official, "epoch": 300}, tmp_path / "swin.pth")
+    model = create_model("swin_tiny", num_classes=5, seed=1)
+    weights.from_torch(model, files.read_state_dict(tmp_path / "swin.pth"))
+    norms = model.backbone.norms
+    np.testing.assert_array_equal(norms[3].scale[...], np.arange(768))
+    np.testing.assert_array_equal(norms[3].bias[...], np.full(768, 2))
+    assert [norm.scale.shape for norm in norms] == [(96,), (192,), (384,), (768,)]
+    np.testing.assert_array_equal(norms[0].scale[...], np.ones(96))
+    np.testing.assert_array_equal(norms[2].bias[...], np.zeros(384))
