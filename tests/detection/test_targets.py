@@ -41,6 +41,30 @@ def test_assignment_equals_mmdetection(name):
     np.testing.assert_allclose(best, case["max_iou"], rtol=0, atol=1e-6)
 
 
+def test_ties_and_limits_by_hand():
+    at = np.array
+    cells = [
+        ([0, 0, 10, 10], 0),  # As far from box 0 as from box 1, by 0.6: the first one.
+        ([0, 0, 10, 6], 0),
+        ([0, 4, 10, 10], 1),
+        ([100, 0, 110, 10], -2),  # 0.4 of box 2: no longer negative.
+        ([100, 0, 110, 4], 2),
+        ([100, 50, 110, 60], 3),  # 0.5 of box 3: already positive.
+        ([100, 50, 110, 55], 3),
+        ([400, 0, 410, 10], 6),  # The closest one to boxes 5 and 6, by 0.3 and 0.35: the last one.
+        ([500, 0, 510, 10], -1),
+        ([400, 0, 410, 10], -2),  # In the padding.
+    ]
+    boxes = [[0, 0, 10, 6], [0, 4, 10, 10], [100, 0, 110, 4], [100, 50, 110, 55], [300, 0, 310, 10],
+             [400, 0, 410, 3], [400, 0, 410, 3.5], [500, 0, 510, 10]]  # fmt: skip
+    within = at([[True] * 9 + [False]])
+    valid = at([[True] * 7 + [False]])  # The last box is padding, and box 4 is far from every anchor.
+    anchor_boxes = at([box for box, _ in cells], np.float32)
+    assigned, best = assign(anchor_boxes, at([boxes], np.float32), valid, within)
+    assert assigned[0].tolist() == [box for _, box in cells]
+    np.testing.assert_allclose(best[0], [0.6, 1, 1, 0.4, 1, 0.5, 1, 0.35, 0, 0], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_targets_equal_mmdetection(name):
     case = golden.load(name, "detection")
