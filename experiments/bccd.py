@@ -3,11 +3,13 @@
     python -m experiments.bccd --root PATH/TO/bccd [--out runs/bccd] [--starts pretrained,scratch]
 
 Trains `configs/bccd.py:tiny` once for each start with the documented command and evaluates with `--show-dir`;
-finished runs are not repeated. Writes experiments/results/bccd.json, .md, the curves (bccd.png) and images
-with labelled and predicted boxes (bccd_images.jpg).
+finished runs are not repeated. Writes experiments/results/bccd.json, .md, the curves (bccd.png) and, of the first
+start that is asked for, images with labelled and predicted boxes (bccd_images.jpg). A start that is not asked for
+keeps its figures there.
 """
 
 import argparse
+import json
 import pathlib
 
 import numpy as np
@@ -62,10 +64,13 @@ def figures_of(run: pathlib.Path) -> dict:
 
 
 def write_results(workdirs: dict[str, pathlib.Path]) -> None:
-    """Writes the figures of the runs, their curves, and images and class scores of the first one."""
+    """Writes the figures of all runs, their curves, and images and class scores of the first of `workdirs`."""
     first = next(iter(workdirs.values()))
     config, _ = workdir.read(first)
-    figures = {start: figures_of(run) for start, run in workdirs.items()}
+    path = measure.RESULTS / "bccd.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known |= {start: figures_of(run) for start, run in workdirs.items()}
+    figures = {start: known[start] for start in STARTS if start in known}
     setting = {
         "config": CONFIG,
         "seed": config.seed,
@@ -86,7 +91,8 @@ def write_results(workdirs: dict[str, pathlib.Path]) -> None:
         "# A SeaFormer-Tiny detector on BCCD",
         f"`python -m experiments.bccd`: `{CONFIG}`, seed {config.seed}, batches of {config.batch_size} images of "
         f"{config.data.scale[0]}x{config.data.scale[1]}, neck and head of {config.model.neck_width} channels, on "
-        f"{measure.cores()} cores that may have had other work; 87 validation images.",
+        f"{measure.cores()} cores that had other work, so the minutes say little; 87 validation images. A run that "
+        "was ended early has not come to the end of its learning rates: compare it at the same step of the curves.",
         f"| start | AP50 % | AP % | AP75 % | steps | minutes |\n|---|---:|---:|---:|---:|---:|\n{table}",
         "![curves](bccd.png)",
         "Labelled boxes on the left, predicted ones on the right:\n\n![images](bccd_images.jpg)",
