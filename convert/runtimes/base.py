@@ -68,6 +68,8 @@ class Runtime(Protocol):
         NAMED: True if the tensors have names, `INPUT` and that of the output.
         DYNAMIC_BATCH: True if the batch size may be left open.
         OPSETS: Versions of the set of operators that a model may be written in; () if the format has none.
+        EVALUATED: "" if the runtime runs here. Otherwise why it does not, and how `load` computes what is in the file
+            in its place, for the comparison at export; `registry.load` then refuses the bundle.
     """
 
     LAYOUT: str
@@ -78,6 +80,7 @@ class Runtime(Protocol):
     NAMED: bool
     DYNAMIC_BATCH: bool
     OPSETS: Sequence[int]
+    EVALUATED: str
 
     def export(self, graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
         """Writes the model in several precisions, each to a folder of its own.

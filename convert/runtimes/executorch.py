@@ -24,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
 INPUT_TYPES = ("float32",)  # A cast from uint8 would run outside XNNPACK.
 NAMED, DYNAMIC_BATCH, OPSETS = False, False, ()
+EVALUATED = ""
 
 _CAST = "dim_order_ops::_to_dim_order_copy"  # Casts between fp16 and float32, which XNNPACK does not take.
 

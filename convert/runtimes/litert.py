@@ -17,6 +17,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # Its ArgMax is scalar: 0.2 s for 150 classes at 512x512.
 INPUT_TYPES = ("float32", "uint8")
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
+EVALUATED = ""
 
 _DELEGATE = "DELEGATE"
 # Operators of int8 models that stay in float32: input and output, and the few small operators of attention that

@@ -23,6 +23,7 @@ PRECISIONS = ("fp32", "fp16")
 LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
 INPUT_TYPES = ("float32",)  # ncnn::Mat::from_pixels makes floats of a camera's bytes.
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
+EVALUATED = ""
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:

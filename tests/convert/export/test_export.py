@@ -370,7 +370,8 @@ def test_runtime_that_is_not_installed_or_not_known(monkeypatch):
     ):
         registry.find("litert")
     with pytest.raises(
-        UserError, match=r"expected one of onnx, litert, executorch, ncnn, web\. Did you mean 'ncnn'"
+        UserError,
+        match=r"expected one of onnx, litert, executorch, ncnn, openvino, mnn, coreml, web\. Did you mean 'ncnn'",
     ):
         registry.find("nccn")
 
