@@ -103,7 +103,7 @@ class Export:
             comparisons = self._compare(networks)
             trained_score, scores = self._scores(networks)
             milliseconds = {}
-            if not self.runtime.EVALUATED:
+            if self.runtime.RUNS_HERE:
                 milliseconds = export_report.medians(networks, self.preparation.exported(self.images[0]))
             rows = [
                 export_report.record(
@@ -224,7 +224,8 @@ class Export:
             "validation": self.request.validation,
             "validation_images": len(self.validation) if self.validation else 0,
             "max_drop": self.request.max_drop,
-            "evaluated": self.runtime.EVALUATED,
+            "runs_here": self.runtime.RUNS_HERE,
+            "remark": self.runtime.remark(bundle),
         }
 
     def _finish(self, bundle: Bundle, network: Network, report: dict[str, Any]) -> None:

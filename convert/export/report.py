@@ -88,18 +88,18 @@ def text(report: Mapping[str, Any]) -> str:
         "",
         _limits(report),
     ]
-    if report["evaluated"]:
-        lines += ["", f"**Converted, not run.** {report['evaluated']}"]
+    if report["remark"]:
+        lines += ["", report["remark"]]
     return "\n".join(lines) + "\n"
 
 
 def _how(report: Mapping[str, Any]) -> str:
-    return "is evaluated in PyTorch" if report["evaluated"] else f"runs in {report['format']}"
+    return f"runs in {report['format']}" if report["runs_here"] else "is evaluated in PyTorch"
 
 
 def _last_columns(report: Mapping[str, Any]) -> str:
     """Returns the sentences on the columns "outside" and "ms"."""
-    if report["evaluated"]:
+    if not report["runs_here"]:
         return "Outside and ms: unknown, because the model was not run."
     return (
         "Outside: operators that the runtime's fast path does not take. ms: median of "
@@ -129,7 +129,7 @@ def _table(report: Mapping[str, Any]) -> list[str]:
     for row in report["precisions"]:
         score = f" {row['score']:.2f} |" if metric else ""
         outside = ", ".join(f"{count} {name}" for name, count in row["outside_delegate"].items()) or "none"
-        outside = "" if report["evaluated"] else outside
+        outside = outside if report["runs_here"] else ""
         # A model that returns labels has no logits to compare, so these cells are empty.
         numbers = (_number(row[key], ".2e") for key in ("largest", "magnitude", "relative_rms"))
         rows.append(

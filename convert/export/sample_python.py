@@ -38,7 +38,8 @@ extractor.input("{input}", ncnn.Mat(planes))
     "{file}", ["{input}"], {outputs}, runtime_manager=nn.create_runtime_manager((options,))
 )
 found = network.forward([expr.const(image, image.shape, expr.NCHW)])
-{results} = (expr.convert(tensor, expr.NCHW).read() for tensor in found)""",
+found = [expr.convert(tensor, expr.NCHW) for tensor in found]  # In a variable: `read` does not keep memory alive.
+{results} = (tensor.read() for tensor in found)""",
     "coreml": """network = coremltools.models.MLModel("{file}")  # On a Mac; elsewhere it cannot predict.
 found = network.predict({{"{input}": image}})
 {results} = (found[name] for name in {outputs})""",

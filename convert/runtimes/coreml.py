@@ -23,10 +23,7 @@ PRECISIONS = ("fp32", "fp16")
 LABELS_IN_GRAPH = False
 INPUT_TYPES = ("float32",)  # Core ML has no tensors of bytes.
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
-EVALUATED = (
-    "Core ML exists on Apple's systems only. The figures come from the program in the file, which was evaluated in "
-    "PyTorch, operator by operator. Compare the file on a Mac with reference.npz before you rely on it."
-)
+RUNS_HERE = False
 
 _PARTS = Path("Data/com.apple.CoreML")  # The folder in a package with the model and its weights.
 
@@ -107,3 +104,12 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. Nothing is known: Core ML decides on the device which processor takes an operator."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`."""
+    return (
+        "**Converted, not run.** Core ML exists on Apple's systems only. The figures come from the program in the "
+        "file, which was evaluated in PyTorch, operator by operator. Compare the file on a Mac with reference.npz "
+        "before you rely on it."
+    )

@@ -23,7 +23,7 @@ LABELS_IN_GRAPH = (
 )
 INPUT_TYPES = ("float32",)  # MNN's ImageProcess makes floats of a camera's bytes.
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
-EVALUATED = ""
+RUNS_HERE = True
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
@@ -73,8 +73,10 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 
     def run(images: np.ndarray) -> np.ndarray:
         planes = base.channels_first(images)
-        outputs = network.forward([expr.const(planes, planes.shape, expr.NCHW)])
-        return base.joined([expr.convert(each, expr.NCHW).read() for each in outputs], bundle.output_layout)
+        found = network.forward([expr.const(planes, planes.shape, expr.NCHW)])
+        # Kept in a variable: what `read` returns does not keep its memory alive.
+        outputs = [expr.convert(each, expr.NCHW) for each in found]
+        return base.joined([each.read() for each in outputs], bundle.output_layout)
 
     return run
 
@@ -82,3 +84,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. There are none: MNN has no delegates, and its converter refuses operators that it lacks."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

@@ -24,7 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = True
 INPUT_TYPES = ("float32", "uint8")
 NAMED = DYNAMIC_BATCH = True
-EVALUATED = ""
+RUNS_HERE = True
 OPSETS = range(18, 24)  # The oldest that PyTorch's exporter writes, and the newest that it is tested with.
 
 _TAILS = {"logits": "LogitsTail", "labels": "LabelsTail"}
@@ -174,3 +174,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. There are none: the CPU provider takes every operator, or loading fails."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

@@ -17,7 +17,7 @@ from convert.runtimes.base import Graph, Network
 LAYOUT, OUTPUT_LAYOUTS, PRECISIONS = onnx.LAYOUT, onnx.OUTPUT_LAYOUTS, onnx.PRECISIONS
 LABELS_IN_GRAPH, INPUT_TYPES = True, onnx.INPUT_TYPES
 NAMED, DYNAMIC_BATCH, OPSETS = True, True, ()
-EVALUATED = ""
+RUNS_HERE = True
 
 _INFO = "seaformer"  # Section of `rt_info` with the metadata.
 
@@ -76,3 +76,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. There are none: the CPU plug-in takes every operator, or loading fails."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

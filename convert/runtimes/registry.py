@@ -70,7 +70,7 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
         UserError: The runtime cannot be imported, or does not exist for this machine.
     """
     runtime = importlib.import_module(f"convert.runtimes.{bundle.format}")
-    if runtime.EVALUATED:
+    if not runtime.RUNS_HERE:
         others = ", ".join(NATIVE)
         raise UserError(
             f"{bundle.folder} is a {bundle.format} bundle, which does not run on this machine; run it as its README "

@@ -120,10 +120,7 @@ def labels_in_torch(weights: pathlib.Path, photo: pathlib.Path) -> np.ndarray:
         ("onnx", {"output": "labels", "input_type": "uint8"}),
         ("onnx", {"output": "logits", "inside": False}),
         ("onnx", {"output": "logits8"}),
-        *(
-            pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow)
-            for name in ("litert", "executorch", "ncnn")
-        ),
+        *(pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow) for name in NATIVE[1:]),
     ],
     ids=lambda value: value if isinstance(value, str) else value["output"],
 )
