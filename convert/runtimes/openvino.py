@@ -15,9 +15,8 @@ from convert.runtimes import base, onnx, registry
 from convert.runtimes.base import Graph, Network
 
 LAYOUT, OUTPUT_LAYOUTS, PRECISIONS = onnx.LAYOUT, onnx.OUTPUT_LAYOUTS, onnx.PRECISIONS
-LABELS_IN_GRAPH = (
-    False  # Its resize and argmax take 1.5 times as long as tiny's network, at 64x96 with 150 classes.
-)
+# Its resize and argmax take 1.5 times as long as tiny's network, for 64x96 and 150 classes.
+LABELS_IN_GRAPH = False
 INPUT_TYPES = onnx.INPUT_TYPES
 NAMED, DYNAMIC_BATCH, OPSETS = True, True, ()
 RUNS_HERE = True
