@@ -131,7 +131,7 @@ def test_python_segments(tmp_path, weights, photo, format_, changes):
     expected = labels_in_torch(weights["segmentation"], photo)
     assert np.mean(found == expected) > 0.999
     shares = [f"{100 * np.mean(found == k):.1f} % {NAMES[k]}" for k in np.unique(found)]
-    assert lines == shares
+    assert lines[-len(shares) :] == shares  # MNN prints lines of its own before.
 
 
 def test_python_uses_the_kernel(tmp_path, weights, photo):
@@ -168,8 +168,9 @@ def test_python_finds_boxes(tmp_path, weights, photo, format_):
     prepare, image = preparation.Preparation.of_bundle(made), np.asarray(Image.open(photo))
     (head,) = registry.find(format_).load(made)(prepare.exported(prepare.fit(image)))
     found = boxes.decode(head, Decoding(SIZE, **made.decoding), prepare.photograph(image))
-    assert prepare.photograph(image).size == (58, 96) and len(lines) > 10
-    assert lines == [line(box, score, NAMES[label]) for box, score, label in zip(*found, strict=True)]
+    expected = [line(box, score, NAMES[label]) for box, score, label in zip(*found, strict=True)]
+    assert prepare.photograph(image).size == (58, 96) and len(expected) > 10
+    assert lines[-len(expected) :] == expected  # MNN prints lines of its own before.
 
 
 def test_cpp_finds_boxes(tmp_path):
