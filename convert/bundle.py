@@ -1,6 +1,7 @@
 """The bundle format: a folder that holds one exported model and everything that is needed to run and check it.
 
-    model.onnx | model.tflite | model.pte | model.ncnn.param and model.ncnn.bin
+    model.onnx | model.tflite | model.pte | model.ncnn.param and model.ncnn.bin |
+    model.xml and model.bin | model.mnn | model.mlpackage (a folder)
                             the model file, one format per bundle
     model.json              the fields of `Bundle`, without `folder`; and checksums of them and of the files
     reference.npz           an input image and the model's output for it, to check the model on another machine
@@ -33,11 +34,15 @@ MODEL_FILES = {
     "litert": "model.tflite",
     "executorch": "model.pte",
     "ncnn": "model.ncnn.param",
+    "openvino": "model.xml",
+    "mnn": "model.mnn",
+    "coreml": "model.mlpackage",
     "web": "model.onnx",
 }
 FORMATS = tuple(MODEL_FILES)
-# Those that a program runs; a browser runs "web", whose model file is that of "onnx".
-NATIVE = tuple(name for name in FORMATS if name != "web")
+# Those that a program on this machine runs. A browser runs "web", whose model file is that of "onnx"; only Apple's
+# systems run "coreml".
+NATIVE = tuple(name for name in FORMATS if name not in ("coreml", "web"))
 PRECISIONS = ("fp32", "fp16", "int8")
 OUTPUTS = ("logits8", "logits", "labels", "head")
 INPUT_TYPES = ("float32", "uint8")
@@ -149,7 +154,7 @@ class Bundle:
 
     @property
     def model(self) -> pathlib.Path:
-        """Returns the path of the model file; ncnn's weights are beside it, in model.ncnn.bin."""
+        """Returns the path of the model file; ncnn's and OpenVINO's weights are beside it, in a file .bin."""
         return self.folder / MODEL_FILES[self.format]
 
     @property
@@ -163,13 +168,17 @@ class Bundle:
 
     def _model_files(self) -> list[pathlib.Path]:
         # model.json matches the pattern but describes the model.
-        return [path for path in sorted(self.folder.glob("model.*")) if path.name != CARD]
+        found = [path for path in sorted(self.folder.glob("model.*")) if path.name != CARD]
+        # Core ML's model file is a folder.
+        return [file for path in found for file in ([path] if path.is_file() else files_below(path))]
 
     def write_card(self) -> None:
         """Writes model.json: the fields, and the checksums of the model and the reference, if they are written."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
         files = [*self._model_files(), *self.folder.glob(_REFERENCE)]
-        checksums = {path.name: zlib.crc32(path.read_bytes()) for path in files}
+        checksums = {
+            path.relative_to(self.folder).as_posix(): zlib.crc32(path.read_bytes()) for path in files
+        }
         json_files.write(self.folder / CARD, fields | {_CHECKSUMS: {CARD: _checksum(fields)} | checksums})
 
     def write_reference(self, image: np.ndarray, expected: np.ndarray) -> None:
@@ -209,6 +218,11 @@ class Bundle:
         """Copies the C source of the tail, if there is one, into the bundle."""
         for source in (pathlib.Path(__file__).parent / "labels").glob(f"{self.tail}.[hc]"):
             shutil.copyfile(source, self.folder / source.name)
+
+
+def files_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the paths of the files in `folder` and its subfolders, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _check_files(folder: pathlib.Path, fields: dict[str, Any], checksums: Mapping[str, int]) -> None:

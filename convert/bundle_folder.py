@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
-from convert.bundle import CARD, Bundle
+from convert.bundle import CARD, Bundle, files_below
 from seaformer_jax import paths
 from seaformer_jax.errors import UserError
 
@@ -47,8 +47,8 @@ def writing(out: str | os.PathLike) -> Iterator[pathlib.Path]:
 def _replace_in_bucket(out: epath.Path, folder: pathlib.Path) -> None:
     if out.exists():
         out.rmtree()
-    for file in sorted(folder.iterdir()):
-        (out / file.name).write_bytes(file.read_bytes())
+    for file in files_below(folder):
+        (out / file.relative_to(folder)).write_bytes(file.read_bytes())
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ import tempfile
 import jax
 from flax import nnx
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE
 from convert.export import seeded_bundles
 from convert.graph import seeded_networks
 from convert.latency.devices import registry
@@ -34,7 +34,7 @@ PAIR = ("seaformer_base", "seaformer_plus_base")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--formats", default=",".join(NATIVE))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()

@@ -11,7 +11,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE
 from convert.latency import by_part, part_costs
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure as measure_bundles
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=50)
     options = parser.parse_args()
     reports = {}
-    for kind in FORMATS:
+    for kind in NATIVE:
         with tempfile.TemporaryDirectory() as folder:
             bundles = by_part.write(pathlib.Path(folder), "segmentation", NAME, kind, SIZE)
             reports[kind] = measure_bundles(find("host", 1), bundles, options.runs)

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
 from convert.graph import rewrites, seeded_networks
 from convert.latency.turns import measure as measure_bundles
@@ -39,7 +39,7 @@ def main() -> None:
         forms[rewrite.__name__] = rewrites.rewritten(trained, SIZE, rewrites.REWRITES[: number + 1])
     # 2. Every runtime measures the forms that it can run.
     reports, outside = {}, {}
-    for kind in (sides.EAGER, *FORMATS):
+    for kind in (sides.EAGER, *NATIVE):
         with tempfile.TemporaryDirectory() as folder:
             bundles = [bundle for bundle in write(pathlib.Path(folder), forms, kind) if runs(bundle, kind)]
             modules = forms if kind == sides.EAGER else {}

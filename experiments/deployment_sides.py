@@ -23,7 +23,7 @@ from convert.runtimes import registry
 from convert.runtimes.base import Graph
 
 EAGER, PLAIN, PLAIN_LABELS, ONNX_LABELS = "eager", "plain onnx", "plain onnx labels", "onnx labels"
-INT8 = ("onnx", "litert", "executorch")  # The runtimes that have int8.
+INT8 = ("onnx", "litert", "executorch", "openvino")  # The runtimes that have int8.
 
 
 class EagerJob:

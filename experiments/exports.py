@@ -20,8 +20,8 @@ from experiments import measure, runs
 from seaformer_jax.training import workdir
 
 MAX_DROP = 2.0  # Percentage points of the score; one of TrashNet's 329 images is 0.3 points.
-# An int8 export also contains fp32 and fp16. ncnn has no int8.
-PRECISIONS = {"ncnn": ("fp32", "fp16")}
+# An int8 export also contains fp32 and fp16. ncnn and MNN have no int8.
+PRECISIONS = {"ncnn": ("fp32", "fp16"), "mnn": ("fp32", "fp16")}
 COLUMNS = (
     "format",
     "precision",

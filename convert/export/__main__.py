@@ -30,8 +30,9 @@ _INPUT_SIZE = flags.DEFINE_string(
 _PRECISION = flags.DEFINE_string(
     "precision",
     "fp32",
-    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx and litert, which compute in fp32; "
-    "ncnn (on ARMv8.2) and executorch compute in fp16. int8 computes in 8 bits; ncnn lacks it.",
+    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx, litert and openvino, which compute in "
+    "fp32; coreml, executorch and (on ARMv8.2) mnn and ncnn compute in fp16. int8 computes in 8 bits; coreml, mnn "
+    "and ncnn lack it.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -48,10 +49,12 @@ _NORMALIZE = flags.DEFINE_bool(
 _INPUT_TYPE = flags.DEFINE_string(
     "input-type",
     "float32",
-    "float32, or uint8: the image as a camera gives it, [1, H, W, 3] in 0..255 (onnx, litert).",
+    "float32, or uint8: the image as a camera gives it, [1, H, W, 3] in 0..255 (onnx, litert, openvino).",
 )
 _DYNAMIC_BATCH = flags.DEFINE_bool(
-    "dynamic-batch", False, "onnx: any number of images at once. The image size is fixed in every format."
+    "dynamic-batch",
+    False,
+    "onnx, openvino: any number of images at once. The image size is fixed in every format.",
 )
 _OPSET = flags.DEFINE_integer("opset", None, "onnx: version of the operators, 18 to 23 (default: 20).")
 _LICENCE = flags.DEFINE_string("licence", "", "Terms of the weights, e.g. 'CC BY-NC 4.0'; for the bundle.")

@@ -102,12 +102,14 @@ class Export:
             # 2. Compare with the trained model, then score and time the results.
             comparisons = self._compare(networks)
             trained_score, scores = self._scores(networks)
-            milliseconds = export_report.medians(networks, self.preparation.exported(self.images[0]))
+            milliseconds = {}
+            if self.runtime.RUNS_HERE:
+                milliseconds = export_report.medians(networks, self.preparation.exported(self.images[0]))
             rows = [
                 export_report.record(
                     bundle,
                     comparisons[precision],
-                    milliseconds[precision],
+                    milliseconds.get(precision),
                     self.runtime.outside(bundle),
                     scores.get(precision),
                 )
@@ -222,6 +224,8 @@ class Export:
             "validation": self.request.validation,
             "validation_images": len(self.validation) if self.validation else 0,
             "max_drop": self.request.max_drop,
+            "runs_here": self.runtime.RUNS_HERE,
+            "remark": self.runtime.remark(bundle),
         }
 
     def _finish(self, bundle: Bundle, network: Network, report: dict[str, Any]) -> None:

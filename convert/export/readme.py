@@ -1,13 +1,16 @@
 """Writes the README of a bundle: how an image is prepared, what goes in and comes out, and programs that do it."""
 
 from convert.bundle import Bundle
-from convert.export import sample_boxes, sample_cpp, sample_python
+from convert.export import sample_boxes, sample_cpp, sample_python, sample_swift
 
 _FP16 = {
     "onnx": "weights in half precision, arithmetic in float32",
     "litert": "weights in half precision, arithmetic in float32",
     "executorch": "weights and arithmetic in half precision",
     "ncnn": "weights in half precision, and arithmetic, too, on ARMv8.2 and later",
+    "openvino": "weights in half precision; arithmetic in float32 on processors, in half precision on GPUs",
+    "mnn": "weights in half precision, and arithmetic, too, on ARMv8.2 and later",
+    "coreml": "weights and arithmetic in half precision",
     "web": "weights in half precision, arithmetic in float32",
 }
 _PRECISIONS = {
@@ -19,6 +22,9 @@ _PACKAGES = {
     "litert": "ai-edge-litert",
     "executorch": "executorch",
     "ncnn": "ncnn",
+    "openvino": "openvino",
+    "mnn": "MNN",
+    "coreml": "coremltools",
     "web": "onnxruntime",
 }
 _EQUALS = "Of classes with equal logits the lowest wins."
@@ -27,7 +33,7 @@ _EQUALS = "Of classes with equal logits the lowest wins."
 def text(bundle: Bundle) -> str:
     """Returns README.md."""
     parts = [_head(bundle), _preprocessing(bundle), _tensors(bundle), _labels(bundle), _python(bundle)]
-    last = _web() if bundle.format == "web" else _cpp(bundle)
+    last = {"web": _web, "coreml": _swift}.get(bundle.format, _cpp)(bundle)
     return "\n\n".join([*parts, last, _files(bundle)]) + "\n"
 
 
@@ -173,7 +179,15 @@ def _cpp(bundle: Bundle) -> str:
     )
 
 
-def _web() -> str:
+def _swift(bundle: Bundle) -> str:
+    return (
+        "## Swift\n\nThis is how an app on macOS or iOS runs the model, with the input in `values`: float32, "
+        "prepared as above, in the order of the shape above. It has not been compiled.\n\n"
+        f"```swift\n{sample_swift.code(bundle)}```"
+    )
+
+
+def _web(bundle: Bundle) -> str:
     return (
         "## In a browser\n\n`python -m http.server` in this folder, then open <http://localhost:8000>: drop a "
         "photograph on the page, or start the camera. Everything runs in the browser, in WebGPU where there is one, "
@@ -188,7 +202,17 @@ def _files(bundle: Bundle) -> str:
         f"- `{bundle.model.name}`: the model.\n"
         "- `model.json`: all of the above for programs.\n"
         "- `reference.npz`: an input (channels last) and the output for it, to test your own code with.\n"
-        "- `report.md`: how far this model is from the trained one.\n\n"
+        f"- `report.md`: how far this model is from the trained one.\n\n{_commands(bundle)}"
+    )
+
+
+def _commands(bundle: Bundle) -> str:
+    if bundle.format == "coreml":
+        return (
+            "The model was converted and not run, because Core ML exists on Apple's systems only. Compare it on a "
+            "Mac with `reference.npz` before you rely on it."
+        )
+    return (
         "With seaformer_jax installed, `python -m convert.run FOLDER --images 'photos/*.jpg' --out predictions` runs "
         "the bundle, and `python -m convert.latency FOLDER` measures it."
     )

@@ -21,7 +21,7 @@ _TIMED, _WARM_UP = 30, 5  # Runs of each network; those of the warm-up are not c
 def record(
     bundle: Bundle,
     comparison: Comparison,
-    milliseconds: float,
+    milliseconds: float | None,
     outside: Mapping[str, int],
     score: float | None,
 ) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def record(
     Args:
         bundle: The model in this precision.
         comparison: Its comparison with the trained model.
-        milliseconds: Its time for one image on this machine.
+        milliseconds: Its time for one image on this machine; None if it does not run here.
         outside: Operators outside the runtime's fast path: name -> count.
         score: Score on the validation set in percent; None without such a set.
     """
@@ -81,17 +81,31 @@ def text(report: Mapping[str, Any]) -> str:
         "",
         *_table(report),
         "",
-        f"The model runs in {report['format']} and is compared with the trained model, which runs in JAX in float32, "
+        f"The model {_how(report)} and is compared with the trained model, which runs in JAX in float32, "
         f"on {report['precisions'][0]['images']} images. Largest difference: of any logit. Largest logit: of the "
         "trained model. Relative RMS: root mean square of the differences, divided by that of the logits. "
-        f"{_AGREE[report['task']]} "
-        "Outside: operators that the runtime's fast path does not take. ms: median of "
-        f"{_TIMED} runs of the model file alone with one thread, on the machine that exported it, which may have "
-        "been busy; use `python -m convert.latency` for careful measurements.",
+        f"{_AGREE[report['task']]} {_last_columns(report)}",
         "",
         _limits(report),
     ]
+    if report["remark"]:
+        lines += ["", report["remark"]]
     return "\n".join(lines) + "\n"
+
+
+def _how(report: Mapping[str, Any]) -> str:
+    return f"runs in {report['format']}" if report["runs_here"] else "is evaluated in PyTorch"
+
+
+def _last_columns(report: Mapping[str, Any]) -> str:
+    """Returns the sentences on the columns "outside" and "ms"."""
+    if not report["runs_here"]:
+        return "Outside and ms: unknown, because the model was not run."
+    return (
+        "Outside: operators that the runtime's fast path does not take. ms: median of "
+        f"{_TIMED} runs of the model file alone with one thread, on the machine that exported it, which may have "
+        "been busy; use `python -m convert.latency` for careful measurements."
+    )
 
 
 def _tail(report: Mapping[str, Any]) -> str:
@@ -115,11 +129,12 @@ def _table(report: Mapping[str, Any]) -> list[str]:
     for row in report["precisions"]:
         score = f" {row['score']:.2f} |" if metric else ""
         outside = ", ".join(f"{count} {name}" for name, count in row["outside_delegate"].items()) or "none"
+        outside = outside if report["runs_here"] else ""
         # A model that returns labels has no logits to compare, so these cells are empty.
         numbers = (_number(row[key], ".2e") for key in ("largest", "magnitude", "relative_rms"))
         rows.append(
             f"| {row['precision']} | {row['bytes'] / 1e6:.2f} |{score} {' | '.join(numbers)} | "
-            f"{100 * row['agreement']:.3f} % | {outside} | {row['milliseconds_here']:.2f} |"
+            f"{100 * row['agreement']:.3f} % | {outside} | {_number(row['milliseconds_here'], '.2f')} |"
         )
     return rows
 

@@ -110,7 +110,7 @@ def _check_graph(request: Request, runtime: Runtime) -> None:
     if request.input_type not in runtime.INPUT_TYPES:
         raise UserError(
             f"--input-type {request.input_type} is not available for {request.format}, which takes "
-            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format onnx or litert"
+            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format onnx, litert or openvino"
         )
     if request.input_type == "uint8" and not request.inside:
         raise UserError(

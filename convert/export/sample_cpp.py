@@ -1,104 +1,8 @@
 """Writes the C++ program of a bundle's README: from a PPM file of the input's size to its labels, class or boxes."""
 
 from convert.bundle import Bundle
-from convert.export import sample_boxes
+from convert.export import sample_boxes, sample_cpp_runs
 
-_LITERT_PARTS = ("compiled_model", "environment", "model", "options", "tensor_buffer")
-_HEADERS = {
-    "onnx": ["<onnxruntime_cxx_api.h>"],
-    "litert": [f'"litert/c/litert_{part}.h"' for part in _LITERT_PARTS],
-    "executorch": ["<executorch/extension/module/module.h>", "<executorch/extension/tensor/tensor.h>"],
-    "ncnn": ["<ncnn/net.h>"],
-}
-_LINKED = {
-    "onnx": "-lonnxruntime",
-    "litert": "-lLiteRt",
-    "executorch": "-lexecutorch -lextension_module_static -lextension_tensor  # and XNNPACK, as your build has it",
-    "ncnn": "-lncnn -fopenmp",
-}
-# Each defines `run`, which returns the values of the outputs, one after the other.
-_RUNS = {
-    "onnx": """std::vector<Out> run(std::vector<In> &input) {
-  Ort::Env env;
-  Ort::Session session(env, "@file", Ort::SessionOptions());
-  const int64_t shape[] = {@shape};
-  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
-  auto tensor = Ort::Value::CreateTensor<In>(memory, input.data(), input.size(), shape, 4);
-  const char *in = "@input", *out[] = {@outputs};
-  std::vector<Out> values;
-  for (auto &result : session.Run(Ort::RunOptions(), &in, &tensor, 1, out, @number)) {
-    const Out *first = result.GetTensorData<Out>();
-    values.insert(values.end(), first, first + result.GetTensorTypeAndShapeInfo().GetElementCount());
-  }
-  return values;
-}""",
-    "litert": """void check(LiteRtStatus status) {
-  if (status != kLiteRtStatusOk) fail("LiteRT failed");
-}
-
-std::vector<Out> run(std::vector<In> &input) {
-  LiteRtEnvironment environment;
-  LiteRtModel model;
-  LiteRtOptions options;
-  LiteRtCompiledModel compiled;
-  check(LiteRtCreateEnvironment(0, nullptr, &environment));
-  check(LiteRtCreateModelFromFile(environment, "@file", &model));
-  check(LiteRtCreateOptions(&options));
-  check(LiteRtSetOptionsHardwareAccelerators(options, kLiteRtHwAcceleratorCpu));
-  check(LiteRtCreateCompiledModel(environment, model, options, &compiled));
-  LiteRtTensorBufferRequirements needs;
-  LiteRtTensorBuffer in, out[@number];
-  const LiteRtRankedTensorType in_type = {@in_type, {4, false, {@shape}}};
-  const LiteRtRankedTensorType out_types[] = {@out_types};
-  const size_t counts[] = {@out_counts};
-  check(LiteRtGetCompiledModelInputBufferRequirements(compiled, 0, 0, &needs));
-  check(LiteRtCreateManagedTensorBufferFromRequirements(environment, &in_type, needs, &in));
-  for (int i = 0; i < @number; i++) {
-    check(LiteRtGetCompiledModelOutputBufferRequirements(compiled, 0, i, &needs));
-    check(LiteRtCreateManagedTensorBufferFromRequirements(environment, &out_types[i], needs, &out[i]));
-  }
-  void *memory;
-  check(LiteRtLockTensorBuffer(in, &memory, kLiteRtTensorBufferLockModeWrite));
-  std::memcpy(memory, input.data(), input.size() * sizeof(In));
-  check(LiteRtUnlockTensorBuffer(in));
-  check(LiteRtRunCompiledModel(compiled, 0, 1, &in, @number, out));
-  std::vector<Out> values;
-  for (int i = 0; i < @number; i++) {
-    check(LiteRtLockTensorBuffer(out[i], &memory, kLiteRtTensorBufferLockModeRead));
-    values.insert(values.end(), static_cast<Out *>(memory), static_cast<Out *>(memory) + counts[i]);
-  }
-  return values;
-}""",
-    "executorch": """std::vector<Out> run(std::vector<In> &input) {
-  executorch::extension::Module module("@file");
-  auto result = module.forward(executorch::extension::from_blob(input.data(), {@shape}));
-  if (!result.ok()) fail("the network failed");
-  std::vector<Out> values;
-  for (auto &value : *result) {
-    auto output = value.toTensor();
-    values.insert(values.end(), output.const_data_ptr<Out>(), output.const_data_ptr<Out>() + output.numel());
-  }
-  return values;
-}""",
-    "ncnn": """std::vector<Out> run(std::vector<In> &input) {
-  ncnn::Net net;
-@options  if (net.load_param("@file") || net.load_model("model.ncnn.bin")) fail("cannot load the model");
-  ncnn::Mat image(W, H, 3), output;  // A channel of a Mat may be padded, so that channels are copied one by one.
-  for (int c = 0; c < 3; c++) std::memcpy(image.channel(c), &input[size_t(c) * H * W], sizeof(In) * H * W);
-  ncnn::Extractor extractor = net.create_extractor();
-  extractor.input("@input", image);
-  std::vector<Out> values;
-  for (const char *name : {@outputs}) {
-    if (extractor.extract(name, output)) fail("the network failed");
-    for (int c = 0; c < output.c; c++) {
-      const Out *channel = output.channel(c);
-      values.insert(values.end(), channel, channel + output.w * output.h);
-    }
-  }
-  return values;
-}""",
-}
-_NCNN_FLOATS = "  net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = false;\n"
 _PROGRAM = """#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -152,7 +56,7 @@ _WRITE = """  FILE *file = std::fopen("labels.pgm", "wb");  // The value of a pi
 def command(bundle: Bundle) -> str:
     """Returns the shell commands that compile and run the program."""
     kernel = [f"gcc -O3 -c {bundle.tail}.c", f" {bundle.tail}.o"] if bundle.tail else ["", ""]
-    compile_ = f"g++ -std=c++17 -O2 sample.cpp{kernel[1]} -o sample {_LINKED[bundle.format]}"
+    compile_ = f"g++ -std=c++17 -O2 sample.cpp{kernel[1]} -o sample {sample_cpp_runs.LINKED[bundle.format]}"
     return "\n".join(line for line in (kernel[0], compile_, "./sample image.ppm") if line)
 
 
@@ -163,10 +67,10 @@ def code(bundle: Bundle) -> str:
     outputs = [name for key, name in bundle.tensors.items() if key != "input"]
     words = {
         "includes": "\n".join(f"#include {name}" for name in _headers(bundle)),
-        "run": _RUNS[bundle.format],
+        "run": sample_cpp_runs.RUNS[bundle.format],
         "prepare": _prepare(bundle),
         "finish": _finish(bundle),
-        "options": _NCNN_FLOATS if bundle.precision == "fp32" else "",
+        "options": sample_cpp_runs.options(bundle),
         "file": bundle.model.name,
         "shape": "1, H, W, 3" if bundle.layout == "NHWC" else "1, 3, H, W",
         "in_type": "kLiteRtElementTypeUInt8" if bundle.input_type == "uint8" else "kLiteRtElementTypeFloat32",
@@ -199,7 +103,7 @@ def _litert_type(shape: tuple[int, ...]) -> str:
 
 
 def _headers(bundle: Bundle) -> list[str]:
-    return [*_HEADERS[bundle.format], *([f'"{bundle.tail}.h"'] if bundle.tail else [])]
+    return [*sample_cpp_runs.HEADERS[bundle.format], *([f'"{bundle.tail}.h"'] if bundle.tail else [])]
 
 
 def _prepare(bundle: Bundle) -> str:

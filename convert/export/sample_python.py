@@ -13,6 +13,9 @@ _IMPORTS = {
     "litert": "from ai_edge_litert.interpreter import Interpreter",
     "executorch": "import torch\nfrom executorch.runtime import Runtime",
     "ncnn": "import ncnn",
+    "openvino": "import openvino",
+    "mnn": "import MNN.expr as expr\nimport MNN.nn as nn",
+    "coreml": "import coremltools",
 }
 _NETWORKS = {
     "onnx": """session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
@@ -29,7 +32,23 @@ extractor = network.create_extractor()
 planes = image[0]  # In a variable: a Mat does not keep its memory alive.
 extractor.input("{input}", ncnn.Mat(planes))
 {results} = (np.array(extractor.extract(name)[1])[None] for name in {outputs})""",
+    "openvino": """{options}found = network(image)
+{results} = (found[name] for name in {outputs})""",
+    "mnn": """{options}network = nn.load_module_from_file(
+    "{file}", ["{input}"], {outputs}, runtime_manager=nn.create_runtime_manager((options,))
+)
+found = network.forward([expr.const(image, image.shape, expr.NCHW)])
+found = [expr.convert(tensor, expr.NCHW) for tensor in found]  # In a variable: `read` does not keep memory alive.
+{results} = (tensor.read() for tensor in found)""",
+    "coreml": """network = coremltools.models.MLModel("{file}")  # On a Mac; elsewhere it cannot predict.
+found = network.predict({{"{input}": image}})
+{results} = (found[name] for name in {outputs})""",
 }
+# Without it OpenVINO computes in bfloat16 on processors that have it.
+_OPENVINO = """options = {{"INFERENCE_PRECISION_HINT": "f32"}}
+network = openvino.Core().compile_model("{file}", "CPU", options)
+"""
+_MNN = 'options = {{"backend": "CPU", "precision": "{name}"}}  # high: float32; low: float16 where there is one\n'
 # ncnn uses fp16 on processors that have it, whatever the file says.
 _NCNN_FLOATS = (
     "network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False\n"
@@ -107,17 +126,25 @@ def _input(bundle: Bundle) -> str:
 
 
 def _network(bundle: Bundle) -> str:
-    options = _NCNN_FLOATS if bundle.precision == "fp32" else ""
     outputs = [name for key, name in bundle.tensors.items() if key != "input"]
     results = "logits, deltas" if bundle.task == "detection" else "(output,)"
     lines = _NETWORKS[_runtime(bundle)].format(
         file=bundle.model.name,
-        options=options,
+        options=_options(bundle),
         input=bundle.tensors["input"],
         outputs=json.dumps(outputs),
         results=results,
     )
     return f"# 3. The network\n{lines}"
+
+
+def _options(bundle: Bundle) -> str:
+    """Returns the lines that choose the type of the arithmetic, for runtimes whose file does not."""
+    if bundle.format == "openvino":
+        return _OPENVINO.format(file=bundle.model.name)
+    if bundle.format == "mnn":
+        return _MNN.format(name="high" if bundle.precision == "fp32" else "low")
+    return _NCNN_FLOATS if bundle.precision == "fp32" else ""
 
 
 def _result(bundle: Bundle) -> str:

@@ -68,6 +68,8 @@ class Runtime(Protocol):
         NAMED: True if the tensors have names, `INPUT` and that of the output.
         DYNAMIC_BATCH: True if the batch size may be left open.
         OPSETS: Versions of the set of operators that a model may be written in; () if the format has none.
+        RUNS_HERE: True if the runtime runs on this machine. Otherwise `load` computes what is in the file in another
+            way, for the comparison at export, and `registry.load` refuses the bundle.
     """
 
     LAYOUT: str
@@ -78,6 +80,7 @@ class Runtime(Protocol):
     NAMED: bool
     DYNAMIC_BATCH: bool
     OPSETS: Sequence[int]
+    RUNS_HERE: bool
 
     def export(self, graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
         """Writes the model in several precisions, each to a folder of its own.
@@ -96,6 +99,9 @@ class Runtime(Protocol):
 
     def outside(self, bundle: Bundle) -> dict[str, int]:
         """Returns the operators that the runtime's fast path does not take: name -> count."""
+
+    def remark(self, bundle: Bundle) -> str:
+        """Returns what else the report of this format has to say; "" for nothing."""
 
 
 def metadata(bundle: Bundle) -> dict[str, str]:

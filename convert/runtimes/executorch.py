@@ -24,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # XNNPACK has no ArgMax.
 INPUT_TYPES = ("float32",)  # A cast from uint8 would run outside XNNPACK.
 NAMED, DYNAMIC_BATCH, OPSETS = False, False, ()
+RUNS_HERE = True
 
 _CAST = "dim_order_ops::_to_dim_order_copy"  # Casts between fp16 and float32, which XNNPACK does not take.
 
@@ -148,3 +149,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. These are the casts at both ends in fp16, and none in the other precisions."""
     return dict(_calls(bundle.model)[1])
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.bundle import MODEL_FILES, Bundle
-from convert.runtimes import base, registry, tflite_metadata
+from convert.runtimes import base, registry, tflite_gpu, tflite_metadata
 from convert.runtimes.base import Graph, Network
 
 LAYOUT = "NHWC"
@@ -17,6 +17,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = False  # Its ArgMax is scalar: 0.2 s for 150 classes at 512x512.
 INPUT_TYPES = ("float32", "uint8")
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
+RUNS_HERE = True
 
 _DELEGATE = "DELEGATE"
 # Operators of int8 models that stay in float32: input and output, and the few small operators of attention that
@@ -156,6 +157,11 @@ def outside(bundle: Bundle) -> dict[str, int]:
         if operator["op_name"] != _DELEGATE:
             found[operator["op_name"]] += 1
     return dict(found)
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`: what the GPU delegate takes."""
+    return tflite_gpu.verdict(bundle.model)
 
 
 def _interpreter(bundle: Bundle, threads: int) -> "ai_edge_litert.interpreter.Interpreter":  # noqa: F821

@@ -23,6 +23,7 @@ PRECISIONS = ("fp32", "fp16")
 LABELS_IN_GRAPH = False  # ncnn has no ArgMax along one axis.
 INPUT_TYPES = ("float32",)  # ncnn::Mat::from_pixels makes floats of a camera's bytes.
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
+RUNS_HERE = True
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
@@ -105,3 +106,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. There are none: ncnn has no delegates, and it does not load operators that it lacks."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

@@ -4,12 +4,16 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convert.bundle import MODEL_FILES, Bundle
 from convert.runtimes import base, registry
 from convert.runtimes.base import Graph, Network
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {
@@ -20,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 LABELS_IN_GRAPH = True
 INPUT_TYPES = ("float32", "uint8")
 NAMED = DYNAMIC_BATCH = True
+RUNS_HERE = True
 OPSETS = range(18, 24)  # The oldest that PyTorch's exporter writes, and the newest that it is tested with.
 
 _TAILS = {"logits": "LogitsTail", "labels": "LabelsTail"}
@@ -58,10 +63,17 @@ def _float_model(graph: Graph) -> "onnx.ModelProto":  # noqa: F821
     parts = [graph.model]
     if graph.task == "segmentation" and graph.output in _TAILS:
         parts.append(getattr(output_layers, _TAILS[graph.output])(graph.input_size))
+    return written(torch.nn.Sequential(*parts), graph)
+
+
+def written(model: "nn.Module", graph: Graph) -> "onnx.ModelProto":  # noqa: F821
+    """Writes `model`, which has the input and the output of `graph`, in float32."""
+    import torch
+
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # It warns about optional libraries.
     # The exporter by `torch.export` (dynamo); with it the tails can write ONNX operators themselves.
     program = torch.onnx.export(
-        torch.nn.Sequential(*parts),
+        model,
         (graph.example(),),
         dynamo=True,
         opset_version=graph.opset or _OPSET,
@@ -162,3 +174,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
 def outside(bundle: Bundle) -> dict[str, int]:
     """See `Runtime`. There are none: the CPU provider takes every operator, or loading fails."""
     return {}
+
+
+def remark(bundle: Bundle) -> str:
+    """See `Runtime`. There is nothing."""
+    return ""

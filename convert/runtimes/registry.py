@@ -6,6 +6,9 @@
 | litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
 | executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, but two casts | yes |
 | ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
+| openvino | `runtimes.openvino` | PyTorch's exporter to ONNX, OpenVINO | OpenVINO | weights | yes |
+| mnn | `runtimes.mnn` | PyTorch's exporter to ONNX, MNN's converter | MNN | arithmetic, on ARMv8.2 | no |
+| coreml | `runtimes.coreml` | torch.export, coremltools | Core ML, on Apple's systems only | arithmetic | no |
 | web | `runtimes.web` | PyTorch's exporter | ONNX Runtime Web, in a browser | weights | yes |
 
 Where fp16 is "weights", only the file is in half precision, and the arithmetic is in float32. Each module has the
@@ -15,7 +18,7 @@ constants and functions of `base.Runtime`.
 import importlib
 import importlib.util
 
-from convert.bundle import FORMATS, Bundle
+from convert.bundle import FORMATS, NATIVE, Bundle
 from convert.runtimes.base import Network, Runtime
 from seaformer_jax.errors import UserError, suggest
 
@@ -30,6 +33,9 @@ _MODULES = {
     },
     "executorch": {"executorch": "executorch", "torchao": "torchao"},
     "ncnn": {"ncnn": "ncnn", "pnnx": "pnnx"},
+    "openvino": {**_ONNX, "openvino": "openvino"},
+    "mnn": {"onnx": "onnx", "onnxscript": "onnxscript", "MNN": "MNN"},
+    "coreml": {"coremltools": "coremltools"},
     "web": _ONNX,
 }
 
@@ -58,8 +64,19 @@ def extra(name: str) -> str:
 
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
-    """Returns a function that runs the model of `bundle`; imports that runtime alone, and nothing that exports."""
-    return importlib.import_module(f"convert.runtimes.{bundle.format}").load(bundle, threads)
+    """Returns a function that runs the model of `bundle`; imports that runtime alone, and nothing that exports.
+
+    Raises:
+        UserError: The runtime cannot be imported, or does not exist for this machine.
+    """
+    runtime = importlib.import_module(f"convert.runtimes.{bundle.format}")
+    if not runtime.RUNS_HERE:
+        others = ", ".join(NATIVE)
+        raise UserError(
+            f"{bundle.folder} is a {bundle.format} bundle, which does not run on this machine; run it as its README "
+            f"says, or export the weights to one of {others}"
+        )
+    return runtime.load(bundle, threads)
 
 
 def packages(name: str) -> tuple[str, ...]:

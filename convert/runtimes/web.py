@@ -19,8 +19,9 @@ LAYOUT, PRECISIONS, LABELS_IN_GRAPH = onnx.LAYOUT, onnx.PRECISIONS, True
 OUTPUT_LAYOUTS = {}  # The page draws labels, so that a segmentation model has no other output.
 INPUT_TYPES = onnx.INPUT_TYPES
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, onnx.OPSETS
+RUNS_HERE = True  # By ONNX Runtime, which reads the same file.
 
-load, outside = onnx.load, onnx.outside
+load, outside, remark = onnx.load, onnx.outside, onnx.remark
 
 
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:

@@ -83,6 +83,20 @@ def test_bundle_knows_its_files(tmp_path):
     assert (made.model.name, made.size()) == ("model.ncnn.param", 18)
 
 
+def test_a_model_that_is_a_folder(tmp_path):
+    """Core ML's: all its files count and have checksums."""
+    weights = tmp_path / "model.mlpackage/Data/weights/weight.bin"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    (tmp_path / "model.mlpackage/Manifest.json").write_bytes(b"{}")
+    made = make(tmp_path, format="coreml")
+    made.write_card()
+    assert (Bundle.open(tmp_path).model.name, made.size()) == ("model.mlpackage", 9)
+    weights.write_bytes(b"weighty")
+    with pytest.raises(UserError, match=r"Data/weights/weight\.bin was damaged or edited"):
+        Bundle.open(tmp_path)
+
+
 def test_normalization_is_the_callers_unless_the_model_has_it(tmp_path):
     assert make(tmp_path).normalization == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
     assert make(tmp_path, normalized_inside=True).normalization is None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE
 from convert.export.preparation import Preparation
 from tests.convert import small_bundles
 from tests.convert.small_bundles import MEAN, NAMES, SIZE, STD
@@ -55,7 +55,9 @@ def in_torch(model: torch.nn.Module, task: str, image: np.ndarray) -> torch.Tens
         return model(torch.from_numpy(normalized.transpose(2, 0, 1)[None]))
 
 
-@pytest.mark.parametrize("format_", ["onnx", *(pytest.param(f, marks=pytest.mark.slow) for f in FORMATS[1:])])
+@pytest.mark.parametrize(
+    "format_", ["onnx", *(pytest.param(f, marks=pytest.mark.slow) for f in (*NATIVE[1:], "web"))]
+)
 def test_masks_and_miou(tmp_path, format_):
     model = small_bundles.network("segmentation")
     (tmp_path / "b").mkdir()

@@ -34,6 +34,8 @@ def report() -> dict:
             record("litert", 25.0, 2.0),
             record("executorch", 30.0, 10.0),
             record("ncnn", 40.0, 10.0),
+            record("openvino", 33.0, 10.0),
+            record("mnn", 41.0, 10.0),
             *(record(f"{kind} int8", 10.0 + n, 10.0) for n, kind in enumerate(sides.INT8)),
         ]
     }

@@ -31,8 +31,9 @@ MARKS = -77  # A file descriptor that no process has; the plugin in count.c watc
 
 
 def main(folder: str, threads: str) -> None:
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # Runtimes print as well, and the pipe is for answers only.
+    # Runtimes print as well, from Python and from C++, and the pipe is for answers only.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     bundle = Bundle.open(pathlib.Path(folder))
     pipeline = ImagePipeline(bundle, int(threads))
     image = pipeline.image()

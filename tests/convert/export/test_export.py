@@ -37,6 +37,7 @@ class InTorch:
     LAYOUT, OUTPUT_LAYOUTS = "NCHW", {"logits8": "NCHW", "logits": "NCHW"}
     PRECISIONS, LABELS_IN_GRAPH = ("fp32", "fp16", "int8"), False
     INPUT_TYPES, NAMED, DYNAMIC_BATCH, OPSETS = ("float32", "uint8"), True, False, ()
+    RUNS_HERE = True
 
     def __init__(self, error: Exception | None = None):
         self.error, self.calibration = error, []
@@ -64,6 +65,9 @@ class InTorch:
 
     def outside(self, made):
         return {"Cast": 2}
+
+    def remark(self, made):
+        return "" if self.RUNS_HERE else "This was not run."
 
 
 @pytest.fixture(scope="module")
@@ -370,9 +374,22 @@ def test_runtime_that_is_not_installed_or_not_known(monkeypatch):
     ):
         registry.find("litert")
     with pytest.raises(
-        UserError, match=r"expected one of onnx, litert, executorch, ncnn, web\. Did you mean 'ncnn'"
+        UserError,
+        match=r"expected one of onnx, litert, executorch, ncnn, openvino, mnn, coreml, web\. Did you mean 'ncnn'",
     ):
         registry.find("nccn")
+
+
+def test_a_model_that_does_not_run_here_is_compared_and_says_so(tmp_path, weights, runtime, monkeypatch):
+    monkeypatch.setattr(runtime, "RUNS_HERE", False)
+    made = run(tmp_path, weights["classification"])
+    (row,) = json.loads((made.folder / "report.json").read_text())["precisions"]
+    assert row["milliseconds_here"] is None and row["largest"] < 1e-3
+    text = (made.folder / "report.md").read_text().splitlines()
+    assert text[-1] == "This was not run."
+    (cells,) = (line.split("|") for line in text if line.startswith("| fp32"))
+    assert [cell.strip() for cell in cells[-3:-1]] == ["", ""]  # Operators outside and milliseconds.
+    assert not [line for line in text if "runs in onnx" in line]
 
 
 def test_precision_that_a_runtime_lacks(weights, runtime):

@@ -11,6 +11,7 @@ import torch
 
 from convert.bundle import Bundle
 from convert.runtimes import base, registry
+from seaformer_jax.errors import UserError
 from tests.convert import small_bundles
 from tests.convert.small_bundles import MEAN, NAMES, SIZE, STD
 
@@ -69,6 +70,73 @@ def test_ncnn_file(tmp_path, trained):
     assert lines[2][:2] == ["Input", "image"] and lines[2][-1] == "image"
     assert "logits8" in lines[-1]
     assert registry.find("ncnn").load(made)((images(1) / 255).astype(np.float32)).shape == (1, 8, 12, 3)
+
+
+@pytest.mark.parametrize("input_type", ["float32", "uint8"])
+def test_openvino_file(tmp_path, trained, input_type):
+    made = write(tmp_path, trained, "openvino", "logits", input_type=input_type, dynamic_batch=True)
+    import openvino
+
+    model = openvino.Core().read_model(made.model)
+    assert [port.get_any_name() for port in (*model.inputs, *model.outputs)] == ["image", "logits"]
+    info = dict(model.get_rt_info("seaformer").value)
+    assert info == base.metadata(made) and json.loads(info["class_names"]) == list(NAMES)
+    network = registry.load(made)
+    for count in (1, 3):
+        pixels = images(count) if input_type == "uint8" else (images(count) / 255).astype(np.float32)
+        found = network(pixels)
+        assert (found.shape, found.dtype) == ((count, *SIZE, len(NAMES)), np.float32)
+        assert np.mean(found.argmax(-1) == expected(trained, images(count))) > 0.999
+
+
+@pytest.mark.parametrize("output", ["logits8", "logits"])
+def test_mnn_file(tmp_path, trained, output):
+    made = write(tmp_path, trained, "mnn", output)
+    import MNN.nn
+
+    about = MNN.nn.load_module_from_file(str(made.model), ["image"], [output]).get_info()
+    assert (about["inputNames"], about["outputNames"], about["bizCode"]) == (["image"], [output], "seaformer")
+    logits = torch.from_numpy(registry.load(made)((images(1) / 255).astype(np.float32))).permute(0, 3, 1, 2)
+    found = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear").argmax(1).numpy()
+    assert np.mean(found == expected(trained, images(1))) > 0.999
+
+
+def test_core_ml_package(tmp_path, trained):
+    made = write(tmp_path, trained, "coreml", "logits8")
+    from coremltools.models import utils
+
+    description = utils.load_spec(str(made.model)).description
+    found = {
+        part.name: (list(part.type.multiArrayType.shape), part.type.multiArrayType.dataType)
+        for part in (*description.input, *description.output)
+    }
+    float32 = 65568  # Of ArrayFeatureType.
+    assert found == {"image": ([1, 3, *SIZE], float32), "logits8": ([1, len(NAMES), 8, 12], float32)}
+    about = dict(description.metadata.userDefined)
+    assert {key: about[key] for key in base.metadata(made)} == base.metadata(made)
+    assert description.metadata.license == "MIT"
+    assert json.loads(about["class_names"]) == list(NAMES)
+    # Every file of the package has its checksum in the card, so that a damaged one is told.
+    weights = made.model / "Data/com.apple.CoreML/weights/weight.bin"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 64
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match=r"weight\.bin was damaged"):
+        Bundle.open(made.folder)
+    with pytest.raises(UserError, match="is a coreml bundle, which does not run on this machine"):
+        registry.load(made)
+
+
+def test_evaluation_uses_the_weights_in_the_core_ml_package(tmp_path, trained):
+    made = write(tmp_path, trained, "coreml", "logits8")
+    weights = made.model / "Data/com.apple.CoreML/weights/weight.bin"
+    image = (images(1) / 255).astype(np.float32)
+    before = registry.find("coreml").load(made)(image)
+    content = np.frombuffer(weights.read_bytes(), np.uint8).copy()
+    content[-64:] = 0  # The last array in the file.
+    weights.write_bytes(content.tobytes())
+    after = registry.find("coreml").load(made)(image)
+    assert np.abs(after - before).max() > 1e-3 * np.abs(before).max()
 
 
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])

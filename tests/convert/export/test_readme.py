@@ -28,6 +28,7 @@ from tests.convert.latency import device_standins
 
 SIZE = (64, 96)
 NAMES = ("cat", "dog", "eel")
+_OF_MNN = ("The device supports:", "MNN use ")  # Lines that MNN prints itself.
 # In place of ONNX Runtime's header: the output is the red, green and blue of the input, or where red is the largest.
 STAND_IN = """
 #include <cstdint>
@@ -94,7 +95,7 @@ def run_python(made: Bundle, photo: pathlib.Path) -> list[str]:
         command, cwd=made.folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return [line for line in done.stdout.splitlines() if not line.startswith(_OF_MNN)]
 
 
 def labels_in_torch(weights: pathlib.Path, photo: pathlib.Path) -> np.ndarray:
@@ -120,10 +121,7 @@ def labels_in_torch(weights: pathlib.Path, photo: pathlib.Path) -> np.ndarray:
         ("onnx", {"output": "labels", "input_type": "uint8"}),
         ("onnx", {"output": "logits", "inside": False}),
         ("onnx", {"output": "logits8"}),
-        *(
-            pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow)
-            for name in ("litert", "executorch", "ncnn")
-        ),
+        *(pytest.param(name, {"output": "labels"}, marks=pytest.mark.slow) for name in NATIVE[1:]),
     ],
     ids=lambda value: value if isinstance(value, str) else value["output"],
 )
