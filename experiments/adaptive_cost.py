@@ -18,7 +18,7 @@ import tempfile
 import jax
 from flax import nnx
 
-from convert.bundle import FORMATS
+from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
 from convert.graph import seeded_networks
 from convert.latency.devices import registry
@@ -34,7 +34,7 @@ PAIR = ("seaformer_base", "seaformer_plus_base")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--formats", default=",".join(FORMATS))
+    parser.add_argument("--formats", default=",".join(NATIVE))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--runs", type=int, default=100)
     options = parser.parse_args()
@@ -90,6 +90,7 @@ def latency(task: str, kind: str, runs: int) -> dict:
             for name in PAIR
         ]
         report = measure_bundles(registry.find("host", 1), bundles, runs)
+        plain_count, plus_count = map(operators, bundles)
     plain, plus = (statistics.median(record["samples"]["network"]) for record in report["bundles"])
     return {
         "task": task,
@@ -97,7 +98,28 @@ def latency(task: str, kind: str, runs: int) -> dict:
         "ICLR ms": round(plain, 2),
         "++ ms": round(plus, 2),
         "over ICLR": percent(plus / plain),
+        "ICLR operators": plain_count,
+        "++ operators": plus_count,
     }
+
+
+def operators(bundle: Bundle) -> int | str:
+    """Returns the number of operators in a model file; "" for ExecuTorch, whose delegate hides them."""
+    if bundle.format == "onnx":
+        import onnx
+
+        return len(onnx.load(bundle.model).graph.node)
+    if bundle.format == "litert":
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        # Before XNNPACK takes its parts of the graph; they would come on top of what they replace.
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return len(Interpreter(str(bundle.model), experimental_op_resolver_type=plain)._get_ops_details())
+    if bundle.format == "ncnn":
+        return int(
+            bundle.model.read_text().splitlines()[1].split()[0]
+        )  # The second line has the number of layers.
+    return ""
 
 
 def step(task: str, rounds: int) -> dict:
