@@ -7,7 +7,7 @@
 Runs the documented commands for each workdir: `convert.to_torch`, then `convert.export` in every format. int8 is
 calibrated with 100 images of the training split. All precisions are scored on the whole validation split, and int8 is
 refused if its score drops too much. Existing bundles are not exported again. Writes experiments/results/exports.json
-and .md; a task without a workdir keeps its rows there.
+and .md; what is not asked for keeps its rows there.
 """
 
 import argparse
@@ -65,9 +65,9 @@ def main() -> None:
         run, root = getattr(options, task), getattr(options, f"{task}_root")
         if run and root:
             model = find(run, root)
-            reports = [report for report in reports if report["task"] != task]
             for kind in options.formats.split(","):
-                reports += export(model, options.out / task, kind)
+                new = export(model, options.out / task, kind)
+                reports = [r for r in reports if (r["task"], r["format"]) != (task, kind)] + new
     measure.write("exports", {"reports": reports})
     text = markdown(reports)
     path.with_suffix(".md").write_text(text)

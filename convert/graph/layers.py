@@ -4,6 +4,7 @@ Axes of shapes: C channels, H height, W width, N tokens along one axis. `widths`
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -90,57 +91,71 @@ class SplitAxialAttention(nn.Module):
         return self.attention.axial(q, k, v, q if self.attention.adaptive_source == "q" else x)
 
 
-class Gain(nn.Module):
-    """Multiplies each group of channels by its own gain: [1, C, H, W], [1, G, H, W] -> [1, C, H, W].
+class Maps(nn.Module):
+    """The maps of SeaFormer++'s adaptive steps in one convolution: [1, C, H, W] -> [1, steps * G, H, W].
 
-    The gain is factor * map + shift. A convolution copies the G maps to all C channels, so that the channels stay in
-    the layout in which runtimes convolve.
-
-    Args:
-        groups: Number of maps, G.
-        widths: Channels of the tensors that are concatenated in the input; their sum is C. Each tensor consists of G
-            groups of consecutive channels.
-        factor, shift: Coefficients of the gain.
+    Attributes:
+        squeeze, expand: First channel of that step's G maps; None if the step is not adaptive.
+        groups: Number of maps of a step, G.
     """
 
-    def __init__(self, groups: int, widths: Sequence[int], factor: float = 1.0, shift: float = 0.0):
+    def __init__(self, attention: SeaAttention):
         super().__init__()
-        # owners[c] is the group of channel c; the convolution's weights are the one-hot rows times the factor.
-        owners = torch.cat([torch.arange(groups).repeat_interleave(width // groups) for width in widths])
-        self.spread = nn.Conv2d(groups, len(owners), 1)
-        self.spread.weight.data = factor * nn.functional.one_hot(owners, groups).float().reshape(
-            -1, groups, 1, 1
-        )
-        self.spread.bias.data.fill_(shift)
+        convs = [conv for conv in (attention.squeeze_map, attention.expand_map) if conv is not None]
+        self.groups = convs[0].out_channels
+        self.squeeze = None if attention.squeeze_map is None else 0
+        self.expand = None if attention.expand_map is None else self.groups * (len(convs) - 1)
+        weight = torch.cat([conv.weight for conv in convs])
+        self.conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1).to(weight)
+        self.conv.weight.copy_(weight), self.conv.bias.zero_()
 
-    def forward(self, x: Tensor, maps: Tensor) -> Tensor:
-        return x * self.spread(maps)
+    def forward(self, source: Tensor) -> Tensor:
+        return self.conv(source)
+
+    def spread(self, first: int, widths: Sequence[int], factor: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
+        """Returns a convolution that copies G maps, those from channel `first` on, to the channels of their groups.
+
+        A convolution keeps the channels in the layout in which runtimes convolve. Its output is factor * map + shift.
+
+        Args:
+            first: `squeeze` or `expand`.
+            widths: Channels of the tensors that are side by side in what the output multiplies. Each of them consists
+                of G groups of consecutive channels.
+            factor, shift: Coefficients.
+        """
+        owners = [torch.arange(self.groups).repeat_interleave(width // self.groups) for width in widths]
+        copies = nn.functional.one_hot(first + torch.cat(owners), self.conv.out_channels)
+        conv = nn.Conv2d(copies.shape[1], copies.shape[0], 1).to(self.conv.weight)
+        conv.weight.copy_(factor * copies.reshape(conv.weight.shape)), conv.bias.fill_(shift)
+        return conv
 
 
 class Squeeze(nn.Module):
-    """Weights q, k and v so that a plain mean over an axis becomes the weighted mean of SeaFormer++.
+    """Reduces q, k and v to a token per row and per column: [1, C_qkv, H, W] -> [1, C_qkv, H, 1], [1, C_qkv, 1, W].
 
-    It returns two tensors [1, C_qkv, H, W]: one for the means of the rows, one for those of the columns. Each is the
-    input times the softmax over the axis times the length of the axis. In the ICLR model both are the input itself.
+    In SeaFormer++ the mean has the weights softmax(map) along its axis. As exp(map) is the same for both axes, one
+    product serves both, and the softmax divides after the mean: mean(exp(map) t) / mean(exp(map)).
+
+    The softmax of a runtime subtracts the largest value before it takes the exponential. Here maps are clamped to
+    +-ln(largest number) / 2, 44 in float32. Beyond it the result is not that of the trained model, but it is finite.
     """
 
-    def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
+    def __init__(self, maps: Maps | None, widths: Widths):
         super().__init__()
-        self.map = attention.squeeze_map
-        if self.map is not None:
-            height, width = size
-            groups = self.map.out_channels
-            # The factor is the length of the axis: the mean that follows divides by it.
-            self.row_gain = Gain(groups, widths, width).to(self.map.weight)
-            self.column_gain = Gain(groups, widths, height).to(self.map.weight)
+        self.row_mean, self.column_mean = Mean(3), Mean(2)
+        adaptive = maps is not None and maps.squeeze is not None
+        self.spread = maps.spread(maps.squeeze, widths) if adaptive else None
 
-    def forward(self, qkv: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-        if self.map is None:
-            return qkv, qkv
-        maps = self.map(source)
-        by_row = _softmax(maps)
-        by_column = _softmax(maps.transpose(-1, -2)).transpose(-1, -2)
-        return self.row_gain(qkv, by_row), self.column_gain(qkv, by_column)
+    def forward(self, qkv: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.spread is None:
+            return self.row_mean(qkv), self.column_mean(qkv)
+        limit = math.log(torch.finfo(maps.dtype).max) / 2
+        weights = self.spread(maps.clamp(-limit, limit).exp())
+        product = qkv * weights
+        return (
+            self.row_mean(product) / self.row_mean(weights),
+            self.column_mean(product) / self.column_mean(weights),
+        )
 
 
 class Expand(nn.Module):
@@ -149,20 +164,18 @@ class Expand(nn.Module):
     [1, C, H, 1], [1, C, 1, W] -> [1, C, H, W].
     """
 
-    def __init__(self, attention: SeaAttention, width: int):
+    def __init__(self, maps: Maps | None, width: int, *, sigmoid: bool):
         super().__init__()
-        self.map, self.sigmoid = attention.expand_map, attention.adaptive_expansion == "sigmoid"
-        if self.map is not None:
-            # The gain is 2 sigmoid(map) or 1 + map, see `SeaAttention`.
-            constants = (2.0, 0.0) if self.sigmoid else (1.0, 1.0)
-            self.gain = Gain(self.map.out_channels, [width], *constants).to(self.map.weight)
+        adaptive = maps is not None and maps.expand is not None
+        # The gain is 2 sigmoid(map) or 1 + map, see `SeaAttention`.
+        constants = (2.0, 0.0) if sigmoid else (1.0, 1.0)
+        self.spread = maps.spread(maps.expand, [width], *constants) if adaptive else None
+        self.sigmoid = sigmoid
 
-    def forward(self, rows: Tensor, columns: Tensor, source: Tensor) -> Tensor:
-        both = rows + columns
-        if self.map is None:
-            return both
-        maps = self.map(source)
-        return self.gain(both, maps.sigmoid() if self.sigmoid else maps)
+    def forward(self, rows: Tensor, columns: Tensor, maps: Tensor | None) -> Tensor:
+        if self.spread is None:
+            return rows + columns
+        return (rows + columns) * self.spread(maps.sigmoid() if self.sigmoid else maps)
 
 
 class AxialAttention(nn.Module):
@@ -171,8 +184,8 @@ class AxialAttention(nn.Module):
     q, k and v share one mean per axis; q and k share one table of positions per axis.
 
     Attributes:
-        squeeze, expand: `Squeeze` before the means, `Expand` of what rows and columns gave.
-        row_mean, column_mean: [1, C_qkv, H, W] -> [1, C_qkv, H, 1] and [1, C_qkv, 1, W].
+        maps: `Maps` of SeaFormer++; None in the ICLR model.
+        squeeze, expand: `Squeeze` to tokens, `Expand` of what rows and columns gave.
         row_positions, column_positions: [1, C_q + C_k, N] -> the same.
         batch: Size of the batch; -1 for any.
         lead: Leading axes of q, k and v after the split into heads: (batch, heads), or (heads,) for `torch.bmm`.
@@ -181,18 +194,19 @@ class AxialAttention(nn.Module):
     Args:
         attention: The trained attention, whose positions are `Shift`s already.
         widths: Channels of q, k and v.
-        size: H and W of the feature map.
     """
 
-    def __init__(self, attention: SeaAttention, widths: Widths, size: tuple[int, int]):
+    def __init__(self, attention: SeaAttention, widths: Widths):
         super().__init__()
         self.widths = widths
         # A buffer, because a Python number would add a cast to the graph of a model in half precision.
         self.register_buffer("scale", torch.tensor(attention.scale, dtype=attention.proj[-1].weight.dtype))
         self.batch, self.lead, self.product = 1, (1, attention.heads), torch.matmul
         self.adaptive_source = attention.adaptive_source
-        self.squeeze, self.expand = Squeeze(attention, widths, size), Expand(attention, widths[2])
-        self.row_mean, self.column_mean = Mean(3), Mean(2)
+        plain = attention.squeeze_map is None and attention.expand_map is None
+        self.maps = None if plain else Maps(attention)
+        self.squeeze = Squeeze(self.maps, widths)
+        self.expand = Expand(self.maps, widths[2], sigmoid=attention.adaptive_expansion == "sigmoid")
         self.row_positions = _joined(attention.pos_emb_rowq, attention.pos_emb_rowk)
         self.column_positions = _joined(attention.pos_emb_columnq, attention.pos_emb_columnk)
         self.proj_encode_row = attention.proj_encode_row
@@ -202,15 +216,16 @@ class AxialAttention(nn.Module):
     def forward(self, qkv: Tensor, x: Tensor) -> Tensor:
         # 1. Reduce the map to one token per row and one per column, and attend among each.
         source = qkv[:, : self.widths[0]] if self.adaptive_source == "q" else x
-        by_row, by_column = self.squeeze(qkv, source)
+        maps = None if self.maps is None else self.maps(source)
+        rows, columns = self.squeeze(qkv, maps)
         # Reshapes and slices, because XNNPACK takes neither squeeze nor unsqueeze nor split.
-        rows = self.attend(self.row_mean(by_row).flatten(2), self.row_positions)
-        columns = self.attend(self.column_mean(by_column).flatten(2), self.column_positions)
+        rows = self.attend(rows.flatten(2), self.row_positions)
+        columns = self.attend(columns.flatten(2), self.column_positions)
         # 2. Project the tokens, broadcast them over the map and add the unsqueezed v, as `SeaAttention` does.
         rows = self.proj_encode_row(rows.reshape(*rows.shape, 1))  # [1, C_v, H, 1]
         columns = columns.reshape(self.batch, self.widths[2], 1, columns.shape[2])
         columns = self.proj_encode_column(columns)  # [1, C_v, 1, W]
-        return self.proj(qkv[:, -self.widths[2] :] + self.expand(rows, columns, source))
+        return self.proj(qkv[:, -self.widths[2] :] + self.expand(rows, columns, maps))
 
     def attend(self, qkv: Tensor, positions: nn.Module) -> Tensor:
         """Applies multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
@@ -227,16 +242,6 @@ def _split(x: Tensor, widths: Sequence[int]) -> list[Tensor]:
     """Splits [1, C, ...] into slices of `widths` channels."""
     ends = list(itertools.accumulate(widths))
     return [x[:, end - width : end] for end, width in zip(ends, widths, strict=True)]
-
-
-def _softmax(maps: Tensor) -> Tensor:
-    """Returns the softmax of [1, G, H, W] over the last axis, computed on three axes.
-
-    With four axes, ExecuTorch mistakes the channels for the last axis. The first of the three axes is 1, because
-    LiteRT's exporter mistakes [8, 8, 8] for a map with its channels last.
-    """
-    batch, groups, height, width = maps.shape
-    return maps.reshape(1, batch * groups * height, width).softmax(-1).reshape(maps.shape)
 
 
 def _joined(q: nn.Module, k: nn.Module) -> nn.Module:

@@ -101,12 +101,7 @@ def bake_positions(model: nn.Module, input_size: Size) -> None:
 
 def rearrange_attention(model: nn.Module, input_size: Size) -> None:
     """Uses one mean per axis for q, k and v together, and one addition per axis for the positions of q and k."""
-    for stage, size in _attention_stages(model, input_size):
-        replace(
-            stage,
-            SplitAxialAttention,
-            lambda split, size=size: AxialAttention(split.attention, split.widths, size),
-        )
+    replace(model, SplitAxialAttention, lambda split: AxialAttention(split.attention, split.widths))
 
 
 def absorb_hard_sigmoid(model: nn.Module, input_size: Size) -> None:
@@ -148,7 +143,8 @@ def pool_for_delegates(model: nn.Module, input_size: Size) -> None:
     """Uses operators that XNNPACK takes: average pooling as the mean over one axis, and products of three axes."""
     for stage, (height, width) in _attention_stages(model, input_size):
         for axial in parts(stage, AxialAttention):
-            axial.row_mean, axial.column_mean = nn.AvgPool2d((1, width)), nn.AvgPool2d((height, 1))
+            axial.squeeze.row_mean = nn.AvgPool2d((1, width))
+            axial.squeeze.column_mean = nn.AvgPool2d((height, 1))
             axial.lead, axial.product = axial.lead[1:], torch.bmm  # Without the batch axis of size 1.
 
 

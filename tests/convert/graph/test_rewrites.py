@@ -67,6 +67,39 @@ def test_each_rewrite_keeps_seaformer_plus(options, last):
     torch.testing.assert_close(after, expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
+def adaptive(std: float) -> tuple[nn.Sequential, nn.Sequential, torch.Tensor]:
+    """Returns an adaptive attention module, its inference form, and a map; `std` is that of the squeezing maps."""
+    torch.manual_seed(0)
+    module = torch_model.SeaAttention(16, 4, 2, adaptive="both").eval()
+    nn.init.normal_(module.squeeze_map.weight, std=std)
+    nn.init.normal_(module.expand_map.weight)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)  # A scale of 0 would hide the attention.
+    model = nn.Sequential(module)
+    x = torch.randn(1, 16, 6, 9)
+    return model, rewrites.rewritten(model, x.shape[2:], rewrites.REWRITES), x
+
+
+def test_maps_far_from_zero_in_float32():
+    """A softmax that subtracts the largest value takes any map; ours divides exponentials up to e^44."""
+    model, deployed, x = adaptive(std=8.0)
+    with torch.no_grad():
+        maps = model[0].squeeze_map(x)
+        assert 25 < maps.abs().max() < 44  # A weight of e^25 beside 1 is far from a mean.
+        expected = model.double()(x.double())
+        torch.testing.assert_close(
+            deployed(x).double(), expected, rtol=0, atol=2e-5 * float(expected.abs().max())
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_maps_beyond_the_exponential_stay_finite(dtype):
+    _, deployed, x = adaptive(std=1000.0)
+    with torch.no_grad():
+        assert deployed.to(dtype)(x.to(dtype)).isfinite().all()
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (130, 97)])
 @pytest.mark.parametrize(("task", "size"), KINDS, ids=NAMES)
 def test_float32_within_rounding(task, size, shape):
