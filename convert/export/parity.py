@@ -86,7 +86,7 @@ def same_boxes(decoding: Decoding) -> Agreement:
 
     def same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         ours, theirs = decode(a[0], decoding), decode(b[0], decoding)
-        return np.concatenate([found_again(ours, theirs), found_again(theirs, ours)])
+        return np.concatenate([found_again(ours, theirs, decoding), found_again(theirs, ours, decoding)])
 
     return same
 

@@ -15,7 +15,6 @@ from seaformer_jax.detection.anchors import anchors, level_counts
 NAME = "decode_boxes"  # Of the C source and its function.
 _MOST_LOG = np.float32(4.135166556742356)  # MOST_LOG in the C source.
 _LEVELS = 5
-_SAME = 0.95  # Overlap of two boxes that are taken for one.
 
 
 class Decoding(NamedTuple):
@@ -91,10 +90,14 @@ def decode(head: np.ndarray, decoding: Decoding, photograph: Photograph | None =
     return _kernel()(head, decoding, photograph or Photograph(decoding.input_size))
 
 
-def found_again(some: Boxes, others: Boxes) -> np.ndarray:
-    """Returns for every box of `some` if one of `others` has its class and nearly coincides with it: bool [D]."""
+def found_again(some: Boxes, others: Boxes, decoding: Decoding) -> np.ndarray:
+    """Returns for every box of `some` if one of `others` has its class and overlaps it: bool [D].
+
+    It has to overlap by more than the threshold of the suppression, which leaves at most one such box. A closer fit
+    is not asked for, because a rounding error of a score makes the suppression keep another box of the same object.
+    """
     again = [
-        (_overlap(others.boxes[others.labels == label], box) > _SAME).any()
+        (_overlap(others.boxes[others.labels == label], box) > decoding.iou_threshold).any()
         for box, label in zip(some.boxes, some.labels, strict=True)
     ]
     return np.array(again, bool)

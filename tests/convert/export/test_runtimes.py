@@ -95,7 +95,7 @@ def test_boxes_of_a_detector(tmp_path, installed, precision):
     np.testing.assert_allclose(found, expected, rtol=0, atol=within)
     decoding = boxes.Decoding(size, **made.decoding)
     ours, theirs = boxes.decode(found[0], decoding), boxes.decode(expected[0], decoding)
-    assert len(theirs.scores) > 20 and boxes.found_again(theirs, ours).mean() > 0.95
+    assert len(theirs.scores) > 20 and boxes.found_again(theirs, ours, decoding).mean() > 0.95
 
 
 @pytest.mark.slow
