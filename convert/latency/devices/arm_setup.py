@@ -34,7 +34,7 @@ def main() -> int:
     once(fetch_root, (_SETUP, _SETUP.with_name("emulated_cpu.py")))
     once(fetch_wheels, (_SETUP, _SETUP.with_name("runners.py")))
     once(build_plugin, (_SETUP, runners.PLUGIN))
-    once(runners.build, (_SETUP, _SETUP.with_name("runners.py"), *runners.sources()))
+    once(runners.build_runners, (_SETUP, _SETUP.with_name("runners.py"), *runners.sources()))
     print(f"aarch64 emulation is ready in {BUILD}")
     return 0
 

@@ -35,7 +35,7 @@ class Qemu:
             raise DeviceError(f"there is no emulator in {toolchain.BUILD}; build it with `make arm-setup`")
 
     def facts(self) -> dict[str, Any]:
-        version = _run([*_emulator()[:1], "--version"]).splitlines()[0]
+        version = _run([*emulator()[:1], "--version"]).splitlines()[0]
         return {"abi": "aarch64", "cpu": toolchain.CPU, "emulator": version, "cores": [0]}
 
     def condition(self) -> dict[str, Any]:
@@ -53,32 +53,36 @@ class Qemu:
 
 
 class QemuJob:
-    """A bundle that is run by a new emulated process in every round. See `base.Job`."""
+    """A bundle that is run by a new emulated process in every round. See `base.Job`.
+
+    Attributes:
+        folder: The folder of the runner's files.
+    """
 
     def __init__(self, bundle: Bundle):
         self._bundle = bundle
-        self._folder = tempfile.TemporaryDirectory()
-        self._here = pathlib.Path(self._folder.name)
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = pathlib.Path(self._temporary.name)
         self._input = RunnerInput(bundle)
         # The runner finds its files in one folder. Those of the model are linked, not copied.
-        for path in self._input.write(self._here):
-            if path.parent != self._here:
-                (self._here / path.name).symlink_to(path.resolve())
+        for path in self._input.write(self.folder):
+            if path.parent != self.folder:
+                (self.folder / path.name).symlink_to(path.resolve())
 
     def measure(self, warmup: int, runs: int) -> Samples:
-        log, kind = self._here / "marks", self._bundle.format
-        arguments = self._input.arguments(str(self._here), 1, warmup, runs, counting=True)
-        _run([*_emulator(log), *runners.card(kind)["start"], *arguments], runners.folder(kind))
+        log, kind = self.folder / "marks", self._bundle.format
+        arguments = self._input.arguments(str(self.folder), 1, warmup, runs, counting=True)
+        _run([*emulator(log), *runners.card(kind)["start"], *arguments], runners.folder(kind))
         return read_marks(log.read_text(), warmup)
 
     def output(self) -> np.ndarray:
-        return self._input.output(self._here / "output")
+        return self._input.output(self.folder / "output")
 
     def peak_bytes(self) -> None:
         return None  # Mostly the emulator's own memory.
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
 
 def read_marks(log: str, warmup: int) -> Samples:
@@ -105,7 +109,7 @@ def read_marks(log: str, warmup: int) -> Samples:
     return samples
 
 
-def _emulator(log: pathlib.Path | None = None) -> list[Any]:
+def emulator(log: pathlib.Path | None = None) -> list[Any]:
     """Returns the command of the emulator, with the counting plugin if `log` names a file for its marks."""
     counting = ["-plugin", f"{toolchain.BUILD / 'count.so'},log={log}"] if log else []
     # LD_LIBRARY_PATH is for the emulator itself and is unset (-U) for the emulated program.

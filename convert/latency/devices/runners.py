@@ -118,7 +118,7 @@ def sources() -> tuple[pathlib.Path, ...]:
     return (*sorted(SOURCES.iterdir()), *KERNELS, *modules)
 
 
-def build() -> None:
+def build_runners() -> None:
     """Makes the folders of all runners, in build/arm/runners."""
     objects = toolchain.emptied("objects")
     shared = [_compiled(source, objects) for source in (*KERNELS, *(SOURCES / name for name in SHARED))]
