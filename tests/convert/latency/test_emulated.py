@@ -19,6 +19,7 @@ from convert.latency.devices.base import STEPS
 from convert.latency.turns import measure
 from convert.runtimes import registry as runtimes
 from seaformer_jax.errors import UserError
+from tests import toys
 from tests.convert import small_bundles
 from tests.convert.alive import write_detector
 from tests.convert.latency import device_standins as standins
@@ -40,6 +41,7 @@ pytestmark = pytest.mark.skipif(
 def write_bundle(folder, kind: str, task: str, output: str, input_type: str) -> Bundle:
     """Exports a small model of random weights; skips the test if the format has no such models."""
     runtime = runtime_of(kind)
+    toys.register()
     if input_type not in runtime.INPUT_TYPES or (output == "labels" and not runtime.LABELS_IN_GRAPH):
         pytest.skip(f"{kind} has no {output} of {input_type}")
     if task == "detection":
