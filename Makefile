@@ -51,10 +51,10 @@ build/aot/%/installed: setup.cfg .venv/installed
 	$(BIN)/python -m experiments.programs.install $*
 	touch $@
 
-# ARM without a phone: makes an emulator that counts instructions, and the runner for phones and boards, in build/arm
+# ARM without a phone: makes an emulator that counts instructions, and the runners for phones and boards, in build/arm
 # (0.7 GB). Needs Debian 12 on x86-64 with gcc, and installs nothing into the system.
 arm-setup: .venv/installed
-	$(BIN)/python -m convert.latency.devices.toolchain
+	$(BIN)/python -m convert.latency.devices.arm_setup
 
 # Counts the instructions of all models in LiteRT, ExecuTorch and ncnn, and compares them with
 # convert/arm/baselines.json. The exporters take another 3 GB.

@@ -164,9 +164,10 @@ class Bundle:
 
     def size(self) -> int:
         """Returns the size of the model in bytes, all its files together."""
-        return sum(path.stat().st_size for path in self._model_files())
+        return sum(path.stat().st_size for path in self.model_files())
 
-    def _model_files(self) -> list[pathlib.Path]:
+    def model_files(self) -> list[pathlib.Path]:
+        """Returns the paths of the model's files, `model` among them."""
         # model.json matches the pattern but describes the model.
         found = [path for path in sorted(self.folder.glob("model.*")) if path.name != CARD]
         # Core ML's model file is a folder.
@@ -175,7 +176,7 @@ class Bundle:
     def write_card(self) -> None:
         """Writes model.json: the fields, and the checksums of the model and the reference, if they are written."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
-        files = [*self._model_files(), *self.folder.glob(_REFERENCE)]
+        files = [*self.model_files(), *self.folder.glob(_REFERENCE)]
         checksums = {
             path.relative_to(self.folder).as_posix(): zlib.crc32(path.read_bytes()) for path in files
         }

@@ -34,7 +34,7 @@ MODELS = (
     ("segmentation", "seaformer_base", (512, 512)),
 )
 TOLERANCE = 0.01  # Allowed difference, as a fraction of the count.
-# Millions of instructions. The tolerance of a smaller count is that of this one: most of such a step is Python.
+# Millions of instructions. The tolerance of a smaller count is that of this one.
 _FLOOR = 0.1
 BASELINES = pathlib.Path(__file__).with_name("baselines.json")
 

@@ -27,6 +27,10 @@ def measure(device: Device, bundles: Sequence[Bundle], runs: int) -> dict[str, A
         DeviceError: The device cannot run one of the bundles.
     """
     names = _names(bundles)
+    for (
+        bundle
+    ) in bundles:  # All of them, so that one that cannot run is told before another is brought there.
+        device.check(bundle)
     schedule = device.schedule(runs)
     with contextlib.ExitStack() as stack:
         # All bundles are made ready before the first measurement, because they take turns.

@@ -79,26 +79,19 @@ def _convert(traced: Path, size: tuple[int, int], precision: str, param: Path) -
 
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
-    ncnn = registry.run_module("ncnn", "ncnn")
-    net = ncnn.Net()
-    net.opt.num_threads, net.opt.use_vulkan_compute = threads, False
-    # By default ncnn uses fp16 on processors that have it, whatever the file says.
-    if bundle.precision == "fp32":
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-    if net.load_param(str(bundle.model)) or net.load_model(str(bundle.model.with_suffix(".bin"))):
-        raise UserError(f"ncnn cannot load {bundle.model}; export the model again")
+    registry.run_module("ncnn", "ncnn")  # Tells if it is not installed.
+    from convert.runtimes import ncnn_net
+
+    try:
+        net = ncnn_net.opened(str(bundle.model), threads, bundle.precision == "fp16")
+    except OSError as error:
+        raise UserError(f"{error}; export the model again") from error
+    names = [base.INPUT, *base.names(bundle.output)]
 
     def network(images: np.ndarray) -> np.ndarray:
         planes = base.channels_first(images)[0]  # Kept in a variable: a `Mat` does not keep its memory alive.
-        extractor = net.create_extractor()
-        extractor.input(base.INPUT, ncnn.Mat(planes))
-        outputs = []
-        for name in base.names(bundle.output):
-            status, output = extractor.extract(name)
-            if status:
-                raise RuntimeError(f"ncnn ended with status {status}")
-            outputs.append(np.array(output)[None])
-        return base.joined(outputs, bundle.output_layout)
+        outputs = ncnn_net.outputs(net, planes, names)
+        return base.joined([np.array(output)[None] for output in outputs], bundle.output_layout)
 
     return network
 

@@ -75,12 +75,16 @@ class Device(Protocol):
         """Returns how to make at least `runs` measured runs of each bundle; fewer if samples hardly vary."""
         ...
 
-    def job(self, bundle: Bundle) -> Job:
-        """Brings the bundle to the device and makes it ready to run.
+    def check(self, bundle: Bundle) -> None:
+        """Checks that the device can run the bundle, before anything is brought to it.
 
         Raises:
-            DeviceError: The device cannot run the bundle.
+            DeviceError: It cannot.
         """
+        ...
+
+    def job(self, bundle: Bundle) -> Job:
+        """Brings a bundle that has been checked to the device and makes it ready to run."""
         ...
 
 

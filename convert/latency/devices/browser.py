@@ -50,11 +50,13 @@ class Browser:
     def schedule(self, runs: int) -> Schedule:
         return timed_schedule(runs)
 
-    def job(self, bundle: Bundle) -> "BrowserJob":
+    def check(self, bundle: Bundle) -> None:
         if bundle.format != "web":
             raise DeviceError(
                 f"{bundle.folder} is an {bundle.format} bundle; a browser runs web; export it with --format web"
             )
+
+    def job(self, bundle: Bundle) -> "BrowserJob":
         return BrowserJob(bundle, self)
 
 

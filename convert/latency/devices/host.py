@@ -39,6 +39,9 @@ class Host:
     def schedule(self, runs: int) -> Schedule:
         return timed_schedule(runs)
 
+    def check(self, bundle: Bundle) -> None:
+        """Nothing is known beforehand: the bundle's process tells what its runtime lacks."""
+
     def job(self, bundle: Bundle) -> "HostJob":
         return HostJob(bundle, self.cores)
 

@@ -1,12 +1,11 @@
 """An emulated ARM core that counts instructions. The counts are repeatable and equal on every machine.
 
-QEMU runs the aarch64 runtimes themselves: the wheels of ONNX Runtime, LiteRT and ncnn in an arm64 Python, and the
-cross-compiled runner for ExecuTorch. Our plugin (on_device/count.c) counts the instructions between marks.
+QEMU runs the aarch64 runtimes themselves, in the runners that phones and boards get (runners.py). Our plugin
+(on_device/count.c) counts the instructions between marks.
 
 A count ignores caches, memory bandwidth and instructions per cycle. Use it to compare programs, not to predict times.
 """
 
-import json
 import pathlib
 import subprocess
 import tempfile
@@ -15,12 +14,10 @@ from typing import Any
 import numpy as np
 
 from convert.bundle import Bundle
-from convert.latency.devices import toolchain
+from convert.latency.devices import runners, toolchain
 from convert.latency.devices.base import STEPS, DeviceError, Samples, Schedule
 from convert.latency.on_device.runner_input import RunnerInput
 
-_REPOSITORY = pathlib.Path(__file__).parents[3]
-_RUNNER = toolchain.BUILD / "runner"
 _MARKS = (1, 2, 3, 4)  # Begin, pre-processing done, network done, end; see on_device/count.c.
 
 
@@ -38,7 +35,7 @@ class Qemu:
             raise DeviceError(f"there is no emulator in {toolchain.BUILD}; build it with `make arm-setup`")
 
     def facts(self) -> dict[str, Any]:
-        version = _run([*_emulator()[:1], "--version"], _REPOSITORY).splitlines()[0]
+        version = _run([*emulator()[:1], "--version"]).splitlines()[0]
         return {"abi": "aarch64", "cpu": toolchain.CPU, "emulator": version, "cores": [0]}
 
     def condition(self) -> dict[str, Any]:
@@ -48,46 +45,44 @@ class Qemu:
         # Few runs suffice: counts of one binary differ by less than 0.2 %.
         return Schedule(rounds=1, warmup=2, runs=3)
 
+    def check(self, bundle: Bundle) -> None:
+        runners.check(bundle, self.name)
+
     def job(self, bundle: Bundle) -> "QemuJob":
         return QemuJob(bundle)
 
 
 class QemuJob:
-    """A bundle that is run by a new emulated process in every round. See `base.Job`."""
+    """A bundle that is run by a new emulated process in every round. See `base.Job`.
+
+    Attributes:
+        folder: The folder of the runner's files.
+    """
 
     def __init__(self, bundle: Bundle):
         self._bundle = bundle
-        self._folder = tempfile.TemporaryDirectory()
-        self._here = pathlib.Path(self._folder.name)
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = pathlib.Path(self._temporary.name)
+        self._input = RunnerInput(bundle)
+        # The runner finds its files in one folder. Those of the model are linked, not copied.
+        for path in self._input.write(self.folder):
+            if path.parent != self.folder:
+                (self.folder / path.name).symlink_to(path.resolve())
 
     def measure(self, warmup: int, runs: int) -> Samples:
-        log = self._here / "marks"
-        if self._bundle.format == "executorch":
-            # The runner: it finds its files in one folder. The model is linked, not copied.
-            runner_input = RunnerInput(self._bundle)
-            runner_input.write(self._here)
-            (self._here / self._bundle.model.name).unlink(missing_ok=True)
-            (self._here / self._bundle.model.name).symlink_to(self._bundle.model.resolve())
-            program = json.loads((_RUNNER / "runner.json").read_text())["start"]
-            arguments = runner_input.arguments(str(self._here), 1, warmup, runs, counting=True)
-            _run([*_emulator(log), *program, *arguments], _RUNNER)
-        else:
-            # The worker: all its requests are known beforehand, so it reads them at once and ends.
-            requests = f"count {warmup} {runs}\noutput {self._here / 'output.npy'}\n"
-            program = [toolchain.BUILD / "root/usr/bin/python3.11", "-m", "convert.latency.on_device.worker"]
-            _run([*_emulator(log), *program, self._bundle.folder.resolve(), "1"], _REPOSITORY, requests)
+        log, kind = self.folder / "marks", self._bundle.format
+        arguments = self._input.arguments(str(self.folder), 1, warmup, runs, counting=True)
+        _run([*emulator(log), *runners.card(kind)["start"], *arguments], runners.folder(kind))
         return read_marks(log.read_text(), warmup)
 
     def output(self) -> np.ndarray:
-        if self._bundle.format == "executorch":
-            return RunnerInput(self._bundle).output(self._here / "output.f32")
-        return np.load(self._here / "output.npy")
+        return self._input.output(self.folder / "output")
 
     def peak_bytes(self) -> None:
         return None  # Mostly the emulator's own memory.
 
     def close(self) -> None:
-        self._folder.cleanup()
+        self._temporary.cleanup()
 
 
 def read_marks(log: str, warmup: int) -> Samples:
@@ -114,27 +109,18 @@ def read_marks(log: str, warmup: int) -> Samples:
     return samples
 
 
-def _emulator(log: pathlib.Path | None = None) -> list[Any]:
+def emulator(log: pathlib.Path | None = None) -> list[Any]:
     """Returns the command of the emulator, with the counting plugin if `log` names a file for its marks."""
     counting = ["-plugin", f"{toolchain.BUILD / 'count.so'},log={log}"] if log else []
-    guest = {
-        "PATH": toolchain.BUILD / "bin",  # Its `cc` compiles the class-map kernel for ARM.
-        "PYTHONPATH": f"{toolchain.BUILD / 'site'}:{_REPOSITORY}",
-        "PYTHONHASHSEED": "0",  # Random hashes would change the count.
-        "OMP_NUM_THREADS": "1",
-    }
-    variables = [word for name, value in guest.items() for word in ("-E", f"{name}={value}")]
     # LD_LIBRARY_PATH is for the emulator itself and is unset (-U) for the emulated program.
-    options = ["-cpu", toolchain.CPU, "-L", toolchain.BUILD / "root", "-U", "LD_LIBRARY_PATH", *variables]
+    options = ["-cpu", toolchain.CPU, "-L", toolchain.BUILD / "root", "-U", "LD_LIBRARY_PATH"]
     return [toolchain.BUILD / "host/usr/bin/qemu-aarch64", *options, *counting]
 
 
-def _run(command: list[Any], folder: pathlib.Path, requests: str = "") -> str:
-    """Runs a command in `folder` with `requests` as its standard input and returns what it prints."""
+def _run(command: list[Any], folder: pathlib.Path | None = None) -> str:
+    """Runs a command in `folder`, by default the current one, and returns what it prints."""
     words = [str(word) for word in command]
-    done = subprocess.run(
-        words, input=requests, cwd=folder, env=toolchain.environment(), capture_output=True, text=True
-    )
+    done = subprocess.run(words, cwd=folder, env=toolchain.environment(), capture_output=True, text=True)
     if done.returncode:
         errors = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise DeviceError(f"the emulated program failed: {errors[-1]}")

@@ -1,4 +1,4 @@
-"""A device without Python: the ExecuTorch runner is pushed to it and runs the bundles, pinned to cores."""
+"""A device without Python: the runners of the runtimes are pushed to it and run the bundles, pinned to cores."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from convert.bundle import Bundle
-from convert.latency.devices import probe, toolchain
+from convert.latency.devices import probe, runners
 from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
 from convert.latency.on_device.runner_input import RunnerInput
 
@@ -44,26 +44,14 @@ class Transport(Protocol):
 
 
 class Remote:
-    """A device behind a `Transport`. See `base.Device`.
-
-    The runner is expected in build/arm/runner. It may be built for another system, if runner.json describes it.
-    """
+    """A device behind a `Transport`. See `base.Device`."""
 
     unit = "ms"
 
     def __init__(self, transport: Transport, threads: int):
         self.transport, self.name = transport, transport.name
-        runner = toolchain.BUILD / "runner"
-        if not (runner / "runner.json").exists():
-            raise DeviceError(f"there is no runner in {runner}; build it with `make arm-setup`")
-        self._runner = json.loads((runner / "runner.json").read_text())
         self._facts = probe.facts(transport.shell)
         self.cores = choose_cores(self._facts.pop("max_khz"), threads)
-        if self._facts["abi"] != self._runner["abi"]:
-            raise DeviceError(
-                f"{self.name} is {self._facts['abi'] or 'of an unknown ABI'}; the runner is for {self._runner['abi']}"
-            )
-        self._home = self.push(sorted(runner.iterdir()))
 
     def facts(self) -> dict[str, Any]:
         return {**self._facts, "cores": self.cores}
@@ -74,12 +62,13 @@ class Remote:
     def schedule(self, runs: int) -> Schedule:
         return timed_schedule(runs)
 
+    def check(self, bundle: Bundle) -> None:
+        runners.check(bundle, self.name)
+        found, needed = self._facts["abi"] or "of an unknown ABI", runners.card(bundle.format)["abi"]
+        if found != needed:
+            raise DeviceError(f"{self.name} is {found}; the runner is for {needed}")
+
     def job(self, bundle: Bundle) -> "RemoteJob":
-        if bundle.format != self._runner["format"]:
-            raise DeviceError(
-                f"{bundle.folder} is an {bundle.format} bundle and {self.name} runs {self._runner['format']}; "
-                f"export it with --format {self._runner['format']}"
-            )
         return RemoteJob(self, bundle)
 
     def push(self, files: list[pathlib.Path]) -> str:
@@ -105,12 +94,11 @@ class Remote:
         self.transport.shell(f"touch {folder}/complete")
         return folder
 
-    def run(self, arguments: list[str]) -> str:
-        """Runs the runner, pinned to `cores`, and returns what it prints."""
+    def run(self, folder: str, command: list[str]) -> str:
+        """Runs a command in a folder on the device, pinned to `cores`, and returns what it prints."""
         # A mask, because Android's taskset takes no list of cores.
         mask = sum(1 << core for core in self.cores)
-        command = " ".join(map(shlex.quote, [*self._runner["start"], *arguments]))
-        return self.transport.shell(f"cd {self._home} && taskset {mask:x} {command}")
+        return self.transport.shell(f"cd {folder} && taskset {mask:x} {' '.join(map(shlex.quote, command))}")
 
 
 class RemoteJob:
@@ -121,22 +109,22 @@ class RemoteJob:
         self._folder = tempfile.TemporaryDirectory()
         self._local_folder = pathlib.Path(self._folder.name)
         self._runner_input = RunnerInput(bundle)
-        # Relative to the runner's folder, in which the runner is started.
-        self._remote_folder = (
-            f"../{device.push(self._runner_input.write(self._local_folder)).rpartition('/')[2]}"
-        )
+        self._start = runners.card(bundle.format)["start"]
+        self._runner_folder = device.push(sorted(runners.folder(bundle.format).iterdir()))
+        self._bundle_folder = device.push(self._runner_input.write(self._local_folder))
         self._peak_kb = 0
 
     def measure(self, warmup: int, runs: int) -> Samples:
-        arguments = self._runner_input.arguments(self._remote_folder, len(self._device.cores), warmup, runs)
-        report = json.loads(self._device.run(arguments))
+        # Relative to the runner's folder, in which the runner is started.
+        folder = f"../{self._bundle_folder.rpartition('/')[2]}"
+        arguments = self._runner_input.arguments(folder, len(self._device.cores), warmup, runs)
+        report = json.loads(self._device.run(self._runner_folder, [*self._start, *arguments]))
         self._peak_kb = max(self._peak_kb, report.pop("peak_kb"))
         return {step: [ns / 1e6 for ns in values] for step, values in report.items()}
 
     def output(self) -> np.ndarray:
-        name = f"{self._device.transport.folder}/{self._remote_folder[3:]}/output.f32"  # Without "../".
-        self._device.transport.pull(name, self._local_folder / "output.f32")
-        return self._runner_input.output(self._local_folder / "output.f32")
+        self._device.transport.pull(f"{self._bundle_folder}/output", self._local_folder / "output")
+        return self._runner_input.output(self._local_folder / "output")
 
     def peak_bytes(self) -> int:
         return 1024 * self._peak_kb

@@ -1,1 +1,1 @@
-"""What runs on the device: the image pipeline, the worker in Python, the C++ runner and the counting plugin."""
+"""What runs on the device: the image pipeline, the worker in Python, the runners in C++ and the counting plugin."""

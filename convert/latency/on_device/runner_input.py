@@ -1,4 +1,4 @@
-"""Writes the input files and arguments of the ExecuTorch runner (runner.cpp), and reads its output file."""
+"""Writes the input files and arguments of the runners (runner/main.cpp), and reads their output file."""
 
 import pathlib
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from convert.bundle import Bundle
 from convert.latency.on_device import image_pipeline
+from convert.runtimes import base
 
 _TAILS = {"classification": "class", "segmentation": "labels", "detection": "boxes"}
 # Fields of `Bundle.decoding` in the order of the runner's argument.
@@ -13,7 +14,7 @@ _DECODING = ("anchor_scale", "score_threshold", "iou_threshold", "per_level", "p
 
 
 class RunnerInput:
-    """The files and arguments that the runner needs to run one bundle."""
+    """The files and arguments that a runner needs to run one bundle."""
 
     def __init__(self, bundle: Bundle):
         self._bundle = bundle
@@ -24,12 +25,11 @@ class RunnerInput:
         Returns:
             All files that the runner reads: the model, the image and the reference input.
         """
-        image, reference = folder / "image.u8", folder / "input.f32"
+        image, reference = folder / "image", folder / "input"
         image.write_bytes(image_pipeline.picture(self._bundle).tobytes())
-        # The runner copies the file into the network's input as it is, so it must already be [1, 3, H, W].
-        planes = self._bundle.reference()[0].transpose(0, 3, 1, 2)
-        reference.write_bytes(np.ascontiguousarray(planes, np.float32).tobytes())
-        return [self._bundle.model, image, reference]
+        # The runner copies the file into the network's input as it is.
+        reference.write_bytes(base.in_layout(self._bundle.reference()[0], self._bundle.layout).tobytes())
+        return [*self._bundle.model_files(), image, reference]
 
     def arguments(
         self, folder: str, threads: int, warmup: int, runs: int, counting: bool = False
@@ -43,32 +43,36 @@ class RunnerInput:
             runs: Number of measured runs.
             counting: Set marks for the counting plugin (count.c) instead of reading the clock.
         """
+        arguments = {key: f"{folder}/{key}" for key in ("image", "input", "output", "result")}
+        arguments["model"] = f"{folder}/{self._bundle.model.name}"
+        arguments |= {"threads": threads, "warmup": warmup, "runs": runs, "marks": int(counting)}
+        return [f"{key}={value}" for key, value in (arguments | self._description()).items()]
+
+    def _description(self) -> dict[str, object]:
+        """Returns the arguments that describe the model."""
         bundle = self._bundle
         height, width = bundle.input_size
         arguments = {
-            "model": f"{folder}/{bundle.model.name}",
-            "image": f"{folder}/image.u8",
-            "input": f"{folder}/input.f32",
-            "output": f"{folder}/output.f32",
             "height": height,
             "width": width,
-            "tail": _TAILS[bundle.task],
-            "warmup": warmup,
-            "runs": runs,
-            "threads": threads,
-            "marks": int(counting),
+            "input_type": bundle.input_type,
+            "layout": bundle.layout,
+            "output_layout": bundle.output_layout,
+            "names": ",".join((base.INPUT, *base.names(bundle.output))),
+            "half": int(bundle.precision == "fp16"),
+            "tail": "none" if bundle.output == "labels" else _TAILS[bundle.task],
         }
         if bundle.decoding:
             arguments["decoding"] = ",".join(str(bundle.decoding[name]) for name in _DECODING)
         if bundle.normalization:
             mean, std = bundle.normalization
             arguments |= {"mean": ",".join(map(str, mean)), "std": ",".join(map(str, std))}
-        return [f"{key}={value}" for key, value in arguments.items()]
+        return arguments
 
     def output(self, path: pathlib.Path) -> np.ndarray:
         """Reads the network's output for the reference input, in the layout of the expected output: channels last."""
-        shape = self._bundle.reference()[1].shape
-        values = np.fromfile(path, np.float32)
+        expected = self._bundle.reference()[1]
+        shape, values = expected.shape, np.fromfile(path, expected.dtype)
         if self._bundle.output == "head":  # All logits, and then all box deltas.
             anchors = shape[1]
             logits, deltas = np.split(values, [values.size - 4 * anchors])

@@ -1,6 +1,8 @@
 """The ARM parts that need no emulator: counts and their ratios, the plugin's source, the pinned versions."""
 
+import configparser
 import json
+import pathlib
 import subprocess
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from convert.arm import counts
 from convert.export import seeded_bundles
-from convert.latency.devices import emulated_cpu, toolchain
+from convert.latency.devices import emulated_cpu, runners, toolchain
 from convert.runtimes import registry
 from seaformer_jax.errors import UserError
 
@@ -60,7 +62,7 @@ def test_the_plain_graph(tmp_path):
 def test_the_plugin_compiles(tmp_path):
     flags = ["-Wall", "-Wno-unused-parameter", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
     library = tmp_path / "count.so"
-    subprocess.run(["gcc", *flags, toolchain.SOURCES / "count.c", "-o", library], check=True)
+    subprocess.run(["gcc", *flags, runners.PLUGIN, "-o", library], check=True)
     symbols = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True).stdout
     assert {line.split()[-1] for line in symbols.splitlines()} == {
         "qemu_plugin_install",
@@ -86,17 +88,19 @@ def test_steps_run_once_per_source(tmp_path, monkeypatch):
     # The second time nothing has changed, so the step is not run.
     for content in ("1", "1", "2"):
         source.write_text(content)
-        toolchain._once(step, (source,))
+        toolchain.once(step, (source,))
     assert calls == ["1", "2"]
 
 
 def test_a_missing_program_is_told():
     with pytest.raises(UserError, match="no-such-program is not on this machine; the set-up needs Debian 12"):
-        toolchain._run(["no-such-program"])
+        toolchain.run(["no-such-program"])
     with pytest.raises(UserError, match="failed: no such thing"):
-        toolchain._run(["sh", "-c", "echo no such thing >&2; exit 1"])
+        toolchain.run(["sh", "-c", "echo no such thing >&2; exit 1"])
 
 
-def test_numpy_on_arm_is_ours():
-    pinned = dict(wheel.split("==") for wheel in toolchain.WHEELS)
-    assert pinned["numpy"].split(".")[0] == np.__version__.split(".")[0]
+def test_the_versions_on_arm_are_those_of_the_extras():
+    setup = configparser.ConfigParser()
+    setup.read(pathlib.Path(runners.__file__).parents[3] / "setup.cfg")
+    for kind, runtime in runners.RUNTIMES.items():
+        assert runtime.wheel in setup["options.extras_require"][kind].split()

@@ -58,8 +58,9 @@ given = dict(word.split("=", 1) for word in sys.argv[1:])
 height, width = int(given["height"]), int(given["width"])
 image = np.fromfile(given["image"], np.uint8)
 assert image.size == 3 * height * width, image.size
-planes = np.fromfile(given["input"], np.float32).reshape(3, height, width)
-planes.mean((1, 2)).tofile(given["output"])
+values = np.fromfile(given["input"], np.float32)
+rows = values.reshape(3, -1).T if given["layout"] == "NCHW" else values.reshape(-1, 3)
+rows.mean(0).tofile(given["output"])
 with open("cores", "w") as file:
     json.dump(sorted(os.sched_getaffinity(0)), file)
 runs = int(given["runs"])
@@ -119,12 +120,12 @@ def script(path: pathlib.Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def write_runner(build: pathlib.Path) -> None:
-    """Writes a runner with the arguments and output of on_device/runner.cpp into build/runner."""
-    folder = build / "runner"
+def write_runner(build: pathlib.Path, kind: str) -> None:
+    """Writes a runner with the arguments and output of on_device/runner/main.cpp into build/runners."""
+    folder = build / "runners" / kind
     folder.mkdir(parents=True)
     (folder / "runner.py").write_text(_RUNNER)
-    card = {"abi": "aarch64", "format": "executorch", "start": [sys.executable, "runner.py"]}
+    card = {"abi": "aarch64", "start": [sys.executable, "runner.py"]}
     (folder / "runner.json").write_text(json.dumps(card))
 
 

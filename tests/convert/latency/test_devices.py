@@ -9,6 +9,7 @@ import pytest
 from convert.latency.devices import adb, probe, registry, toolchain
 from convert.latency.devices.base import STEPS, choose_cores
 from convert.latency.devices.registry import DeviceError
+from convert.latency.turns import measure
 from seaformer_jax.errors import UserError
 from tests.convert.latency import device_standins as standins
 
@@ -16,13 +17,15 @@ from tests.convert.latency import device_standins as standins
 @pytest.fixture
 def device(tmp_path, monkeypatch) -> standins.Device:
     monkeypatch.setattr(toolchain, "BUILD", tmp_path / "build")
-    standins.write_runner(tmp_path / "build")
+    for kind in ("executorch", "litert"):
+        standins.write_runner(tmp_path / "build", kind)
     return standins.Device(tmp_path / "device", monkeypatch)
 
 
 @pytest.mark.parametrize("spec", ["adb", "adb:emulator-1", "ssh:user@board"])
-def test_a_bundle_runs_on_a_remote_device(device, tmp_path, spec):
-    bundle = standins.write_bundle(tmp_path / "bundle")
+@pytest.mark.parametrize(("kind", "layout"), [("executorch", "NCHW"), ("litert", "NHWC")])
+def test_a_bundle_runs_on_a_remote_device(device, tmp_path, spec, kind, layout):
+    bundle = standins.write_bundle(tmp_path / "bundle", kind, layout=layout)
     there = registry.find(spec, threads=1)
     job = there.job(bundle)
     samples = job.measure(warmup=1, runs=3)
@@ -87,48 +90,66 @@ def test_a_board_that_does_not_let_us_in(device):
         registry.find("ssh:user@board", threads=1)
 
 
+def refused(device, spec: str, bundles, message: str) -> None:
+    """Checks that measuring `bundles` is refused with `message` before anything is brought to the device."""
+    with pytest.raises(DeviceError, match=message):
+        measure(registry.find(spec, threads=1), bundles, runs=50)
+    calls = device.calls.read_text()
+    assert calls and "push" not in calls and "mkdir" not in calls and not any(device.root.iterdir())
+
+
 @pytest.mark.parametrize("spec", ["adb", "ssh:user@board"])
-def test_a_device_of_another_kind(device, spec):
+def test_a_device_of_another_kind(device, tmp_path, spec):
     device.program("uname", "echo armv7l")
-    with pytest.raises(DeviceError, match="is armv7l; the runner is for aarch64"):
-        registry.find(spec, threads=1)
+    refused(device, spec, [standins.write_bundle(tmp_path / "b")], "is armv7l; the runner is for aarch64")
 
 
 @pytest.mark.parametrize("spec", ["adb", "ssh:user@board"])
-def test_a_full_disk(device, spec):
+def test_bundles_of_other_runtimes(device, tmp_path, spec):
+    """The first bundle would run there."""
+    bundles = [standins.write_bundle(tmp_path / kind, kind) for kind in ("litert", "web")]
+    refused(device, spec, bundles, "is a web bundle and .* runs onnx, litert, executorch, ncnn; export it in")
+
+
+def test_a_runner_that_is_not_built(device, tmp_path):
+    bundles = [standins.write_bundle(tmp_path / kind, kind) for kind in ("litert", "ncnn")]
+    refused(device, "adb", bundles, "there is no runner in .*ncnn; build it with `make arm-setup`")
+
+
+def test_class_maps_of_many_classes(device, tmp_path):
+    bundle = standins.write_bundle(tmp_path / "b", task="segmentation", output="logits8")
+    bundle.write_reference(bundle.reference()[0], np.zeros((1, 1, 1, 257), np.float32))
+    refused(device, "adb", [bundle], "has 257 classes; the class maps of adb:emulator-1 have at most 256")
+
+
+@pytest.mark.parametrize("spec", ["adb", "ssh:user@board"])
+def test_a_full_disk(device, tmp_path, spec):
     device.program(
         "df", "echo Filesystem 1K-blocks Used Available Use% Mounted on; echo /dev/x 9 9 0 100% /data"
     )
     with pytest.raises(DeviceError, match="has no space left: 0 kB free"):
-        registry.find(spec, threads=1)
+        registry.find(spec, threads=1).job(standins.write_bundle(tmp_path / "b"))
 
 
-def test_a_disk_that_fills_up(device):
+def test_a_disk_that_fills_up(device, tmp_path):
     device.program("touch", "echo 'touch: complete: No space left on device' >&2; exit 1")
     with pytest.raises(DeviceError, match=r"has no space left: .*; delete something there"):
-        registry.find("adb", threads=1)
+        registry.find("adb", threads=1).job(standins.write_bundle(tmp_path / "b"))
 
 
 def test_a_program_that_dies(device, tmp_path):
     there = registry.find("adb", threads=1)
     job = there.job(standins.write_bundle(tmp_path / "bundle"))
-    for image in device.root.rglob("image.u8"):
+    for image in device.root.rglob("image"):
         image.write_bytes(b"short")
     with pytest.raises(DeviceError, match=r"^adb:emulator-1: AssertionError: 5$"):
         job.measure(warmup=1, runs=1)
 
 
-def test_bundles_of_other_runtimes(device, tmp_path):
-    bundle = standins.write_bundle(tmp_path / "bundle", kind="litert")
-    with pytest.raises(DeviceError, match="runs executorch; export it with --format executorch"):
-        registry.find("adb", threads=1).job(bundle)
-
-
-def test_no_runner_and_no_emulator(tmp_path, device, monkeypatch):
+def test_no_emulator(tmp_path, monkeypatch):
     monkeypatch.setattr(toolchain, "BUILD", tmp_path / "nothing")
-    for spec in ("adb", "qemu"):
-        with pytest.raises(DeviceError, match="build it with `make arm-setup`"):
-            registry.find(spec, threads=1)
+    with pytest.raises(DeviceError, match="build it with `make arm-setup`"):
+        registry.find("qemu", threads=1)
 
 
 @pytest.mark.parametrize("spec", ["phone", "host:x", "ssh", "qemu:a76", ""])

@@ -170,7 +170,7 @@ def test_other_bundles_are_refused(tmp_path):
     with pytest.raises(
         DeviceError, match="is an onnx bundle; a browser runs web; export it with --format web"
     ):
-        Browser(1).job(made)
+        Browser(1).check(made)
 
 
 @pytest.mark.slow
