@@ -13,6 +13,7 @@ bundle.
 """
 
 import json
+import os
 import pathlib
 import sys
 import time
