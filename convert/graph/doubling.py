@@ -19,7 +19,9 @@ class Double(nn.Module):
     """Doubling by interpolation: for ONNX Runtime and ncnn."""
 
     def forward(self, x: Tensor, size: Size) -> Tensor:
-        return self.doubled(x)[:, :, : size[0], : size[1]]
+        doubled = self.doubled(x)
+        # ExecuTorch would leave a cut that cuts nothing outside XNNPACK.
+        return doubled if tuple(doubled.shape[2:]) == tuple(size) else doubled[:, :, : size[0], : size[1]]
 
     def doubled(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")

@@ -74,10 +74,11 @@ def test_labels_of_a_segmentation_model(tmp_path, installed):
     assert np.mean(labels == logits.argmax(1)[0].numpy()) > 0.999
 
 
+@pytest.mark.parametrize("size", [(72, 136), (128, 64)])
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
-def test_boxes_of_a_detector(tmp_path, installed, precision):
-    """An input whose levels have odd sides; the boxes are those of the model in PyTorch."""
-    size, names = (72, 136), ("class 0", "class 1", "class 2")
+def test_boxes_of_a_detector(tmp_path, installed, precision, size):
+    """Levels with odd sides, and levels of which each is twice the next; the boxes are those of PyTorch."""
+    names = ("class 0", "class 1", "class 2")
     toys.register()
     weights = write_detector(tmp_path, names, size)
     with bundle_folder.writing(tmp_path / "b") as folder:
