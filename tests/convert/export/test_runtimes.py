@@ -177,6 +177,6 @@ def test_threads_and_copies(tmp_path, installed):
 
 def test_litert_refuses_detectors_in_int8(tmp_path):
     graph = Graph(torch.nn.Identity(), "detection", "head", SIZE)
-    with pytest.raises(UserError, match="cannot run the int8 file .* of a detector"):
+    with pytest.raises(UserError, match=r"cannot run the int8 file .* of a detector"):
         litert.export(graph, {"int8": tmp_path}, [])
     assert not list(tmp_path.iterdir())
