@@ -15,6 +15,7 @@ from convert.torch_model import Backbone, Variant, find
 
 ANCHORS = 9  # Anchors of a position: three ratios times three scales.
 MAPS = 4  # Feature maps that the neck takes from the backbone: those at 1/8 to 1/64.
+LEVELS = MAPS + 1  # Maps of the pyramid, at 1/8 to 1/128.
 PRIOR = 0.01  # Probability of every class at the start of the training (focal loss, section 4.1).
 
 
@@ -62,9 +63,10 @@ class FPN(nn.Module):
 
 
 class RetinaHead(nn.Module):
-    """Head that all levels share: a map [B, width, h, w] -> logits [B, h*w*9, K] and box deltas [B, h*w*9, 4].
+    """Head that all levels share: maps [B, width, h, w] -> logits [B, A, K] and box deltas [B, A, 4] of all anchors.
 
-    Each of the two has a tower of `convs` convolutions with ReLU before its last convolution.
+    The A anchors are ordered by level, row, column and anchor of a cell. Each of the two has a tower of `convs`
+    convolutions with ReLU before its last convolution.
     """
 
     def __init__(self, width: int, convs: int, num_classes: int):
@@ -79,7 +81,12 @@ class RetinaHead(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.constant_(self.retina_cls.bias, -math.log((1 - PRIOR) / PRIOR))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        logits, deltas = zip(*(self.level(x) for x in maps), strict=True)
+        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+
+    def level(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the logits and box deltas of one map."""
         logits, deltas = x, x
         for conv in self.cls_convs:
             logits = torch.relu(conv(logits))
@@ -109,9 +116,7 @@ class Detector(nn.Module):
         self.bbox_head = RetinaHead(variant.neck_width, variant.tower_convs, num_classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.neck(self.backbone.forward_features(x)[-MAPS:])
-        logits, deltas = zip(*(self.bbox_head(level) for level in maps), strict=True)
-        return torch.cat(logits, dim=1), torch.cat(deltas, dim=1)
+        return self.bbox_head(self.neck(self.backbone.forward_features(x)[-MAPS:]))
 
 
 def create_model(

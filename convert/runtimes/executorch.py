@@ -42,14 +42,14 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
-    from convert.graph import doubling
+    from convert.graph import doubling, head_copies
 
     logging.getLogger("torch.export").setLevel(logging.ERROR)
     model, example = copy.deepcopy(base.upsampled(graph)).eval(), graph.example()
     doubling.by_convolution(model)  # In place, hence the copy.
     for precision, folder in folders.items():
         if precision == "int8":
-            program = _quantized(model, example, calibration)
+            program = _quantized(head_copies.with_copies(model), example, calibration)
         elif precision == "fp16":
             program = torch.export.export(_half(model), (example,), strict=True)
         else:
