@@ -141,7 +141,7 @@ def markdown(results: dict[str, Any]) -> str:
         against_paper(results),
     ]
     for part, found in results.items():
-        where = "one thread" if part != "training" else "output and gradients of one map, all cores"
+        where = "one thread" if part != "training" else "output and gradients of one map, all threads"
         parts += [f"## {PARTS[part]}: milliseconds, {where}", table(found, "ms")]
         if part == "training":
             parts += ["## JAX, training: MB of temporary memory", table(found, "MB")]
