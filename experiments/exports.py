@@ -19,6 +19,8 @@ from convert.bundle import NATIVE
 from experiments import measure, runs
 from seaformer_jax.training import workdir
 
+# An int8 export also measures fp32 and fp16. ncnn and MNN have no int8.
+PRECISIONS = {"ncnn": ("fp32", "fp16"), "mnn": ("fp32", "fp16")}
 MAX_DROP = 2.0  # Percentage points of the score; one of TrashNet's 329 images is 0.3 points.
 # An int8 export also contains fp32 and fp16. ncnn and MNN have no int8.
 PRECISIONS = {"ncnn": ("fp32", "fp16"), "mnn": ("fp32", "fp16")}
@@ -66,7 +68,7 @@ def main() -> None:
         if run and root:
             model = find(run, root)
             for kind in options.formats.split(","):
-                new = export(task, model, options.out / task, kind)
+                new = export(model, options.out / task, kind)
                 reports = [r for r in reports if (r["task"], r["format"]) != (task, kind)] + new
     measure.write("exports", {"reports": reports})
     text = markdown(reports)
@@ -90,18 +92,16 @@ def on_images(run: pathlib.Path, root: pathlib.Path) -> Trained:
 
 # Task -> function of a workdir and a data set.
 TASKS = {"classification": classifier, "segmentation": on_images, "detection": on_images}
-# (task, format) without int8; an int8 export also measures fp32 and fp16.
-NO_INT8 = {("detection", "litert"), *((task, kind) for task in TASKS for kind in ("ncnn", "mnn"))}
 
 
-def export(task: str, model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]:
+def export(model: Trained, out: pathlib.Path, kind: str) -> list[dict[str, Any]]:
     """Exports the bundles of one format, unless they exist; returns their reports."""
     weights = out / "model.pth"
     if not weights.exists():
         out.mkdir(parents=True, exist_ok=True)
         runs.call("convert.to_torch", f"--workdir={model.run}", f"--out={weights}")
     reports = []
-    for precision in ("fp32", "fp16") if (task, kind) in NO_INT8 else ("int8",):
+    for precision in PRECISIONS.get(kind, ("int8",)):
         bundle = out / f"{kind}_{precision}"
         if not bundle.exists():
             runs.call(

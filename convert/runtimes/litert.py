@@ -10,7 +10,6 @@ import numpy as np
 from convert.bundle import MODEL_FILES, Bundle
 from convert.runtimes import base, registry, tflite_gpu, tflite_metadata
 from convert.runtimes.base import Graph, Network
-from seaformer_jax.errors import UserError
 
 LAYOUT = "NHWC"
 OUTPUT_LAYOUTS = {"logits8": "NHWC", "logits": "NHWC"}
@@ -33,15 +32,7 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     int8: weights are quantised per channel, activations per tensor; input and output are float32. The ranges of the
     activations are static. Dynamic-range int8, the default of some tools, is 3.5 times slower than fp32 on
     convolutions.
-
-    Raises:
-        UserError: A detector is to be written in int8.
     """
-    if graph.task == "detection" and "int8" in folders:
-        raise UserError(
-            "LiteRT cannot run the int8 file that ai-edge-quantizer 0.10.0 writes of a detector: it lacks weights; "
-            "choose fp16, or another format for int8"
-        )
     file = MODEL_FILES["litert"]
     # The other precisions are made from the file in float32.
     model = _float_model(graph, next(iter(folders.values())) / "float.tflite")

@@ -24,7 +24,13 @@ def write(bundle: Bundle) -> None:
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromPackedBuf(bundle.model.read_bytes(), 0)
+    content = bundle.model.read_bytes()
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for buffer in model.buffers:
+        if (
+            buffer.size
+        ):  # ai-edge-quantizer writes large buffers behind the FlatBuffer, where packing would lose them.
+            buffer.data = content[buffer.offset : buffer.offset + buffer.size]
     (graph,) = model.subgraphs
     (signature,) = model.signatureDefs
     for named in (*signature.inputs, *signature.outputs):

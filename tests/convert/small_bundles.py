@@ -30,7 +30,9 @@ def network(task: str) -> torch.nn.Module:
     return alive(_MIRRORS[task].create_model("mini", len(NAMES)), SIZE)
 
 
-def write(folder, trained: torch.nn.Module, task: str, format_: str, output: str, **fields) -> Bundle:
+def write(
+    folder, trained: torch.nn.Module, task: str, format_: str, output: str, precision: str = "fp32", **fields
+) -> Bundle:
     """Exports a network; skips the test if the runtime is not installed or out of reach.
 
     Args:
@@ -39,6 +41,7 @@ def write(folder, trained: torch.nn.Module, task: str, format_: str, output: str
         task: "classification" or "segmentation".
         format_: One of `bundle.FORMATS`.
         output: See `Graph`.
+        precision: One that needs no calibration.
         **fields: Other fields of the `Graph`.
     """
     try:
@@ -52,8 +55,9 @@ def write(folder, trained: torch.nn.Module, task: str, format_: str, output: str
     graph = Graph(input_layers.from_camera(model) if most == 255 else model, task, output, SIZE, **fields)
     preparation = Preparation(task, SIZE, MEAN, STD, True, 0.875, "bicubic", graph.input_type)
     labels = LabelSpec(NAMES, distinct_colours(len(NAMES)))
-    made = new_bundle(folder, graph, "mini", format_, preparation=preparation, labels=labels, licence="MIT")
-    runtime.export(graph, {"fp32": folder}, [])
+    shown = {"preparation": preparation, "labels": labels, "licence": "MIT"}
+    made = new_bundle(folder, graph, "mini", format_, precision=precision, **shown)
+    runtime.export(graph, {precision: folder}, [])
     runtime.annotate(made)
     image = preparation.exported(np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
     made.write_reference(image, runtime.load(made)(image))

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from convert import torch_segmentation
 from convert.bundle import Bundle
 from convert.runtimes import base, registry
 from seaformer_jax.errors import UserError
 from tests.convert import small_bundles
+from tests.convert.alive import alive
 from tests.convert.small_bundles import MEAN, NAMES, SIZE, STD
 
 
@@ -156,6 +158,18 @@ def test_litert_file(tmp_path, trained, input_type):
     logits = torch.from_numpy(registry.find("litert").load(made)(pixels)).permute(0, 3, 1, 2)
     found = torch.nn.functional.interpolate(logits, SIZE, mode="bilinear").argmax(1).numpy()
     assert np.mean(found == expected(trained, images(1))) > 0.999
+
+
+@pytest.mark.slow
+def test_metadata_leave_litert_its_weights(tmp_path):
+    """The quantiser writes those of more than a kilobyte behind the FlatBuffer."""
+    trained = alive(torch_segmentation.create_model("seaformer_tiny", len(NAMES)), SIZE)
+    made = write(tmp_path, trained, "litert", "logits8", precision="fp16")
+    found = registry.find("litert").load(made)((images(1) / 255).astype(np.float32))
+    logits = torch.nn.functional.interpolate(
+        torch.from_numpy(found).permute(0, 3, 1, 2), SIZE, mode="bilinear"
+    )
+    assert np.mean(logits.argmax(1).numpy() == expected(trained, images(1))) > 0.98
 
 
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])

@@ -14,7 +14,7 @@ from convert.export.exporter import Export
 from convert.export.request import Request
 from convert.labels import boxes
 from convert.labels.class_map import argmax_upsample
-from convert.runtimes import base, litert, registry
+from convert.runtimes import base, registry
 from convert.runtimes.base import Graph
 from seaformer_jax.errors import UserError
 from tests import toys
@@ -173,10 +173,3 @@ def test_threads_and_copies(tmp_path, installed):
         expected = [model(torch.from_numpy(image).permute(0, 3, 1, 2)).numpy() for image in images]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert not np.allclose(found[0], found[1], atol=1e-4)
-
-
-def test_litert_refuses_detectors_in_int8(tmp_path):
-    graph = Graph(torch.nn.Identity(), "detection", "head", SIZE)
-    with pytest.raises(UserError, match=r"cannot run the int8 file .* of a detector"):
-        litert.export(graph, {"int8": tmp_path}, [])
-    assert not list(tmp_path.iterdir())
