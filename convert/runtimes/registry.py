@@ -55,7 +55,7 @@ def find(name: str) -> Runtime:
         raise UserError(
             f"{name} needs {', '.join(missing)}, which this Python lacks: pip install 'seaformer-jax[{extra(name)}]'"
         )
-    return importlib.import_module(f"convert.runtimes.{name}")
+    return _module(name)
 
 
 def extra(name: str) -> str:
@@ -69,14 +69,21 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     Raises:
         UserError: The runtime cannot be imported, or does not exist for this machine.
     """
-    runtime = importlib.import_module(f"convert.runtimes.{bundle.format}")
-    if not runtime.RUNS_HERE:
-        others = ", ".join(NATIVE)
+    check(bundle)
+    return _module(bundle.format).load(bundle, threads)
+
+
+def check(bundle: Bundle) -> None:
+    """Raises UserError if the runtime of `bundle` does not exist for this machine."""
+    if not _module(bundle.format).RUNS_HERE:
         raise UserError(
             f"{bundle.folder} is a {bundle.format} bundle, which does not run on this machine; run it as its README "
-            f"says, or export the weights to one of {others}"
+            f"says, or export the weights to one of {', '.join(NATIVE)}"
         )
-    return runtime.load(bundle, threads)
+
+
+def _module(name: str) -> Runtime:
+    return importlib.import_module(f"convert.runtimes.{name}")
 
 
 def packages(name: str) -> tuple[str, ...]:

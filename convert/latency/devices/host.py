@@ -14,6 +14,8 @@ import numpy as np
 from convert.bundle import Bundle
 from convert.latency.devices import probe
 from convert.latency.devices.base import DeviceError, Samples, Schedule, choose_cores, timed_schedule
+from convert.runtimes import registry
+from seaformer_jax.errors import UserError
 
 _REPOSITORY = pathlib.Path(__file__).parents[3]
 # Thread pools of numeric libraries; each library reads its variable when it is loaded.
@@ -40,7 +42,10 @@ class Host:
         return timed_schedule(runs)
 
     def check(self, bundle: Bundle) -> None:
-        """Nothing is known beforehand: the bundle's process tells what its runtime lacks."""
+        try:  # What else a runtime lacks, the bundle's process tells.
+            registry.check(bundle)
+        except UserError as error:
+            raise DeviceError(str(error)) from error
 
     def job(self, bundle: Bundle) -> "HostJob":
         return HostJob(bundle, self.cores)

@@ -80,6 +80,14 @@ def test_a_bundle_that_does_not_load(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("figures*"))
 
 
+def test_a_format_that_does_not_exist_here(tmp_path):
+    folder = standins.write_bundle(tmp_path / "bundle", "coreml").folder
+    done = run(folder, f"--out={tmp_path / 'figures'}")
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {folder} is a coreml bundle, which does not run on this machine")
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
