@@ -1,10 +1,10 @@
-"""The order of training elements whose batches are of one group."""
+"""The order of training elements whose batches are of one group, and batches for validation."""
 
 import pickle
 
 import numpy as np
 
-from seaformer_jax.data.buckets import Shuffled
+from seaformer_jax.data.buckets import InBatches, Shuffled
 
 GROUPS = np.array([0, 1, 0, 0, 1, 0, 0, 0, 1, 0])  # Seven and three.
 
@@ -36,3 +36,26 @@ def test_workers_get_the_same_order():
 def test_a_group_smaller_than_a_batch_fills_one():
     shuffled = Shuffled(range(2), np.array([0, 0]), 5, 0)
     assert sorted(shuffled[i] for i in range(5)) in ([0, 0, 0, 1, 1], [0, 0, 1, 1, 1])
+
+
+class Layout:
+    """The shape of an element is its own; blanks are -1."""
+
+    def shapes_of(self, size):
+        return size
+
+    def make(self, element, shapes):
+        return {"value": element["value"]}
+
+    def blank(self, shapes):
+        return {"value": -1}
+
+
+def test_only_what_is_missing_to_whole_batches_is_padded_and_broken_images_are_counted():
+    source = [{"value": i, "skipped": i == 2} for i in range(7)]
+    all_sizes = [(1, 1) if i < 4 else (2, 2) for i in range(7)]
+    batches = InBatches(source, all_sizes, 2, Layout())
+    found = [batches[i] for i in range(len(batches))]
+    assert [row["value"] for row in found] == [0, 1, -1, 3, 4, 5, 6, -1]
+    assert [bool(row["mask"]) for row in found] == [True, True, False, True, True, True, True, False]
+    assert [row["skipped"] for row in found] == [0, 0, 1, 0, 0, 0, 0, 0]

@@ -27,3 +27,11 @@ def test_corners_are_the_centres_of_the_anchors():
 def test_the_scale_is_the_side_of_the_first_square():
     square = anchors.anchors(32, 32, 2.0)[3]  # Ratio 1 is the second, with its smallest size first.
     np.testing.assert_allclose(square, (-8, -8, 8, 8))
+
+
+def test_ratios_are_height_over_width_and_the_wide_ones_come_first():
+    sizes = np.ptp(
+        anchors.anchors(32, 32).reshape(-1, 9, 2, 2)[0], axis=1
+    )  # (width, height) of a cell's anchors.
+    np.testing.assert_allclose(sizes[:, 1] / sizes[:, 0], np.repeat([0.5, 1, 2], 3), rtol=1e-6)
+    np.testing.assert_allclose(sizes.prod(1), 32**2 * np.tile([1, 4 ** (1 / 3), 4 ** (2 / 3)], 3), rtol=1e-6)

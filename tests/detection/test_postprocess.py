@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seaformer_jax.detection import postprocess
+from convert.labels import boxes as on_phones
+from seaformer_jax.detection import anchors, postprocess
 from seaformer_jax.detection.postprocess import Detections, Settings
 from tests import golden
 from tests.detection.arrays import flat, levels
@@ -83,3 +84,38 @@ def test_suppression_equals_a_plain_loop():
     found = postprocess.suppress(Detections(*map(jnp.asarray, (boxes, scores, labels))), settings)
     np.testing.assert_array_equal(found.boxes[: len(expected)], boxes[expected])
     np.testing.assert_array_equal(found.scores, [*scores[expected], 0, 0, 0])
+
+
+def test_detections_equal_those_of_the_code_for_phones():
+    """All levels take part; some scores are exactly at the threshold, and boxes are repeated."""
+    rng, size = np.random.default_rng(0), (96, 160)
+    count = sum(anchors.level_counts(*size))
+    logits = rng.normal(-1, 1.5, (count, 3)).astype(np.float32)
+    logits[rng.random(logits.shape) < 0.1] = 0  # A score of exactly 0.5.
+    deltas = rng.normal(0, 0.2, (count, 4)).astype(np.float32)
+    decoding = on_phones.Decoding(size, 4.0, 0.5, 0.5, 40, 30)
+    expected = on_phones.numpy_decode(
+        np.concatenate([logits, deltas], 1), decoding, on_phones.Photograph(size)
+    )
+    settings = Settings(0.5, 40, 0.5, 30)
+    arguments = logits[None], deltas[None], size, jnp.array([size]), jnp.ones((1, 2)), 4.0, settings
+    found = jax.tree.map(lambda x: np.asarray(x[0]), postprocess.detect(*arguments))
+    assert len(expected.scores) == 30
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.boxes, expected.boxes, rtol=0, atol=1e-3)
+
+
+def test_a_score_at_the_threshold_is_no_box():
+    logits = np.full((1, sum(anchors.level_counts(32, 32)), 1), -9, np.float32)
+    logits[0, 5] = 0
+    arguments = (
+        np.zeros((*logits.shape[:2], 4), np.float32),
+        (32, 32),
+        jnp.array([[32, 32]]),
+        jnp.ones((1, 2)),
+        4.0,
+    )
+    for threshold, boxes in ((0.5, 0), (0.49, 1)):
+        found = postprocess.detect(logits, *arguments, Settings(score_threshold=threshold))
+        assert int((found.scores > 0).sum()) == boxes

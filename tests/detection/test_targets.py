@@ -161,3 +161,16 @@ def test_there_is_no_array_of_anchors_times_boxes():
     step = jax.jit(jax.value_and_grad(loss, (0, 1)))
     memory = step.lower(*shapes.values()).compile(options).memory_analysis()
     assert memory.temp_size_in_bytes < 2.1 * 2 * len(boxes) * 80 * 4  # Two copies of the logits.
+
+
+def test_an_image_without_positives_counts_as_one_in_the_divisor():
+    positive = jnp.array([[False, False, False], [True, True, False], [True, False, False]])
+    nothing = jnp.zeros(positive.shape)
+    assert losses.Targets(nothing, nothing, positive, nothing[..., None]).divisor() == 1 + 2 + 1
+
+
+def test_anchors_count_up_to_the_next_multiple_of_32():
+    """Of an image of 33 x 64 pixels in 96 x 128 those of cells that begin above row 64 and left of column 64."""
+    rows, columns = np.array(anchors.corners(96, 128)).T
+    found = losses.anchors_inside(jnp.array([[33, 64]]), 96, 128)
+    np.testing.assert_array_equal(found[0], (rows < 64) & (columns < 64))

@@ -13,7 +13,7 @@ IMAGES = [
     {"id": 3, "file_name": "b.png", "width": 40, "height": 60},
     {"id": 5, "file_name": "c.png", "width": 60, "height": 40},
 ]
-CATEGORIES = [{"id": 9, "name": "cat"}, {"id": 2, "name": "ant"}, {"id": 4, "name": "bee"}]
+CATEGORIES = [{"id": 9, "name": "ant"}, {"id": 2, "name": "cat"}, {"id": 4, "name": "bee"}]
 ANNOTATIONS = [
     {"id": 1, "image_id": 3, "category_id": 9, "bbox": [5, 6, 20, 30], "area": 500, "iscrowd": 0},
     {"id": 2, "image_id": 7, "category_id": 2, "bbox": [1.5, 2, 30, 20.5], "area": 600, "iscrowd": 0},

@@ -17,7 +17,7 @@ def opened(folder, split="train", max_boxes=None) -> CocoImages:
 
 def test_labels_follow_the_order_of_the_identifiers(tmp_path):
     source = opened(files.write(tmp_path, files.content()))
-    assert source.labels.class_names == ("ant", "bee", "cat") and source.truth.category_ids == (2, 4, 9)
+    assert source.labels.class_names == ("cat", "bee", "ant") and source.truth.category_ids == (2, 4, 9)
     first, second, third = (source[i] for i in range(3))
     np.testing.assert_array_equal(first["boxes"], [[1.5, 2, 31.5, 22.5]])  # Without the crowd.
     assert first["labels"].tolist() == [0] and second["labels"].tolist() == [2]
