@@ -119,3 +119,13 @@ def test_a_score_at_the_threshold_is_no_box():
     for threshold, boxes in ((0.5, 0), (0.49, 1)):
         found = postprocess.detect(logits, *arguments, Settings(score_threshold=threshold))
         assert int((found.scores > 0).sum()) == boxes
+
+
+def test_without_suppression_every_box_comes_once():
+    """At a threshold of 1 a box does not even cover itself."""
+    boxes = jnp.array([[0, 0, 4, 4], [0, 0, 4, 4], [9, 9, 12, 12]], jnp.float32)
+    found = postprocess.suppress(
+        Detections(boxes, jnp.array([0.5, 0.9, 0.7]), jnp.zeros(3, jnp.int32)),
+        Settings(iou_threshold=1.0, per_image=4),
+    )
+    np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.5, 0])
