@@ -51,8 +51,8 @@ def train(
     """
     if not options.root:
         return
-    runs_ = [(name, seed) for seed in range(options.seeds) for name in recipes]
-    waiting = [(name, seed) for name, seed in runs_ if str(seed) not in scores.get(name, {})]
+    planned = [(name, seed) for seed in range(options.seeds) for name in recipes]
+    waiting = [(name, seed) for name, seed in planned if str(seed) not in scores.get(name, {})]
     for number, (name, seed) in enumerate(waiting, start=1):
         print(f"run {number}/{len(waiting)}: {name}, seed {seed}", flush=True)
         recipe, *flags = recipes[name]

@@ -1,6 +1,6 @@
-"""The head of a detector with weights of its own for each level, for quantisers that mistake shared ones.
+"""The head of a detector with weights of its own for each level.
 
-An int8 convolution has the ranges of its input, so the one head on five maps needs five sets of them.
+This is for ExecuTorch in int8, which cannot load a file in which several convolutions share their weights.
 """
 
 import copy

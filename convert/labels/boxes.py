@@ -93,8 +93,9 @@ def decode(head: np.ndarray, decoding: Decoding, photograph: Photograph | None =
 def found_again(some: Boxes, others: Boxes, decoding: Decoding) -> np.ndarray:
     """Returns for every box of `some` if one of `others` has its class and overlaps it: bool [D].
 
-    It has to overlap by more than the threshold of the suppression, which leaves at most one such box. A closer fit
-    is not asked for, because a rounding error of a score makes the suppression keep another box of the same object.
+    The overlap has to be above the threshold of the suppression, for which two such boxes are one object. A closer
+    fit is not asked for: a rounding error of a score makes the suppression keep another box of the object. How exact
+    the boxes are is compared before the suppression, by the box deltas.
     """
     again = [
         (_overlap(others.boxes[others.labels == label], box) > decoding.iou_threshold).any()

@@ -115,7 +115,7 @@ _NEEDED = {
             and e["width"] * e["height"] > 0
             and isinstance(e.get("file_name"), str)
         ),
-        "id, file_name, width and height (pixels)",
+        "id, file_name, width and height of at least 1",
     ),
     "categories": (lambda e: _whole(e, "id") and isinstance(e.get("name"), str), "id and name"),
     "annotations": (

@@ -167,3 +167,17 @@ def test_numpy_takes_the_place_of_a_missing_compiler(monkeypatch):
     with pytest.raises(OSError, match="no C compiler: found none of cc, gcc, clang"):
         boxes.compiled()
     assert boxes._kernel.__wrapped__() is boxes.numpy_decode
+
+
+def test_a_box_is_found_again_by_class_and_overlap():
+    def one(width: float, label: int) -> boxes.Boxes:
+        corners = np.array([[0, 0, width, 10]], np.float32)
+        return boxes.Boxes(corners, np.ones(1, np.float32), np.array([label], np.int32))
+
+    decoding = Decoding((64, 64), 4.0, 0.05, 0.5, 1000, 100)
+    cases = {
+        (6, 0): True,
+        (4, 0): False,
+        (6, 1): False,
+    }  # Overlaps of 0.6, 0.4 and 0.6 with a box of width 10.
+    assert {case: bool(boxes.found_again(one(10, 0), one(*case), decoding)[0]) for case in cases} == cases
