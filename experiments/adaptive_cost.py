@@ -45,7 +45,9 @@ def main() -> None:
     rows = {(row["task"], row["format"]): row for row in known["latencies"]}
     pairs = [(task, kind) for task in INPUTS for kind in NATIVE]
     rows |= {
-        (task, kind): latency(task, kind, options.runs) for task, kind in pairs if kind in options.formats
+        (task, kind): latency(task, kind, options.runs)
+        for task, kind in pairs
+        if kind in options.formats.split(",")
     }
     latencies = [rows[pair] for pair in pairs if pair in rows]
     counts = [count(task, size) for task in INPUTS for size in ("tiny", "small", "base", "large")]
@@ -124,9 +126,8 @@ def operators(bundle: Bundle) -> int | str:
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         return len(Interpreter(str(bundle.model), experimental_op_resolver_type=plain)._get_ops_details())
     if bundle.format == "ncnn":
-        return int(
-            bundle.model.read_text().splitlines()[1].split()[0]
-        )  # The second line has the number of layers.
+        _, counts, *_ = bundle.model.read_text().splitlines()
+        return int(counts.split()[0])  # The number of layers; after it comes that of their outputs.
     return ""
 
 

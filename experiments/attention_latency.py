@@ -40,9 +40,8 @@ LARGEST = {
 ROUNDS = {16: 31, 32: 31, 64: 15, 128: 7, 256: 5}
 PARTS = {"onnx": "ONNX Runtime", "litert": "LiteRT", "training": "JAX, training"}
 TRAINING_LARGEST = 128
-SLOW_TO_TRAIN = (
-    "acmix_swin",
-)  # 1.6 s at 32 on a CPU, most of it for the gradients of its shifts; they end there.
+# They take 1.6 s at 32 on a CPU, most of it for the gradients of their shifts, and end there.
+SLOW_TO_TRAIN = ("acmix_swin",)
 # The paper's Figure 1 (left), read off the plot: ms on a Snapdragon 865, at 32 and at 512 a side.
 PAPER = {
     "sea": (3.2, 970.0),

@@ -27,9 +27,8 @@ def measure(device: Device, bundles: Sequence[Bundle], runs: int) -> dict[str, A
         DeviceError: The device cannot run one of the bundles.
     """
     names = _names(bundles)
-    for (
-        bundle
-    ) in bundles:  # All of them, so that one that cannot run is told before another is brought there.
+    # All of them first, so that one that cannot run is told before another is brought there.
+    for bundle in bundles:
         device.check(bundle)
     schedule = device.schedule(runs)
     with contextlib.ExitStack() as stack:
