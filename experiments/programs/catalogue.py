@@ -88,9 +88,10 @@ def _conv_bn(groups: int, target: Target) -> Program:
 
 
 def _preparations(target: Target) -> Iterator[Program]:
-    """What happens to 128 images before the model: as little as possible, RandAugment, and crops as well."""
+    """What happens to 128 images before the model: as little as possible, mixup, RandAugment, and crops as well."""
     kinds = {
         "images from the host": {"on_device": False},
+        "images with mixup": {"on_device": False, "size": "small"},
         "images with RandAugment": {"on_device": True},
         "crops with RandAugment": {"on_device": True, "crops": True},
     }

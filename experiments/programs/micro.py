@@ -45,7 +45,9 @@ def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
     return _forward_backward(model, (batch_size, _SIDE, _SIDE, _WIDTH), mesh, arguments=(0, 1))
 
 
-def preparation(mesh: Mesh, batch_size: int, on_device: bool, crops: bool = False) -> jax.stages.Lowered:
+def preparation(
+    mesh: Mesh, batch_size: int, on_device: bool, crops: bool = False, size: str = "tiny"
+) -> jax.stages.Lowered:
     """Returns what configs/imagenet.py does with the images of a batch before the model sees them.
 
     Args:
@@ -53,8 +55,9 @@ def preparation(mesh: Mesh, batch_size: int, on_device: bool, crops: bool = Fals
         batch_size: Images of the global batch.
         on_device: Whether flips and RandAugment are part of it; otherwise only normalisation and erasing.
         crops: Whether crops of records of a short side of 256 pixels are resized, too.
+        size: Size of the model; all but "tiny" have mixup.
     """
-    values = imagenet.get_config("tiny")
+    values = imagenet.get_config(size)
     values.task.num_classes, values.augment.on_device = 1000, on_device
     values.data.source = "records" if crops else "folder"
     task = tasks.create(values)

@@ -35,6 +35,11 @@ def test_the_stem_and_two_blocks_move_no_more_bytes_than_they_have_to(name, tmp_
     assert front["hbm_padded"] <= 1.01 * committed["hbm_padded"]  # 1 % for another schedule.
 
 
+def test_mixed_images_are_kept_as_bytes(tmp_path_factory):
+    (name,) = (name for name in PROGRAMS if "images with mixup" in name)
+    assert compiled(name, tmp_path_factory)["float32_largest"] < 1e6
+
+
 # One all-reduce each: moments, both sums of the backward pass, gradient of the kernel. If every chip has groups of
 # its own, statistics and gradients of scale and bias, and the gradient of the kernel.
 @pytest.mark.parametrize(("groups", "most"), [(1, 3), (4, 2)])

@@ -21,7 +21,7 @@ def mix(
     A mesh with more devices than groups gives correct results, but the devices then exchange images.
 
     Args:
-        images: [B, H, W, C] in 0..255.
+        images: uint8 [B, H, W, C].
         targets: [B, num_classes], one-hot or smoothed.
         key: A JAX random key.
         mixup: Alpha of mixup; 0 switches mixup off.
@@ -29,23 +29,22 @@ def mix(
         group: Images per group; a batch that is smaller is one group.
 
     Returns:
-        images as float32 [B, H, W, C] with integer values in 0..255, and targets float32 [B, num_classes]; if both
-        alphas are 0, the arguments themselves.
+        images uint8 [B, H, W, C] and targets float32 [B, num_classes]; the arguments themselves if both alphas are 0.
 
     Raises:
         UserError: The batch is larger than `group` and not a multiple of it.
     """
     if not mixup and not cutmix:
         return images, targets
-    # 1. One axis for the groups, one for the images of a group.
-    groups = _num_groups(len(images), group)
-    x = images.astype(jnp.float32).reshape(groups, -1, *images.shape[1:])
-    y = targets.astype(jnp.float32).reshape(groups, -1, targets.shape[-1])
-    # 2. Each group has its own draws, from its own key.
-    keep, lam = jax.vmap(lambda k: _keep(k, *images.shape[1:3], mixup, cutmix))(jax.random.split(key, groups))
-    # 3. All images of a group share its blending mask. The targets are blended with the mask's mean.
-    x = jnp.round(_blend(x, keep[:, None, :, :, None]))
-    return x.reshape(images.shape), _blend(y, lam[:, None, None]).reshape(targets.shape)
+    # 1. Each group has its own draws, from its own key. They are repeated for every image of the group.
+    groups, (height, width) = _num_groups(len(images), group), images.shape[1:3]
+    draws = jax.vmap(lambda k: _draw(k, height, width, mixup, cutmix))(jax.random.split(key, groups))
+    box, share, lam = (jnp.repeat(drawn, len(images) // groups, axis=0) for drawn in draws)
+    # 2. The rounded pixels are kept as bytes, a quarter of the memory traffic of float32.
+    keep = jnp.where(jax.vmap(lambda b: inside(b, height, width))(box), 0, share[:, None, None])[..., None]
+    mixed = jnp.round(_blend(images, groups, keep)).astype(images.dtype)
+    # 3. The targets are blended with the mean of the pixels' shares.
+    return mixed, _blend(targets.astype(jnp.float32), groups, lam[:, None])
 
 
 def _num_groups(batch: int, group: int) -> int:
@@ -58,30 +57,33 @@ def _num_groups(batch: int, group: int) -> int:
     return max(1, batch // group)
 
 
-def _blend(x: jax.Array, keep: jax.Array) -> jax.Array:
-    """Returns keep * x + (1 - keep) * partner for x [groups, group, ...]; partners are in reversed order."""
-    return keep * x + (1 - keep) * x[:, ::-1]
+def _blend(x: jax.Array, groups: int, keep: jax.Array) -> jax.Array:
+    """Returns keep * x + (1 - keep) * partner for x [B, ...]; partners are in reversed order within each group."""
+    partners = x.reshape(groups, -1, *x.shape[1:])[:, ::-1].reshape(x.shape)
+    # Without the barrier a TPU makes the partners float32 before it brings them into the layout of x.
+    return keep * x + (1 - keep) * jax.lax.optimization_barrier(partners)
 
 
-def _keep(
+def _draw(
     key: jax.Array, height: int, width: int, mixup: float, cutmix: float
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws how much one group's images keep of themselves.
 
     Returns:
-        The share of every pixel, [height, width], and its mean over the image, a scalar: lambda.
+        A box int32 [4] of which they keep nothing, empty for mixup; the share that they keep of every other pixel;
+        and the mean of the shares over the image: lambda.
     """
     choice, mixup_key, cutmix_key, centre = jax.random.split(key, 4)
-    lam = jax.random.beta(mixup_key, mixup, mixup) if mixup else jnp.ones(())
-    keep = jnp.full((height, width), lam)
-    if cutmix:
-        # Lambda is computed anew from the box, because rounding and clipping change its size.
-        box_lam = jax.random.beta(cutmix_key, cutmix, cutmix)
-        outside = ~inside(cutmix_box(box_lam, jax.random.uniform(centre, (2,)), height, width), height, width)
-        use_cutmix = jax.random.bernoulli(choice, 0.5 if mixup else 1.0)
-        keep = jnp.where(use_cutmix, outside, keep)
-        lam = jnp.where(use_cutmix, jnp.mean(outside), lam)
-    return keep, lam
+    share = jax.random.beta(mixup_key, mixup, mixup) if mixup else jnp.ones(())
+    if not cutmix:
+        return jnp.zeros(4, jnp.int32), share, share
+    box_lam = jax.random.beta(cutmix_key, cutmix, cutmix)
+    box = cutmix_box(box_lam, jax.random.uniform(centre, (2,)), height, width)
+    use_cutmix = jax.random.bernoulli(choice, 0.5 if mixup else 1.0)
+    box, share = jnp.where(use_cutmix, box, 0), jnp.where(use_cutmix, 1.0, share)
+    # Lambda is computed anew from the box, because rounding and clipping change its size.
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    return box, share, share * (1 - area / (height * width))
 
 
 def cutmix_box(lam: jax.Array, centre: jax.Array, height: int, width: int) -> jax.Array:
