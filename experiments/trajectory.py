@@ -28,7 +28,7 @@ from configs import ade20k, imagenet
 from convert import weights
 from experiments import measure
 from experiments import trajectory_report as report
-from experiments.trajectory_sides import MODEL, Arrays, Batch, nudged, our_side, their_side
+from experiments.trajectory_sides import MODEL, Arrays, Batch, nudged, our_side, their_side, watch_relus
 from seaformer_jax import tasks
 
 NAME = "trajectory"
@@ -101,29 +101,41 @@ def compare(task: str, steps: int) -> dict[str, Any]:
     }
 
 
-def first_gradients(task: str, config: ConfigDict) -> dict[str, float]:
-    """Returns how far the gradients of the first batch are from PyTorch's in float64, as a share of their norm."""
+def first_gradients(task: str, config: ConfigDict) -> dict[str, dict[str, float]]:
+    """Compares the gradients of the first batch with those of PyTorch in float64.
+
+    Returns:
+        Side -> "distance" as a share of their norm, and for PyTorch the number of "switched" inputs of ReLUs, which
+        rounding puts on the other side of 0 or 6.
+    """
     owner = tasks.create(config)
     model = owner.create_model()
     start = weights.to_torch(model)
     batch = next(prepared(task, owner, config))
 
-    def theirs(start: Arrays, dtype: torch.dtype, layout: torch.memory_format) -> Arrays:
+    def theirs(
+        start: Arrays, dtype: torch.dtype, layout: torch.memory_format
+    ) -> tuple[Arrays, list[torch.Tensor]]:
         side = their_side(task, start, owner.num_classes, config)
         side.model.to(dtype)
         side.layout = layout
-        return side.gradients(batch)
+        masks = watch_relus(side.model)
+        return side.gradients(batch), masks
 
     rows, last = torch.contiguous_format, torch.channels_last
-    exact = theirs(start, torch.float64, rows)
-    found = {
-        "ours": our_side(model, owner, config)[0].gradients(batch),
-        "PyTorch": theirs(start, torch.float32, rows),
-        "PyTorch, last bit of the weights changed": theirs(nudged(start), torch.float32, rows),
-        "PyTorch, channels last": theirs(start, torch.float32, last),
-    }
+    exact, exact_masks = theirs(start, torch.float64, rows)
     size = _norm(exact, dict.fromkeys(exact, 0.0), list(exact))
-    return {name: _norm(gradients, exact, list(exact)) / size for name, gradients in found.items()}
+    ours = our_side(model, owner, config)[0].gradients(batch)
+    found = {"ours": {"distance": _norm(ours, exact, list(exact)) / size}}
+    for name, side in (
+        ("PyTorch", (start, torch.float32, rows)),
+        ("PyTorch, last bit of the weights changed", (nudged(start), torch.float32, rows)),
+        ("PyTorch, channels last", (start, torch.float32, last)),
+    ):
+        gradients, masks = theirs(*side)
+        switched = sum(int((a != b).sum()) for a, b in zip(masks, exact_masks, strict=True))
+        found[name] = {"distance": _norm(gradients, exact, list(exact)) / size, "switched": switched}
+    return found
 
 
 def prepared(task: str, owner: tasks.Task, config: ConfigDict) -> Iterator[Batch]:

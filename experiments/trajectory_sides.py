@@ -1,5 +1,6 @@
 """The sides of `experiments.trajectory`: this code's training step and PyTorch's, on the same prepared batches."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -128,6 +129,16 @@ def their_side(task: str, start: Arrays, classes: int, config: ConfigDict) -> Th
         loss = torch_training.segmentation_loss
     model.load_state_dict({name: torch.tensor(value) for name, value in start.items()})
     return TheirSide(model, optimizer, loss)
+
+
+def watch_relus(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Returns a list to which each ReLU adds, when the model runs, a mask of the inputs that it passes on."""
+    masks: list[torch.Tensor] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.ReLU | torch.nn.ReLU6):
+            top = getattr(module, "max_val", math.inf)
+            module.register_forward_hook(lambda _, __, y, top=top: masks.append((y > 0) & (y < top)))
+    return masks
 
 
 def nudged(start: Arrays) -> Arrays:

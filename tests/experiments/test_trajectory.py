@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from experiments import trajectory, trajectory_report
-from experiments.trajectory_sides import OurSide, TheirSide, nudged
+from experiments.trajectory_sides import OurSide, TheirSide, nudged, watch_relus
 from seaformer_jax.models import attention
 
 
@@ -78,6 +78,13 @@ def test_our_gradients_are_what_a_step_of_plain_descent_subtracts():
     assert any(np.abs(gradients[name]).max() > 0.1 for name in names)
     for name in names:
         np.testing.assert_allclose(before[name] - after[name], gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def test_relus_are_watched_on_both_sides_of_their_range():
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.ReLU6())
+    masks = watch_relus(model)
+    model(torch.tensor([-1.0, 1.0, 7.0]))
+    assert [mask.tolist() for mask in masks] == [[False, True, True], [False, True, False]]
 
 
 def test_the_text_says_where_the_runs_part():
