@@ -16,6 +16,7 @@ so the script resumes; `--again` counts everything.
 import argparse
 import functools
 import json
+import math
 import pathlib
 import statistics
 import tempfile
@@ -68,15 +69,17 @@ def main() -> None:
 
 def missing(results: dict[str, dict[str, Any]], side: int) -> list[str]:
     """Returns the kinds that are to be counted in a format at one size, after the smaller sizes."""
-    refused = {kind for found in results.values() for kind, figures in found.items() if REFUSED in figures}
     halved, known = results.get(str(side // 2), {}), results.get(str(side), {})
+    # What was refused or left out at half the side is left out here, too.
+    fitting = {
+        kind
+        for kind in latency.LARGEST
+        if side == SIDES[0] or 4 * halved.get(kind, {}).get(COUNT, math.inf) <= MOST
+    }
     return [
         kind
         for kind, largest in latency.LARGEST.items()
-        if side <= largest
-        and kind not in known
-        and kind not in refused
-        and 4 * halved.get(kind, {}).get(COUNT, 0.0) <= MOST
+        if side <= largest and kind not in known and kind in fitting
     ]
 
 

@@ -161,9 +161,10 @@ def draw(name: str, results: dict[str, Any], quantity: str, label: str) -> None:
         quantity: Name of the figure that is drawn.
         label: Label of its axis.
     """
-    figure = Figure(figsize=(5.5 * len(results), 4.5), layout="constrained")
-    panels = figure.subplots(1, len(results), squeeze=False)[0]
-    for axes, (title, by_side) in zip(panels, results.items(), strict=True):
+    rows, columns = -(-len(results) // 2), min(len(results), 2)
+    figure = Figure(figsize=(5.5 * columns, 4.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (title, by_side) in zip(panels, results.items(), strict=False):
         for kind in LARGEST:
             points = [
                 (int(s), row[kind][quantity]) for s, row in by_side.items() if quantity in row.get(kind, {})
