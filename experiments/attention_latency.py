@@ -37,6 +37,8 @@ LARGEST = {
     "axial_deeplab": 32,
     "acmix_conv": 16,
 }
+# A kind has the same colour in all panels, whichever others are there.
+COLOURS = {kind: f"C{number}" for number, kind in enumerate(LARGEST)}
 ROUNDS = {16: 31, 32: 31, 64: 15, 128: 7, 256: 5}
 PARTS = {"onnx": "ONNX Runtime", "litert": "LiteRT", "training": "JAX, training"}
 TRAINING_LARGEST = 128
@@ -67,7 +69,8 @@ def main() -> None:
                 print(f"{part}, {side}x{side}", flush=True)
                 results[part][str(side)] = measured(part, side)
                 measure.write(NAME, {"channels": graphs.CHANNELS, "heads": graphs.HEADS, "results": results})
-    draw(results)
+    shown = {PARTS[part]: results[part] for part in ("onnx", "litert") if results.get(part)}
+    draw(NAME, shown, "ms", "milliseconds, one thread")
     text = markdown(results)
     (measure.RESULTS / f"{NAME}.md").write_text(text)
     print(text)
@@ -98,11 +101,16 @@ def table(results: dict[str, Any], quantity: str) -> str:
         for side, found in results.items():
             if not found:
                 continue
-            value = found.get(kind, {}).get(quantity)
-            row[f"{side} {quantity}"] = "" if value is None else value
-            row[f"{side} / SEA"] = "" if value is None else value / found["sea"][quantity]
+            row[f"{side} {quantity}"] = found.get(kind, {}).get(quantity, "")
+            row[f"{side} / SEA"] = ratio(found, kind, quantity)
         rows.append(row)
     return measure.table(rows)
+
+
+def ratio(found: dict[str, dict[str, Any]], kind: str, quantity: str) -> float | str:
+    """Returns the figure of `kind` over that of SEA at one size; "" if one of them is missing."""
+    values = [found.get(name, {}).get(quantity) for name in (kind, "sea")]
+    return "" if None in values else values[0] / values[1]
 
 
 def against_paper(results: dict[str, Any]) -> str:
@@ -116,10 +124,7 @@ def against_paper(results: dict[str, Any]) -> str:
                 "" if theirs is None else theirs / PAPER["sea"][position]
             )
             for part in ("onnx", "litert"):
-                found = results.get(part, {}).get(ours, {})
-                row[f"{PARTS[part]} at {ours}"] = (
-                    found[kind]["ms"] / found["sea"]["ms"] if kind in found else ""
-                )
+                row[f"{PARTS[part]} at {ours}"] = ratio(results.get(part, {}).get(ours, {}), kind, "ms")
         rows.append(row)
     return measure.table(rows)
 
@@ -147,23 +152,32 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw(results: dict[str, Any]) -> None:
-    """Draws the latency in every runtime over the side of the map, both axes logarithmic, and the paper's points."""
-    shown = [part for part in ("onnx", "litert") if results.get(part)]
-    figure = Figure(figsize=(5.5 * len(shown), 4.5), layout="constrained")
-    for axes, part in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+def draw(name: str, results: dict[str, Any], quantity: str, label: str) -> None:
+    """Draws a quantity over the side of the map, both axes logarithmic, into results/<name>.png.
+
+    Args:
+        name: Name of the result.
+        results: Title of a panel -> side -> kind -> figures.
+        quantity: Name of the figure that is drawn.
+        label: Label of its axis.
+    """
+    rows, columns = -(-len(results) // 2), min(len(results), 2)
+    figure = Figure(figsize=(5.5 * columns, 4.5 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (title, by_side) in zip(panels, results.items(), strict=False):
         for kind in LARGEST:
-            points = [(int(s), row[kind]["ms"]) for s, row in results[part].items() if kind in row]
-            axes.plot(*zip(*points, strict=True), marker="o", label=kind)
-        axes.set(
-            xscale="log", yscale="log", xlabel="side of the feature map", ylabel="milliseconds, one thread"
-        )
-        axes.set_title(PARTS[part])
-        axes.set_xticks(SIDES, SIDES)
+            points = [
+                (int(s), row[kind][quantity]) for s, row in by_side.items() if quantity in row.get(kind, {})
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), marker="o", label=kind, color=COLOURS[kind])
+        axes.set(xscale="log", yscale="log", xlabel="side of the feature map", ylabel=label, title=title)
+        sides = [int(side) for side in by_side]
+        axes.set_xticks(sides, sides)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(measure.RESULTS / f"{NAME}.png", dpi=100)
+    figure.savefig(measure.RESULTS / f"{name}.png", dpi=100)
 
 
 if __name__ == "__main__":

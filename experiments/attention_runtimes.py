@@ -65,10 +65,15 @@ def attempt(kind: str, format_: str) -> str:
             image, expected = bundle.reference()
             found = registry.find(format_).load(bundle)(image)
     except Exception as error:  # Converters can raise almost anything.
-        reason = next(iter(str(error).strip().splitlines()), "")
-        return f"no: {type(error).__name__}: {reason[:150]}"
+        return f"no: {reason(error)}"
     error = np.abs(found - expected).max() / np.abs(expected).max()
     return "yes" if error <= TOLERANCE else f"no: differs by {error:.1e} of the largest value"
+
+
+def reason(error: Exception) -> str:
+    """Returns what an error says, in one short line."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__name__}: {line[:150]}"
 
 
 @contextlib.contextmanager
