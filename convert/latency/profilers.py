@@ -9,7 +9,7 @@ import json
 import pathlib
 import statistics
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convert.bundle import Bundle
@@ -23,12 +23,14 @@ _WARM_UP = 5
 class Operator(NamedTuple):
     """An operator of a network: its name and its kind in the runtime, and the median milliseconds of a run.
 
-    LiteRT does not tell names and counts means.
+    LiteRT does not tell names and counts means. ONNX Runtime alone tells the shape of the second input, which is that
+    of the weights.
     """
 
     name: str
     kind: str
     ms: float
+    weights: tuple[int, ...] = ()
 
 
 def operators(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
@@ -68,12 +70,20 @@ def _in_onnxruntime(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
 def from_events(events: Iterable[Mapping[str, Any]], warmup: int) -> list[Operator]:
     """Returns the operators in ONNX Runtime's profile; it lists them in the order of their runs, run after run."""
     ending = "_kernel_time"
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(ending)]
     timed = [
-        (event["name"].removesuffix(ending), event["args"]["op_name"], event["dur"] / 1000)
-        for event in events
-        if event.get("cat") == "Node" and event["name"].endswith(ending)
+        (event["name"].removesuffix(ending), event["args"]["op_name"], event["dur"] / 1000) for event in nodes
     ]
-    return _medians(timed, warmup)
+    shapes = {
+        event["name"].removesuffix(ending): _second_shape(event["args"].get("input_type_shape", []))
+        for event in nodes
+    }
+    return [each._replace(weights=shapes[each.name]) for each in _medians(timed, warmup)]
+
+
+def _second_shape(inputs: Sequence[Mapping[str, list[int]]]) -> tuple[int, ...]:
+    """Returns the shape of the second input; each of `inputs` is type -> shape."""
+    return tuple(*inputs[1].values()) if len(inputs) > 1 else ()
 
 
 def _in_openvino(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
