@@ -1,12 +1,13 @@
-"""Writes the weights of a run under the official PyTorch names.
+"""Writes the weights of a run, or those that ship with the package, under the official PyTorch names.
 
 python -m convert.to_torch --workdir runs/tiny --out tiny.pth [--checkpoint=best] [--no-ema]
+python -m convert.to_torch --weights camvid --out camvid.pth
 """
 
 import dataclasses
 from typing import Any
 
-from absl import logging
+from absl import flags, logging
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from convert.checkpoints import files
 from seaformer_jax import command, json_files, paths, tasks, versions
 from seaformer_jax.detection.postprocess import Settings
 from seaformer_jax.errors import UserError
+from seaformer_jax.models import pretrained
 from seaformer_jax.models.registry import model_config
 from seaformer_jax.training import trained
 
@@ -45,7 +47,10 @@ _OPTIONS = (
     "anchor_scale",
 )
 
-_WORKDIR = command.define_path("workdir", "Folder of the run.", required=True)
+_WORKDIR = command.define_path("workdir", "Folder of the run.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, f"Weights that ship with the package: {', '.join(pretrained.list_weights())}."
+)
 _CHOICE = command.ChoiceOfWeights()
 _OUT = command.define_path(
     "out",
@@ -56,17 +61,17 @@ _OUT = command.define_path(
 
 def main() -> int:
     """Writes the weights and the JSON beside them, and prints the code that loads them."""
-    workdir, out = command.existing("workdir", _WORKDIR.value), paths.of(_OUT.value)
+    out = paths.of(_OUT.value)
     card = files.beside(out, ".json")  # Before the run is loaded: a wrong suffix is refused at once.
-    run = trained.load(workdir, **_CHOICE.arguments())
+    run = _CHOICE.load(_WORKDIR.value, _WEIGHTS.value)
     files.write_state_dict(out, weights.to_torch(run.model, batches_tracked=run.step))
-    json_files.write(card, _describe(run, workdir))
+    json_files.write(card, {**_describe(run), **_origin()})
     logging.info("%s and %s: %s, %s", out, card.name, run.config.model.name, _which(run))
     logging.info("%s", _usage(run, out))
     return 0
 
 
-def _describe(run: trained.Trained, workdir: epath.Path) -> dict[str, Any]:
+def _describe(run: trained.Trained) -> dict[str, Any]:
     """Returns the content of the JSON file: everything but the weights that is needed to use the model."""
     config = run.config
     return {
@@ -81,9 +86,16 @@ def _describe(run: trained.Trained, workdir: epath.Path) -> dict[str, Any]:
         **_labels(run),
         "step": run.step,
         "weights": _which(run),
-        "workdir": paths.real(workdir).name,
         "versions": {name: versions.installed(name) for name in ("seaformer-jax", "jax", "flax", "numpy")},
     }
+
+
+def _origin() -> dict[str, str]:
+    """Returns where the weights are from: the name of the workdir, or what the card of shipped weights says."""
+    if not _WEIGHTS.value:
+        return {"workdir": paths.real(paths.of(_WORKDIR.value)).name}
+    card = pretrained.read_card(_WEIGHTS.value)
+    return {"shipped": _WEIGHTS.value, "data": card["data"], "licence": card["licence"]}
 
 
 def _options(config: ConfigDict) -> dict[str, Any]:
@@ -114,6 +126,8 @@ def _labels(run: trained.Trained) -> dict[str, Any]:
     """Returns the colours of the classes and the encoding of masks; {} for classifiers or without the data."""
     if run.task.task_type != "segmentation":
         return {}
+    if _WEIGHTS.value:  # Their card has what the data set says of its masks.
+        return {"labels": {key: run.config.data[key] for key in ("palette", "ignore_label")}}
     try:
         spec = dataclasses.asdict(run.task.train_source.labels)
     except UserError as error:  # The weights are useful without the data.

@@ -6,8 +6,8 @@ Classifiers run at 224x224, segmentation with 150 classes at 512x512, both with 
 baselines: the PyTorch model in eager mode with mmseg's test path (resize the logits, softmax, argmax), and the ONNX
 graph that the official `convert2onnx.py` writes, with and without that path in it, in ONNX Runtime. Our sides are
 bundles in all runtimes, whose labels come from the C kernel, and for ONNX also a graph that ends in labels. The
-sides of a model take turns on one core. All runtimes have to be installed in one environment, such as build/arm/venv,
-which `make arm-check` creates.
+sides of a model take turns on one core. All runtimes have to be installed in one environment: that of `make
+arm-check`, build/arm/venv, with the extras openvino and mnn added.
 
 Prints the tables and the targets, and writes experiments/results/deployment_cpu.json and .md.
 """

@@ -66,7 +66,7 @@ def describe(run: trained.Trained) -> dict[str, Any]:
         "model": run.config.model.name,
         "task": run.task.task_type,
         "class_names": list(run.class_names),
-        "config": {**changed, "data.palette": labels.palette},
+        "config": {**changed, "data.palette": labels.palette, "data.ignore_label": labels.ignore_label},
         "step": run.step,
         "versions": {name: versions.installed(name) for name in ("jax", "flax", "numpy")},
     }

@@ -143,6 +143,21 @@ class ChoiceOfWeights:
         checkpoint = self._checkpoint.value
         return {"checkpoint": "last" if checkpoint is None else checkpoint, "use_ema": self._ema.value}
 
+    def load(self, workdir: str | None, weights: str | None) -> "trained.Trained":  # noqa: F821
+        """Loads the run in `workdir`, or the weights that ship with the package under the name `weights`.
+
+        Raises:
+            UserError: Not exactly one of the two is given, or it cannot be loaded.
+        """
+        from seaformer_jax.training import trained  # Here, because not every command needs JAX.
+
+        if bool(workdir) == bool(weights):
+            raise UserError("give either --workdir, the folder of a run, or --weights, e.g. --weights camvid")
+        if weights:
+            self.refuse()
+            return trained.load_pretrained(weights)
+        return trained.load(existing("workdir", workdir), **self.arguments())
+
     def refuse(self) -> None:
         """Raises UserError if one of the flags is given, because the weights are not those of a run."""
         if self._checkpoint.value is not None or self._ema.value is not None:

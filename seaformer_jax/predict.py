@@ -11,7 +11,6 @@ from seaformer_jax.data import files
 from seaformer_jax.data.images import IMAGE_EXTENSIONS
 from seaformer_jax.errors import UserError
 from seaformer_jax.models import pretrained
-from seaformer_jax.training import trained
 
 _WORKDIR = command.define_path("workdir", "Folder of a run.")
 _CHOICE = command.ChoiceOfWeights()
@@ -25,19 +24,11 @@ _HEATMAP = flags.DEFINE_bool("heatmap", False, "Segmentation: also draw where th
 
 def main() -> int:
     """Predicts as the flags say; returns the exit status."""
-    if bool(_WORKDIR.value) == bool(_WEIGHTS.value):
-        raise UserError("give either --workdir, the folder of a run, or --weights, e.g. --weights camvid")
-    if _WEIGHTS.value:
-        _CHOICE.refuse()
     paths = files.matching_images(_IMAGES.value)
     if not paths:
         raise UserError(f"--images {_IMAGES.value} matches no image ({', '.join(IMAGE_EXTENSIONS)})")
     out = command.output_folder("out", _OUT.value)
-    config, _, task, model, _ = (
-        trained.load_pretrained(_WEIGHTS.value)
-        if _WEIGHTS.value
-        else trained.load(command.existing("workdir", _WORKDIR.value), **_CHOICE.arguments())
-    )
+    config, _, task, model, _ = _CHOICE.load(_WORKDIR.value, _WEIGHTS.value)
     command.setup_jax(config)
     count = task.predict(model, paths, out, _HEATMAP.value)
     skipped = f" ({len(paths) - count} skipped)" if count < len(paths) else ""

@@ -30,8 +30,8 @@ _INPUT_SIZE = flags.DEFINE_string(
 _PRECISION = flags.DEFINE_string(
     "precision",
     "fp32",
-    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx, litert and openvino, which compute in "
-    "fp32; coreml, executorch and (on ARMv8.2) mnn and ncnn compute in fp16. int8 computes in 8 bits; coreml, mnn "
+    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx and openvino, which compute in fp32; "
+    "coreml, executorch and (on ARMv8.2) litert, mnn and ncnn compute in fp16. int8 computes in 8 bits; coreml, mnn "
     "and ncnn lack it.",
 )
 _OUTPUT = flags.DEFINE_string(

@@ -5,7 +5,7 @@ from convert.export import sample_boxes, sample_cpp, sample_python, sample_swift
 
 _FP16 = {
     "onnx": "weights in half precision, arithmetic in float32",
-    "litert": "weights in half precision, arithmetic in float32",
+    "litert": "weights in half precision; arithmetic, too, on ARMv8.2 and later, but not in SeaFormer++",
     "executorch": "weights and arithmetic in half precision",
     "ncnn": "weights in half precision, and arithmetic, too, on ARMv8.2 and later",
     "openvino": "weights in half precision; arithmetic in float32 on processors, in half precision on GPUs",

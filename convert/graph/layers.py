@@ -229,13 +229,17 @@ class AxialAttention(nn.Module):
 
     def attend(self, qkv: Tensor, positions: nn.Module) -> Tensor:
         """Applies multi-head attention among N tokens: [1, C_qkv, N] -> [1, C_v, N]."""
-        qk, v = _split(qkv, (self.widths[0] + self.widths[1], self.widths[2]))
-        q, k = _split(positions(qk), self.widths[:2])
+        parts = self.split(qkv, positions)
         # [..., key or value, N]
-        q, k, v = (t.reshape(*self.lead, t.shape[1] // self.lead[-1], t.shape[2]) for t in (q, k, v))
+        q, k, v = (t.reshape(*self.lead, t.shape[1] // self.lead[-1], t.shape[2]) for t in parts)
         scores = self.product(q.transpose(-1, -2), k) * self.scale  # [..., N queries, N keys]
         attended = self.product(v, scores.softmax(dim=-1).transpose(-1, -2))
         return attended.reshape(self.batch, self.widths[2], attended.shape[-1])
+
+    def split(self, qkv: Tensor, positions: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+        """Splits [1, C_qkv, N] into q and k, with their positions, and v."""
+        qk, v = _split(qkv, (self.widths[0] + self.widths[1], self.widths[2]))
+        return (*_split(positions(qk), self.widths[:2]), v)
 
 
 def _split(x: Tensor, widths: Sequence[int]) -> list[Tensor]:

@@ -35,7 +35,8 @@ _BY = flags.DEFINE_enum(
     "by",
     "step",
     ["step", "operator"],
-    "step: pre-processing, network, post-processing; operator: each kind of operator of the network (onnx, web).",
+    "step: pre-processing, network, post-processing; operator: each kind of operator of the network (onnx, web, "
+    "litert, openvino).",
 )
 _OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
 

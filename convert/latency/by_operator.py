@@ -1,63 +1,32 @@
-"""The time of every kind of operator in a bundle, as its runtime counts it: ONNX Runtime has a profiler."""
+"""The time of every kind of operator in a bundle, as its runtime counts it."""
 
 import collections
 import json
 import pathlib
-import statistics
-import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from convert.bundle import Bundle
-from convert.runtimes import base, registry
-from seaformer_jax.errors import UserError
-
-_WARM_UP = 5
+from convert.latency import profilers
+from convert.latency.profilers import Operator
 
 
 def measure(bundle: Bundle, runs: int, threads: int) -> dict[str, dict[str, float]]:
     """Returns kind of operator -> its "count" in the graph and its "ms" in a run, the costliest first.
 
-    The operators are those that the runtime makes of the graph when it loads it: a convolution has its activation in
-    it. Profiling takes time, too, so that the sum is above the time of the network.
-
     Args:
-        bundle: A bundle of ONNX Runtime.
-        runs: Number of runs; the result is the median.
+        bundle: A bundle whose runtime `profilers.operators` takes.
+        runs: Number of runs.
         threads: Threads of the runtime.
-
-    Raises:
-        UserError: The runtime of the bundle does not tell the time of operators.
     """
-    if bundle.format not in ("onnx", "web"):
-        raise UserError(
-            f"--by operator: {bundle.format} does not tell the time of its operators in Python; export "
-            f"{bundle.folder} with --format onnx"
-        )
-    onnxruntime = registry.run_module("onnx", "onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    with tempfile.TemporaryDirectory() as folder:
-        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-        session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
-        image = base.in_layout(bundle.reference()[0], bundle.layout)
-        for _ in range(_WARM_UP + runs):
-            session.run(None, {base.INPUT: image})
-        return summary(json.loads(pathlib.Path(session.end_profiling()).read_text()), _WARM_UP)
+    return summary(profilers.operators(bundle, runs, threads))
 
 
-def summary(events: Sequence[Mapping[str, Any]], warmup: int) -> dict[str, dict[str, float]]:
-    """Returns `measure` of the events in ONNX Runtime's profile, which lists operators in the order of their runs."""
-    # Node -> its kind and its microseconds, run after run.
-    kinds, spent = {}, collections.defaultdict(list)
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kinds[event["name"]] = event["args"]["op_name"]
-            spent[event["name"]].append(event["dur"])
+def summary(operators: Iterable[Operator]) -> dict[str, dict[str, float]]:
+    """Returns `measure` of the operators of a bundle."""
     found = collections.defaultdict(lambda: {"count": 0, "ms": 0.0})
-    for name, kind in kinds.items():
-        found[kind]["count"] += 1
-        found[kind]["ms"] += statistics.median(spent[name][warmup:]) / 1000
+    for operator in operators:
+        found[operator.kind]["count"] += 1
+        found[operator.kind]["ms"] += operator.ms
     return dict(sorted(found.items(), key=lambda entry: -entry[1]["ms"]))
 
 

@@ -28,7 +28,8 @@ _FLOAT = ("INPUT", "OUTPUT", "BATCH_MATMUL", "SOFTMAX", "AVERAGE_POOL_2D", "MAXI
 def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.ndarray]) -> None:
     """See `Runtime`.
 
-    fp16: the weights are in half precision.
+    fp16: the weights are in half precision. The arithmetic is in half precision on processors that have it (ARMv8.2),
+    unless `tflite_metadata` finds an operator that forbids it; on others XNNPACK computes in float32.
     int8: weights are quantised per channel, activations per tensor; input and output are float32. The ranges of the
     activations are static. Dynamic-range int8, the default of some tools, is 3.5 times slower than fp32 on
     convolutions.
@@ -48,7 +49,7 @@ def _float_model(graph: Graph, path: Path) -> bytes:
     import litert_torch
     import torch
 
-    from convert.graph import doubling
+    from convert.graph import doubling, tokens
 
     class Named(torch.nn.Module):
         """Gives names to input and output: the converter takes them from a keyword and from a dictionary."""
@@ -67,6 +68,7 @@ def _float_model(graph: Graph, path: Path) -> bytes:
     maps = [0] if graph.task == "segmentation" else None  # Only feature maps have channels to move.
     network = copy.deepcopy(base.upsampled(graph))
     doubling.by_concatenation(network)  # In place, hence the copy.
+    tokens.by_token(network)
     model = litert_torch.to_channel_last_io(network, args=inputs, outputs=maps)
     example = graph.example()
     if inputs:

@@ -63,16 +63,20 @@ def annotate(bundle: Bundle) -> None:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     openvino = registry.run_module("openvino", "openvino")
-    # Without the first option OpenVINO computes in bfloat16 on processors that have it, and the logits are wrong by
-    # 3 % of the largest.
-    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-    network = openvino.Core().compile_model(bundle.model, "CPU", options)
+    network = openvino.Core().compile_model(bundle.model, "CPU", options(threads))
 
     def run(images: np.ndarray) -> np.ndarray:
         found = network(base.in_layout(images, bundle.layout))
         return base.joined([found[name] for name in base.names(bundle.output)], bundle.output_layout)
 
     return run
+
+
+def options(threads: int) -> dict[str, str | int]:
+    """Returns the options with which OpenVINO compiles a model for the CPU."""
+    # Without the first one OpenVINO computes in bfloat16 on processors that have it, and the logits are wrong by 3 %
+    # of the largest.
+    return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
 
 
 def outside(bundle: Bundle) -> dict[str, int]:

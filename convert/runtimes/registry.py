@@ -3,7 +3,7 @@
 | format | module | how it is written | how it is run | fp16 is | int8 |
 | --- | --- | --- | --- | --- | --- |
 | onnx | `runtimes.onnx` | PyTorch's exporter | ONNX Runtime | weights | yes |
-| litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | weights | yes |
+| litert | `runtimes.litert` | litert-torch, ai-edge-quantizer | LiteRT with XNNPACK | arithmetic, on ARMv8.2 | yes |
 | executorch | `runtimes.executorch` | torch.export, XNNPACK | ExecuTorch | arithmetic, but two casts | yes |
 | ncnn | `runtimes.ncnn` | pnnx | ncnn | arithmetic, on ARMv8.2 | no |
 | openvino | `runtimes.openvino` | PyTorch's exporter to ONNX, OpenVINO | OpenVINO | weights | yes |

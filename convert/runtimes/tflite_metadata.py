@@ -15,6 +15,8 @@ from convert.runtimes import base
 
 LABELS = "labels.txt"
 _NAME = b"TFLITE_METADATA"
+# With this entry XNNPACK computes in half precision, sums included, on processors that can; others ignore it.
+_HALF = {b"reduced_precision_support": b"fp16accfp16"}
 _IMAGE, _NORMALIZATION, _RGB, _AXIS_LABELS = 2, 1, 1, 2
 _ALIGNMENT = 16  # Of buffers, as the converter itself writes them.
 
@@ -36,15 +38,33 @@ def write(bundle: Bundle) -> None:
     for named in (*signature.inputs, *signature.outputs):
         graph.tensors[named.tensorIndex].name = named.name
     outputs = [graph.tensors[index].name.decode() for index in graph.outputs]
-    entry, buffer = schema.MetadataT(), schema.BufferT()
-    entry.name, entry.buffer, buffer.data = _NAME, len(model.buffers), _metadata(bundle, outputs)
-    model.metadata, model.buffers = [*(model.metadata or []), entry], [*model.buffers, buffer]
+    entries = {_NAME: _metadata(bundle, outputs)}
+    if bundle.precision == "fp16" and _computes_in_half(model, schema):
+        entries |= _HALF
+    model.metadata = model.metadata or []
+    for name, data in entries.items():
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        entry.name, entry.buffer, buffer.data = name, len(model.buffers), data
+        model.metadata.append(entry)
+        model.buffers.append(buffer)
     for buffer in model.buffers:
         buffer.Pack = _aligned_packing(schema, buffer)
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     bundle.model.write_bytes(builder.Output())
     _append_labels(bundle.model, bundle.class_names)
+
+
+def _computes_in_half(model, schema) -> bool:
+    """Returns whether XNNPACK can compute the model in half precision.
+
+    It cannot load products whose first factor is transposed. The exponentials of SeaFormer++ go up to e^44, and half
+    precision ends at e^11.
+    """
+    operators, codes = model.subgraphs[0].operators, schema.BuiltinOperator
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    products = [each.builtinOptions for each in operators if kinds[each.opcodeIndex] == codes.BATCH_MATMUL]
+    return codes.EXP not in kinds and not any(options.adjX for options in products)
 
 
 def _append_labels(path: pathlib.Path, names: Sequence[str]) -> None:

@@ -6,12 +6,14 @@ import pathlib
 import numpy as np
 import pytest
 import torch
+from etils import epath
 
 import convert.torch_segmentation
 from convert import torch_model, torch_segmentation, weights
 from convert.checkpoints import files, starting_weights
 from seaformer_jax import config as configs
 from seaformer_jax import tasks
+from seaformer_jax.data.segmentation import label_sets
 from seaformer_jax.errors import UserError
 from seaformer_jax.models.variables import split_model
 from seaformer_jax.training import state, trained, workdir
@@ -45,6 +47,16 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
     for name, value in expected.items():
         if "num_batches" not in name:
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_to_torch_writes_the_weights_that_ship_with_the_package(tmp_path):
+    forked.run("convert.to_torch", "--weights=camvid", f"--out={tmp_path}/camvid.pth")
+    card = json.loads((tmp_path / "camvid.json").read_text())
+    assert card["shipped"] == "camvid" and "research" in card["licence"] and "workdir" not in card
+    spec = label_sets.camvid()
+    assert card["labels"] == {"palette": [list(c) for c in spec.palette], "ignore_label": spec.ignore_label}
+    found = files.read_state_dict(epath.Path(tmp_path / "camvid.pth"))
+    assert_same(found, weights.to_torch(trained.load_pretrained("camvid").model))
 
 
 def test_to_torch_writes_weights_and_what_to_know_of_them(tmp_path):

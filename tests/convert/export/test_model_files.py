@@ -172,6 +172,30 @@ def test_metadata_leave_litert_its_weights(tmp_path):
     assert np.mean(logits.argmax(1).numpy() == expected(trained, images(1))) > 0.98
 
 
+@pytest.mark.parametrize(
+    ("name", "precision", "half"),
+    [
+        ("seaformer_tiny", "fp16", True),
+        ("seaformer_tiny", "fp32", False),
+        ("seaformer_plus_tiny", "fp16", False),
+    ],
+)
+def test_files_that_xnnpack_may_compute_in_half_precision(tmp_path, monkeypatch, name, precision, half):
+    """Not those of SeaFormer++, whose exponentials are too large; and no product has a transposed first factor."""
+    # Attention among a single token, as at 64x96, has exponentials in place of the softmax.
+    monkeypatch.setattr(small_bundles, "SIZE", (128, 192))
+    trained = alive(torch_segmentation.create_model(name, len(NAMES), depths=(1, 1)), SIZE)
+    made = write(tmp_path, trained, "litert", "logits8", precision=precision)
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(made.model.read_bytes(), 0)
+    entries = {entry.name: bytes(model.buffers[entry.buffer].data) for entry in model.metadata}
+    assert entries.get(b"reduced_precision_support") == (b"fp16accfp16" if half else None)
+    options = [each.builtinOptions for each in model.subgraphs[0].operators]
+    products = [each.adjX for each in options if isinstance(each, schema.BatchMatMulOptionsT)]
+    assert len(products) == 8 and not any(products)  # Two stages, rows and columns, scores and values.
+
+
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])
 def test_metadata_as_another_reader_finds_them(tmp_path, trained, input_type):
     made = write(tmp_path, trained, "litert", "logits8", input_type=input_type)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from convert import torch_detection, torch_model, torch_segmentation
-from convert.graph import doubling, rewrites
+from convert.graph import doubling, rewrites, tokens
 from seaformer_jax.errors import UserError
 
 SIZES = ("tiny", "small", "base", "large")
@@ -109,6 +109,17 @@ def test_float32_within_rounding(task, size, shape):
         found = rewrites.deploy(model.float(), shape)(x)
     assert found.shape == expected.shape
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=5e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("size", ["tiny", "plus_tiny"])
+def test_attention_by_token_keeps_the_function(size):
+    model, shape = random_model(torch_segmentation, size).double(), (97, 160)
+    x, after = image(shape, torch.float64), rewrites.deploy(model, shape)
+    tokens.by_token(after)
+    assert sum(isinstance(part, tokens.ByToken) for part in after.modules()) == 4
+    with torch.no_grad():
+        expected = model(x)
+        torch.testing.assert_close(after(x), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("shape", [(97, 160), (130, 65)])  # Every level has an odd side, or both sides even.
