@@ -41,9 +41,9 @@ def markdown(results: dict[str, Any], name: str) -> str:
         "## Where rounding takes over",
         "The first steps of the warm-up hardly move the weights, so the changed last bit of the control is large "
         "beside their way. Later both distances grow together: small differences of the weights change the "
-        "gradients, and AdamW divides a gradient by its size, so that rounding can turn the step of a weight whose "
-        "gradient is nearly 0. From where the control is far off, single weights say nothing, not even about PyTorch "
-        "and itself; only losses can be compared.",
+        "gradients, and both optimisers divide a gradient by its size, so that rounding can turn the step of a "
+        "weight whose gradient is nearly 0. From where the control is far off, single weights say nothing, not even "
+        "about PyTorch and itself; only losses can be compared.",
         "\n".join(f"- {task}: {parting(found['distances'])}" for task, found in results.items()),
     ]
     for task, found in results.items():

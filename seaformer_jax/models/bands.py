@@ -4,7 +4,7 @@ A TPU computes on 128 lanes, and XLA puts the batch there. With 128 images a chi
 in segmentation, XLA finds no good layout: the first blocks move 3.5 times the bytes of the same pixels in 128
 images (`experiments.tpu_program`). So the images are cut into bands of rows, as many as fill the lanes:
 [B, H, W, C] -> [B * bands, H / bands, W, C]. Whatever treats each pixel by itself does not notice. A convolution with
-a window takes the rows that it needs from the neighbouring bands, which adds a fifth to the bytes of banded blocks.
+a window takes the rows that it needs from the neighbouring bands.
 
 GPUs and CPUs have one band: the whole image.
 """
@@ -53,9 +53,9 @@ def join(x: jax.Array, bands: int) -> jax.Array:
 def with_neighbours(x: jax.Array, bands: int, above: int, below: int) -> jax.Array:
     """Adds rows of the neighbouring bands, or zeros at the edge of the image.
 
-    Left alone, XLA puts the columns into the lanes before it convolves and the bands when it does, and copies the
-    largest feature maps from one layout to the other: with 32 images of 512 x 512 on a chip, one third of all bytes
-    of the first blocks. So the layout is fixed here.
+    The layout of the result is fixed, because XLA would choose two: 1x1 convolutions with the columns in the lanes,
+    and windows with the bands there. It would copy the largest feature maps from one to the other. With 32 images of
+    512 x 512 on a chip, these copies are one third of the bytes of the first blocks.
 
     Args:
         x: Bands, [B * bands, rows, W, C].
