@@ -3,8 +3,8 @@
     python -m experiments.web_page --frames PATH/TO/camvid/images/val [--count 20]
 
 Exports the weights `camvid` that come with the package for the web, opens the page in headless Chromium, and gives it
-frame after frame as a user does. Writes experiments/results/web_page.json and .png. Needs Chromium with its driver,
-and npm once.
+frame after frame as a user does: all in WebAssembly, and a few in WebGPU, which Chromium emulates where there is no
+GPU. Writes experiments/results/web_page.json and .png. Needs Chromium with its driver, and npm once.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from convert.checkpoints import files
 from convert.export.exporter import Export
 from convert.export.preparation import Preparation
 from convert.export.request import Request
+from convert.labels.class_map import classes
 from convert.latency.devices.browser import serve
 from convert.latency.devices.webdriver import Session
 from convert.runtimes import registry
@@ -38,13 +39,15 @@ let text = "";
 for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], data[i + 1], data[i + 2]);
 arguments[0]([height, width, btoa(text)]);
 """
+_WINDOW = "--window-size=900,1000"
+_WEBGPU, _WEBGPU_FRAMES = "--enable-unsafe-webgpu", 2  # Ten seconds a frame if it is emulated.
 _SECONDS = 120  # Until a photograph is segmented, on a busy machine.
 
 
 class Page:
     """The page of a web bundle in a browser, used as a person uses it. A context manager that closes it."""
 
-    def __init__(self, bundle: Bundle, options: tuple[str, ...] = ("--window-size=900,1000",)):
+    def __init__(self, bundle: Bundle, options: tuple[str, ...] = (_WINDOW,)):
         self._server = serve(bundle.folder)
         self.session = Session(options=options)
         self.session.open(f"http://localhost:{self._server.server_port}/")
@@ -95,19 +98,28 @@ def export(folder: pathlib.Path, size: tuple[int, int]) -> Bundle:
     return Bundle.open(folder / "web")
 
 
-def compare(bundle: Bundle, frames: list[pathlib.Path], screenshot: pathlib.Path) -> dict[str, object]:
-    """Returns how many pixels of the frames have another class on the page than the bundle gives in Python."""
+def compare(
+    bundle: Bundle, frames: list[pathlib.Path], screenshot: pathlib.Path, *options: str
+) -> dict[str, object]:
+    """Returns how many pixels of the frames have another class on the page than the bundle gives in Python.
+
+    Args:
+        bundle: A web bundle.
+        frames: Photographs.
+        screenshot: File for a picture of the page with the last frame.
+        *options: Further command line options of Chromium.
+    """
     preparation, network = Preparation.of_bundle(bundle), registry.load(bundle)
     different, pixels = 0, 0
-    with Page(bundle) as page:
+    with Page(bundle, (_WINDOW, *options)) as page:
         for frame in frames:
             status = page.show(frame)
-            labels = network(preparation.exported(preparation.read(frame)))[0]
+            labels = classes(network(preparation.exported(preparation.read(frame))), bundle.input_size)
             expected = np.array(bundle.palette, np.uint8)[labels]
             different += int((page.colours() != expected).any(-1).sum())
             pixels += labels.size
         picture = Image.open(io.BytesIO(page.session.screenshot())).convert("RGB")
-        picture.thumbnail((600, 600))
+        picture.thumbnail((560, 560))
         picture.save(screenshot, optimize=True)
         facts = {"browser": page.session.browser, "status": status}
     return {"frames": len(frames), "pixels": pixels, "different": different, **facts}
@@ -124,9 +136,14 @@ def main() -> None:
     frames = found[:: max(1, len(found) // options.count)][: options.count]
     with tempfile.TemporaryDirectory() as scratch:
         bundle = export(pathlib.Path(scratch), (360, 480))
-        result = compare(bundle, frames, measure.RESULTS / "web_page.png")
-    measure.write("web_page", result)
-    print("{different} of {pixels} pixels differ; {status}".format(**result))
+        other = pathlib.Path(scratch) / "webgpu.png"
+        results = {
+            "wasm": compare(bundle, frames, measure.RESULTS / "web_page.png"),
+            "webgpu": compare(bundle, frames[:_WEBGPU_FRAMES], other, _WEBGPU),
+        }
+    measure.write("web_page", results)
+    for backend, result in results.items():
+        print("{}: {different} of {pixels} pixels differ; {status}".format(backend, **result))
 
 
 if __name__ == "__main__":

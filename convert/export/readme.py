@@ -192,7 +192,8 @@ def _web(bundle: Bundle) -> str:
         "## In a browser\n\n`python -m http.server` in this folder, then open <http://localhost:8000>: drop a "
         "photograph on the page, or start the camera. Everything runs in the browser, in WebGPU where there is one, "
         "else in WebAssembly; no image leaves it. Any server of static files will do; browsers give the camera to "
-        "localhost and https only. `network.js` is the part to take into a page of your own."
+        "localhost and https only. `network.js` is the part to take into a page of your own, with `resample.js` and "
+        "`labels.js`, which it imports."
     )
 
 

@@ -1,6 +1,7 @@
 """Measures every step of one or more bundles on a device; the bundles take turns.
 
-python -m convert.latency BUNDLE... --device host|qemu|browser|adb[:SERIAL]|ssh:USER@HOST [--threads 1] [--runs 50]
+python -m convert.latency BUNDLE... --device host|qemu|browser[:webgpu]|adb[:SERIAL]|ssh:USER@HOST \\
+    [--threads 1] [--runs 50]
 
 Prints a table, and writes it to OUT.md and the raw samples to OUT.json.
 
@@ -25,7 +26,7 @@ from seaformer_jax.errors import UserError
 _LEAST_RUNS = 50
 
 _DEVICE = flags.DEFINE_string(
-    "device", "host", "Device to measure on: host, qemu, browser, adb[:SERIAL] or ssh:USER@HOST."
+    "device", "host", "Device to measure on: host, qemu, browser[:webgpu], adb[:SERIAL] or ssh:USER@HOST."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
 _RUNS = flags.DEFINE_integer(

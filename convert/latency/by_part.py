@@ -32,7 +32,7 @@ _TASK = flags.DEFINE_enum("task", "segmentation", ["classification", "segmentati
 _SIZE = flags.DEFINE_string("input-size", "512x512", "Input size, HEIGHTxWIDTH.")
 _FORMAT = flags.DEFINE_enum("format", "litert", NATIVE, "Format of the bundles, and so the runtime.")
 _DEVICE = flags.DEFINE_string(
-    "device", "host", "Device to measure on: host, qemu, browser, adb[:SERIAL] or ssh:USER@HOST."
+    "device", "host", "Device to measure on: host, qemu, browser[:webgpu], adb[:SERIAL] or ssh:USER@HOST."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
 _OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="parts")

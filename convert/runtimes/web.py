@@ -15,8 +15,9 @@ from convert.runtimes.base import Graph
 from convert.web import library
 from seaformer_jax.errors import UserError
 
-LAYOUT, PRECISIONS, LABELS_IN_GRAPH = onnx.LAYOUT, onnx.PRECISIONS, True
-OUTPUT_LAYOUTS = {}  # The page draws labels, so that a segmentation model has no other output.
+LAYOUT, PRECISIONS = onnx.LAYOUT, onnx.PRECISIONS
+# The page makes labels of the logits itself, see web/labels.js.
+OUTPUT_LAYOUTS, LABELS_IN_GRAPH = {"logits8": onnx.OUTPUT_LAYOUTS["logits8"]}, False
 INPUT_TYPES = onnx.INPUT_TYPES
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, onnx.OPSETS
 RUNS_HERE = True  # By ONNX Runtime, which reads the same file.

@@ -21,7 +21,7 @@ _FILES = (
     "ort-wasm-simd-threaded.asyncify.mjs",
     "ort-wasm-simd-threaded.asyncify.wasm",
 )
-PAGE = ("index.html", "page.js", "network.js", "resample.js", "measure.js")
+PAGE = ("index.html", "page.js", "network.js", "labels.js", "resample.js", "measure.js")
 
 
 def write_page(folder: pathlib.Path) -> None:

@@ -20,9 +20,10 @@ export class Measurement {
       const began = performance.now();
       const values = this.network.normalize(this.pixels);
       const ready = performance.now();
-      const output = await this.network.run(values);
+      const logits = await this.network.run(values);
       const done = performance.now();
-      if (this.network.card.task === "classification") output.indexOf(Math.max(...output));
+      if (this.network.card.task === "classification") logits.data.indexOf(Math.max(...logits.data));
+      else this.network.labels(logits);
       const ended = performance.now();
       if (number < warmup) continue;
       const spans = { pre: ready - began, network: done - ready, post: ended - done, together: ended - began };
@@ -31,12 +32,12 @@ export class Measurement {
     return samples;
   }
 
-  // Returns the output for an input in base64, in base64.
+  // Returns the logits for an input in base64, in base64.
   async output(input) {
     const data = bytes(input);
     const values = this.network.card.input_type === "uint8" ? data : new Float32Array(data.buffer);
-    const output = await this.network.run(values);
-    const found = new Uint8Array(output.buffer, output.byteOffset, output.byteLength);
+    const logits = (await this.network.run(values)).data;
+    const found = new Uint8Array(logits.buffer, logits.byteOffset, logits.byteLength);
     let text = "";
     for (let i = 0; i < found.length; i += 0x8000) text += String.fromCharCode(...found.subarray(i, i + 0x8000));
     return btoa(text);

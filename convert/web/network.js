@@ -1,5 +1,6 @@
 // Runs the model of a bundle in ONNX Runtime Web, with WebGPU or WebAssembly.
 
+import { upsampledLabels } from "./labels.js";
 import { fit } from "./resample.js";
 
 const LIBRARIES = { webgpu: "./ort.webgpu.min.mjs", wasm: "./ort.wasm.min.mjs" };
@@ -48,12 +49,17 @@ export class Network {
     return values;
   }
 
-  // Runs the model on the values of the input; returns those of the output.
+  // Runs the model on the values of the input; returns its logits, as a tensor.
   async run(values) {
     const { card } = this;
     const shape = card.layout === "NCHW" ? [1, 3, ...card.input_size] : [1, ...card.input_size, 3];
     const tensor = new this.ort.Tensor(card.input_type, values, shape);
     const results = await this.session.run({ [card.tensors.input]: tensor });
-    return results[card.tensors.output].data;
+    return results[card.tensors.output];
+  }
+
+  // Turns the logits of a segmentation model into the class of every pixel of the input.
+  labels(logits) {
+    return upsampledLabels(logits.data, logits.dims.slice(1), this.card.input_size);
   }
 }

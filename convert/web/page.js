@@ -37,11 +37,16 @@ async function show(source, width, height) {
   const began = performance.now();
   const values = network.prepare(context.getImageData(0, 0, width, height));
   const prepared = performance.now();
-  const output = await network.run(values);
+  const logits = await network.run(values);
   const ended = performance.now();
-  if (network.card.task === "segmentation") drawLabels(output);
-  else listClasses(output);
-  return { pre: prepared - began, network: ended - prepared };
+  const spans = { pre: prepared - began, network: ended - prepared, post: 0 };
+  if (network.card.task === "classification") listClasses(logits.data);
+  else {
+    const labels = network.labels(logits);
+    spans.post = performance.now() - ended;
+    drawLabels(labels);
+  }
+  return spans;
 }
 
 // Draws a class map [H, W] in the colours of the classes, as large as the picture.
@@ -82,12 +87,18 @@ function legend(entries) {
   element("legend").replaceChildren(...items);
 }
 
+function described({ pre, network: run, post }) {
+  const [before, during, after] = [pre, run, post].map((span) => span.toFixed(1));
+  const labels = network.card.task === "classification" ? "" : `, labels ${after} ms`;
+  return `preparation ${before} ms, network ${during} ms (${network.backend})${labels}`;
+}
+
 async function showFile(file) {
   stopCamera();
   try {
     const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
     const times = await show(bitmap, bitmap.width, bitmap.height);
-    say(`${file.name}: preparation ${times.pre.toFixed(1)} ms, network ${times.network.toFixed(1)} ms (${network.backend})`);
+    say(`${file.name}: ${described(times)}`);
   } catch (error) {
     say(`${file.name} cannot be shown: ${error.message}`);
   }
@@ -111,7 +122,7 @@ async function startCamera() {
     if (ends.length > RECENT) ends.shift();
     const rate = (1000 * (ends.length - 1)) / (ends.at(-1) - ends[0]);
     const speed = ends.length > 1 ? `, ${rate.toFixed(1)} frames per second` : "";
-    say(`preparation ${times.pre.toFixed(1)} ms, network ${times.network.toFixed(1)} ms (${network.backend})${speed}`);
+    say(described(times) + speed);
     await new Promise(requestAnimationFrame); // Lets the browser draw.
   }
 }

@@ -61,8 +61,7 @@ def in_torch(model: torch.nn.Module, task: str, image: np.ndarray) -> torch.Tens
 def test_masks_and_miou(tmp_path, format_):
     model = small_bundles.network("segmentation")
     (tmp_path / "b").mkdir()
-    output = "labels" if format_ == "web" else "logits8"  # The page draws nothing else.
-    made = small_bundles.write(tmp_path / "b", model, "segmentation", format_, output)
+    made = small_bundles.write(tmp_path / "b", model, "segmentation", format_, "logits8")
     found = photos(tmp_path / "set/images/val", 3)
     (tmp_path / "set/images/val/3.png").write_text("no image")
     # The masks are what the model predicts for the first photograph, and one class for the others.

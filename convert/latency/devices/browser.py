@@ -4,6 +4,7 @@ import base64
 import functools
 import http.server
 import os
+import pathlib
 import threading
 from typing import Any
 
@@ -29,17 +30,40 @@ window.measurement[name](...values).then(done).catch((error) => done({ error: St
 """
 
 
-class Browser:
-    """Headless Chromium. See `base.Device`."""
+_ADAPTER = """
+const done = arguments[0];
+const name = ({ vendor, architecture }) => `${vendor} ${architecture}`.trim();
+navigator.gpu.requestAdapter().then((adapter) => done(adapter ? name(adapter.info) : ""), () => done(""));
+"""
+# On Linux Chromium offers WebGPU only if it is asked to. Without a GPU it emulates one on the processor.
+_OPTIONS = {"wasm": (), "webgpu": ("--enable-unsafe-webgpu",)}
 
-    name, unit = "browser", "ms"
+
+class Browser:
+    """Headless Chromium. See `base.Device`.
+
+    Args:
+        threads: Threads of WebAssembly, and cores that the browser may use.
+        backend: "wasm" or "webgpu".
+
+    Raises:
+        DeviceError: There is no Chromium, or it has no such backend.
+    """
+
+    unit = "ms"
 
     def __init__(self, threads: int, backend: str = "wasm"):
+        self.name = "browser" if backend == "wasm" else f"browser:{backend}"
         self.threads, self.backend = threads, backend
         self._facts = probe.facts(shell)
         self.cores = choose_cores(self._facts.pop("max_khz"), threads)
-        with Session(self.cores) as session:  # Tells at once whether there is a browser.
-            self._facts["emulator"] = f"{session.browser}, {backend}"
+        with self.session() as session:  # Tells at once whether there is a browser.
+            runs_on = f"webgpu on {_adapter(session)}" if backend == "webgpu" else backend
+            self._facts["emulator"] = f"{session.browser}, {runs_on}"
+
+    def session(self) -> Session:
+        """Returns a browser that has the backend, on the chosen cores."""
+        return Session(self.cores, _OPTIONS[self.backend])
 
     def facts(self) -> dict[str, Any]:
         return {**self._facts, "cores": self.cores}
@@ -66,7 +90,7 @@ class BrowserJob:
     def __init__(self, bundle: Bundle, device: Browser):
         self._bundle = bundle
         self._server = serve(bundle.folder)
-        self._session = Session(device.cores)
+        self._session = device.session()
         self._session.open(f"http://localhost:{self._server.server_port}/measure.js")
         pixels = base64.b64encode(image_pipeline.picture(bundle).tobytes()).decode()
         self._ask(_LOAD, device.backend, device.threads, pixels)
@@ -78,8 +102,11 @@ class BrowserJob:
         reference, expected = self._bundle.reference()
         planes = reference.transpose(0, 3, 1, 2) if self._bundle.layout == "NCHW" else reference
         given = base64.b64encode(np.ascontiguousarray(planes).tobytes()).decode()
-        found = base64.b64decode(self._ask(_CALL, "output", given))
-        return np.frombuffer(found, expected.dtype).reshape(expected.shape)
+        found = np.frombuffer(base64.b64decode(self._ask(_CALL, "output", given)), expected.dtype)
+        if self._bundle.output_layout != "NCHW":
+            return found.reshape(expected.shape)
+        batch, height, width, classes = expected.shape
+        return found.reshape(batch, classes, height, width).transpose(0, 2, 3, 1)
 
     def peak_bytes(self) -> None:
         return None  # A browser is many processes, most of which do other work.
@@ -94,6 +121,22 @@ class BrowserJob:
         if isinstance(answer, dict) and "error" in answer:
             raise DeviceError(f"{self._bundle.folder} does not run in the browser: {answer['error']}")
         return answer
+
+
+def _adapter(session: Session) -> str:
+    """Returns the name of the GPU, or of its emulation, that WebGPU uses."""
+    server = serve(
+        pathlib.Path(__file__).parent
+    )  # Any page of localhost will do: others may not ask for a GPU.
+    try:
+        session.open(f"http://localhost:{server.server_port}/")
+        name = session.run(_ADAPTER)
+    finally:
+        server.shutdown()
+        server.server_close()
+    if not name:
+        raise DeviceError(f"{session.browser} has no WebGPU here; measure with --device browser")
+    return name
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

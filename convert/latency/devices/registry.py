@@ -5,14 +5,14 @@ from seaformer_jax.errors import UserError
 
 __all__ = ["Device", "DeviceError", "find"]
 
-_KINDS = "host, qemu, browser, adb[:SERIAL], ssh:USER@HOST"
+_KINDS = "host, qemu, browser[:webgpu], adb[:SERIAL], ssh:USER@HOST"
 
 
 def find(spec: str, threads: int) -> Device:
     """Returns the device that `--device` names, ready to use.
 
     Args:
-        spec: host, qemu, browser, adb[:SERIAL] or ssh:USER@HOST.
+        spec: host, qemu, browser[:webgpu], adb[:SERIAL] or ssh:USER@HOST.
         threads: Number of threads of the runtimes.
 
     Raises:
@@ -20,27 +20,25 @@ def find(spec: str, threads: int) -> Device:
         DeviceError: The device is missing or cannot be used.
     """
     kind, _, address = spec.partition(":")
-    if (kind in ("host", "qemu", "browser") and address) or (kind == "ssh" and not address):
-        raise UserError(f"--device {spec}: expected one of {_KINDS}")
     # Imported when needed, because no device needs the tools of another.
-    match kind:
-        case "host":
+    match kind, address:
+        case "host", "":
             from convert.latency.devices.host import Host
 
             return Host(threads)
-        case "qemu":
+        case "qemu", "":
             from convert.latency.devices.qemu import Qemu
 
             return Qemu(threads)
-        case "browser":
+        case "browser", "" | "webgpu":
             from convert.latency.devices.browser import Browser
 
-            return Browser(threads)
-        case "adb":
+            return Browser(threads, address or "wasm")
+        case "adb", _:
             from convert.latency.devices import adb, remote
 
             return remote.Remote(adb.connect(address), threads)
-        case "ssh":
+        case "ssh", _ if address:
             from convert.latency.devices import remote, ssh
 
             return remote.Remote(ssh.Ssh(address), threads)

@@ -155,7 +155,7 @@ def test_no_emulator(tmp_path, monkeypatch):
 @pytest.mark.parametrize("spec", ["phone", "host:x", "ssh", "qemu:a76", ""])
 def test_unknown_devices(spec):
     with pytest.raises(
-        UserError, match=r"expected one of host, qemu, browser, adb\[:SERIAL\], ssh:USER@HOST"
+        UserError, match=r"expected one of host, qemu, browser\[:webgpu\], adb\[:SERIAL\], ssh:USER@HOST"
     ) as error:
         registry.find(spec, threads=1)
     assert not isinstance(error.value, DeviceError)  # The command line is wrong, and not the device.
