@@ -1,4 +1,4 @@
-"""The time of every operator in a bundle, as its runtime counts it: `onnx` (and `web`), `litert` and `openvino`.
+"""The time of every operator in a bundle, as its runtime counts it: `onnx`, `web`, `litert`, `openvino`, `mnn`.
 
 The operators are those that the runtime makes of the graph when it loads it: a convolution has its activation in it.
 Profiling takes time, too, so that the sum is above the time of the network.
@@ -9,12 +9,13 @@ import json
 import pathlib
 import statistics
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from convert.bundle import Bundle
 from convert.latency import litert_profiler
-from convert.runtimes import base, openvino, registry
+from convert.runtimes import base, mnn, openvino, registry
 from seaformer_jax.errors import UserError
 
 _WARM_UP = 5
@@ -48,9 +49,11 @@ def operators(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
             return [Operator("", kind, ms) for kind, ms in rows]
         case "openvino":
             return _in_openvino(bundle, runs, threads)
+        case "mnn":
+            return _in_mnn(bundle, runs, threads)
     raise UserError(
         f"--by operator: {bundle.format} does not tell the time of its operators in Python; export {bundle.folder} "
-        "with --format onnx, litert or openvino"
+        "with --format onnx, litert, openvino or mnn"
     )
 
 
@@ -100,6 +103,30 @@ def _in_openvino(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
             for each in request.profiling_info
             if each.status == module.ProfilingInfo.Status.EXECUTED
         ]
+    return _medians(timed, _WARM_UP)
+
+
+def _in_mnn(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
+    module = registry.run_module("mnn", "MNN")
+    network = module.Interpreter(str(bundle.model))
+    session = network.createSession(mnn.options(bundle, threads))
+    image = base.in_layout(bundle.reference()[0], bundle.layout)
+    planes = module.Tensor(image.shape, module.Halide_Type_Float, image, module.Tensor_DimensionType_Caffe)
+    timed, started = [], 0.0
+
+    def begin(tensors: Sequence[Any], operator: Any) -> bool:
+        nonlocal started
+        started = time.perf_counter()
+        return True  # Go on.
+
+    def end(tensors: Sequence[Any], operator: Any) -> bool:
+        spent = time.perf_counter() - started
+        timed.append((operator.getName(), operator.getType(), 1000 * spent))
+        return True
+
+    for _ in range(_WARM_UP + runs):
+        network.getSessionInput(session, base.INPUT).copyFrom(planes)
+        network.runSessionWithCallBackInfo(session, begin, end)
     return _medians(timed, _WARM_UP)
 
 

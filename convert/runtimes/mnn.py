@@ -62,10 +62,7 @@ def annotate(bundle: Bundle) -> None:
 def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     nn, expr = registry.run_module("mnn", "MNN.nn"), registry.run_module("mnn", "MNN.expr")
-    # "high" is float32. "low" is half precision on processors that have it.
-    precision = "high" if bundle.precision == "fp32" else "low"
-    options = {"backend": "CPU", "numThread": threads, "precision": precision}
-    manager = nn.create_runtime_manager((options,))
+    manager = nn.create_runtime_manager((options(bundle, threads),))
     names = list(base.names(bundle.output))
     network = nn.load_module_from_file(str(bundle.model), [base.INPUT], names, runtime_manager=manager)
     if network is None:
@@ -79,6 +76,13 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
         return base.joined([each.read() for each in outputs], bundle.output_layout)
 
     return run
+
+
+def options(bundle: Bundle, threads: int) -> dict[str, str | int]:
+    """Returns the options of a session."""
+    # "high" is float32. "low" is half precision on processors that have it.
+    precision = "high" if bundle.precision == "fp32" else "low"
+    return {"backend": "CPU", "numThread": threads, "precision": precision}
 
 
 def outside(bundle: Bundle) -> dict[str, int]:

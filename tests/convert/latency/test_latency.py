@@ -232,7 +232,7 @@ def test_marks_of_the_counting_plugin():
         read_marks(log[log.index("\n") + 1 :] + "1 5 5 5\n", warmup=0)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "litert", "openvino"])
+@pytest.mark.parametrize("kind", ["onnx", "litert", "openvino", "mnn"])
 def test_operators_are_those_of_the_graph(tmp_path, kind):
     """Both convolutions are one kind; the runtime puts the activation into them."""
     convolutions = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 3), torch.nn.Flatten(1)]
