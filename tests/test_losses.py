@@ -78,9 +78,11 @@ def torch_pixels(logits: torch.Tensor, labels: np.ndarray) -> tuple[torch.Tensor
     return loss, (upsampled.argmax(1) == target).sum()
 
 
-@pytest.mark.parametrize("factor", [2, 4, 8])
-def test_pixel_cross_entropy_and_its_gradient(factor):
-    logits, labels = pixels(factor)
+@pytest.mark.parametrize(
+    "factor, shape", [(2, (2, 3, 5, 7)), (4, (2, 3, 5, 7)), (8, (2, 3, 5, 7)), (8, (1, 1, 2, 3))]
+)
+def test_pixel_cross_entropy_and_its_gradient(factor, shape):
+    logits, labels = pixels(factor, shape)
     expected = torch.tensor(logits, requires_grad=True)
     loss, right = torch_pixels(expected, labels)
     (2 * loss).backward()
@@ -98,6 +100,33 @@ def test_pixel_cross_entropy_and_its_gradient(factor):
     without_gradient = losses.pixel_cross_entropy(jnp.asarray(logits), jnp.asarray(labels))
     assert float(without_gradient.loss) == pytest.approx(loss.item(), rel=1e-6)
     assert int(without_gradient.right) == right.item()
+
+
+def test_the_form_for_tpus_is_the_same_function():
+    logits, labels = pixels(8, (2, 3, 5, 7))
+    above, below = logits[:, 0], logits[:, 1]
+    cells = losses._bands(jnp.asarray(labels), logits.shape)[1][1]
+
+    def sums(interpolate, above, below):
+        return losses._sum_over_band(interpolate, above, below, cells)
+
+    (at_rows, found), (at_corners, other) = (
+        jax.grad(functools.partial(sums, form), (0, 1), has_aux=True)(above, below)
+        for form in (losses._between_rows, losses._between_corners)
+    )
+    assert float(other.loss) == pytest.approx(float(found.loss), rel=1e-6)
+    for gradient, expected in zip(at_corners, at_rows, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gradient_of_bfloat16_logits():
+    """They are upsampled in float32; only their gradient is rounded, to 8 bits."""
+    logits, labels = pixels()
+    low = jnp.asarray(logits, jnp.bfloat16)
+    gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, labels).loss / labels.size)
+    found, expected = gradient(low), gradient(low.astype(jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=2**-7, atol=1e-9)
 
 
 def test_pixels_without_a_label_have_no_gradient():

@@ -53,6 +53,7 @@ def _tpu() -> Iterator[Program]:
     yield _front(32, 512, _FOUR)
     for groups in (1, 4):
         yield _conv_bn(groups, _FOUR)
+    yield _pixel_loss(_FOUR)
     yield from _preparations(_ONE)
     yield _classification("tiny", 256, _FOUR)  # 64 images a chip: half of the lanes, but for the bands.
     for model in MODELS:
@@ -68,6 +69,7 @@ def _gpu() -> Iterator[Program]:
     four, eight = Target("h100", "4"), Target("h100", "8")
     one = Target("h100", "1")
     yield _front(256, 224, one)
+    yield _pixel_loss(four)
     yield from _preparations(one)
     for model in MODELS:
         yield _classification(model, 1024, eight)
@@ -85,6 +87,12 @@ def _conv_bn(groups: int, target: Target) -> Program:
     """One layer on 256 images a chip, with statistics of `groups` groups."""
     lower = functools.partial(micro.conv_bn, batch_size=1024, groups=groups)
     return Program(f"1x1 convolution and BatchNorm in {groups} groups", target, 1024, lower)
+
+
+def _pixel_loss(target: Target) -> Program:
+    """The loss of 32 crops a chip with 150 classes, and the layer before it."""
+    lower = functools.partial(micro.pixel_loss, batch_size=128)
+    return Program("last layer and loss of pixels", target, 128, lower)
 
 
 def _preparations(target: Target) -> Iterator[Program]:

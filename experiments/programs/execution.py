@@ -35,7 +35,7 @@ def _inner(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]
     """Yields the computations that an instruction runs in main memory, and how often it runs each."""
     called = instruction.called
     if instruction.opcode == "while":
-        yield called["body"][0], trips(module.computations[called["condition"][0]])
+        yield called["body"][0], trips(module, module.computations[called["condition"][0]])
     elif instruction.opcode in ("call", "async-start"):
         yield from ((name, 1) for name in called.get("to_apply", []) + called.get("calls", []))
     elif instruction.opcode == "conditional":
@@ -44,11 +44,17 @@ def _inner(module: Module, instruction: Instruction) -> Iterator[tuple[str, int]
         yield branches[0], 1
 
 
-def trips(condition: Computation) -> int:
+def trips(module: Module, condition: Computation) -> int:
     """Returns how often a loop runs: its counter starts at 0 and is compared with the constant of its condition."""
+    instructions = list(condition.instructions.values())
+    # On GPUs the comparison and its constant are a fusion.
+    for fusion in (
+        instruction for instruction in condition.instructions.values() if instruction.opcode == "fusion"
+    ):
+        instructions += fused(module, fusion).instructions.values()
     found = [
         int(instruction.literal)
-        for instruction in condition.instructions.values()
+        for instruction in instructions
         if instruction.opcode == "constant" and instruction.literal.isdigit()
     ]
     return max(found, default=1)

@@ -11,11 +11,13 @@ from jax.sharding import Mesh
 from configs import imagenet
 from seaformer_jax import mesh as meshes
 from seaformer_jax import tasks
+from seaformer_jax.losses import pixel_cross_entropy
 from seaformer_jax.models.blocks import ConvBN, Pointwise
 from seaformer_jax.models.registry import create_model
 from seaformer_jax.models.variables import split_model
 
 _WIDTH, _SIDE = 64, 28  # A feature map of seaformer_tiny: channels, and pixels a side.
+_CLASSES, _CROP = 150, 512  # Of ADE20K.
 
 
 class Front(nnx.Module):
@@ -43,6 +45,26 @@ def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
     """Returns a 1x1 convolution with BatchNorm in `groups` groups, on a feature map of tiny."""
     model = ConvBN(Pointwise(_WIDTH, _WIDTH, np.random.default_rng(0)), _WIDTH, groups=groups)
     return _forward_backward(model, (batch_size, _SIDE, _SIDE, _WIDTH), mesh, arguments=(0, 1))
+
+
+def pixel_loss(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """Returns the last 1x1 convolution of a segmentation model and its loss, with the gradients of both."""
+    layer, side = Pointwise(_WIDTH, _CLASSES, np.random.default_rng(0)), _CROP // 8
+    graphdef, (params, _) = nnx.graphdef(layer), split_model(layer)
+
+    def loss(params, x, labels):
+        return pixel_cross_entropy(nnx.merge(graphdef, params)(x), labels).loss / labels.size
+
+    whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    gradients = jax.jit(
+        jax.value_and_grad(loss, (0, 1)),
+        in_shardings=(whole, rows, rows),
+        out_shardings=(whole, (whole, rows)),
+    )
+    x = jax.ShapeDtypeStruct((batch_size, side, side, _WIDTH), jnp.bfloat16)
+    labels = jax.ShapeDtypeStruct((batch_size, _CROP, _CROP), jnp.uint8)
+    with jax.set_mesh(mesh):
+        return gradients.lower(params, x, labels)
 
 
 def preparation(

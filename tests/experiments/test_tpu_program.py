@@ -35,6 +35,15 @@ def test_the_stem_and_two_blocks_move_no_more_bytes_than_they_have_to(name, tmp_
     assert front["hbm_padded"] <= 1.01 * committed["hbm_padded"]  # 1 % for another schedule.
 
 
+def test_the_loss_of_pixels_keeps_nothing_but_logits_and_their_gradients(tmp_path_factory):
+    """What lies between a band's pixels and its two rows of logits took 10 times these bytes."""
+    (name,) = (name for name in PROGRAMS if "loss of pixels" in name)
+    found = compiled(name, tmp_path_factory)
+    assert found["float32_largest"] < 10e6
+    committed = json_files.read(measure.RESULTS / "tpu_program.json")["programs"][name]
+    assert found["hbm_padded"] <= 1.01 * committed["hbm_padded"]
+
+
 def test_mixed_images_are_kept_as_bytes(tmp_path_factory):
     (name,) = (name for name in PROGRAMS if "images with mixup" in name)
     assert compiled(name, tmp_path_factory)["float32_largest"] < 1e6
