@@ -50,7 +50,7 @@ def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
 def pixel_loss(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
     """Returns the last 1x1 convolution of a segmentation model and its loss, with the gradients of both."""
     layer, side = Pointwise(_WIDTH, _CLASSES, np.random.default_rng(0)), _CROP // 8
-    graphdef, (params, _) = nnx.graphdef(layer), split_model(layer)
+    graphdef, (params, _) = nnx.graphdef(layer), jax.eval_shape(lambda: split_model(layer))
 
     def loss(params, x, labels):
         return pixel_cross_entropy(nnx.merge(graphdef, params)(x), labels).loss / labels.size

@@ -118,11 +118,26 @@ LOOP = """
 }"""
 
 
-def test_a_loop_counts_the_slices_that_move_as_often_as_it_runs():
+# On GPUs the comparison is a fusion.
+FUSED = """
+%compare (i: s32[]) -> pred[] {
+  %i = s32[] parameter(0)
+  %n = s32[] constant(25)
+  ROOT %less = pred[] compare(%i, %n), direction=LT
+}
+%fused_condition (s: (s32[], f32[100,128])) -> pred[] {
+  %s = (s32[], f32[100,128]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%s), index=0
+  ROOT %f = pred[] fusion(%i), kind=kLoop, calls=%compare
+}"""
+
+
+@pytest.mark.parametrize("condition", ["condition", "fused_condition"])
+def test_a_loop_counts_the_slices_that_move_as_often_as_it_runs(condition):
     program = module(
         "  %s = (s32[], f32[100,128]{1,0}) parameter(0)\n"
-        "  ROOT %w = (s32[], f32[100,128]{1,0}) while(%s), condition=%condition, body=%body",
-        LOOP,
+        f"  ROOT %w = (s32[], f32[100,128]{{1,0}}) while(%s), condition=%{condition}, body=%body",
+        LOOP + FUSED,
     )
     found = moved(program)
     # 4 x 128 values each time, and the position.
