@@ -33,7 +33,8 @@ window.measurement[name](...values).then(done).catch((error) => done({ error: St
 _ADAPTER = """
 const done = arguments[0];
 const name = ({ vendor, architecture }) => `${vendor} ${architecture}`.trim();
-navigator.gpu.requestAdapter().then((adapter) => done(adapter ? name(adapter.info) : ""), () => done(""));
+Promise.resolve(navigator.gpu?.requestAdapter())
+  .then((adapter) => done(adapter ? name(adapter.info) : ""), () => done(""));
 """
 # On Linux Chromium offers WebGPU only if it is asked to. Without a GPU it emulates one on the processor.
 _OPTIONS = {"wasm": (), "webgpu": ("--enable-unsafe-webgpu",)}
@@ -125,9 +126,8 @@ class BrowserJob:
 
 def _adapter(session: Session) -> str:
     """Returns the name of the GPU, or of its emulation, that WebGPU uses."""
-    server = serve(
-        pathlib.Path(__file__).parent
-    )  # Any page of localhost will do: others may not ask for a GPU.
+    # Any page of localhost will do; others may not ask for a GPU.
+    server = serve(pathlib.Path(__file__).parent)
     try:
         session.open(f"http://localhost:{server.server_port}/")
         name = session.run(_ADAPTER)
