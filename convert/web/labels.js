@@ -1,14 +1,13 @@
 // Turns logits into labels: resizes them bilinearly (`align_corners=False`) and takes the class with the largest logit.
 //
-// The network ends in logits at 1/8 of the image. Resize and argmax are not part of it, because WebGPU's Resize is wrong
-// with the channels last and WebAssembly's takes longer than the network with the channels first. Here most pixels cost
-// nothing: in a cell, the rectangle between the centres of four logit positions, a class can win only if its largest
+// The network ends in logits at 1/8 of the image. Resize and argmax are not part of it: WebGPU's Resize is wrong with the
+// channels last, and WebAssembly's is slow with the channels first. Here most pixels cost nothing: in a cell, the rectangle between the centres of four logit positions, a class can win only if its largest
 // corner reaches the largest of all classes' smallest corners. `convert/labels/argmax_upsample.c` does the same in C.
 
 // `logits`: those of C classes at h x w positions, class by class. Returns a class for each of height x width pixels,
 // the lowest of classes with equal logits.
 export function upsampledLabels(logits, [classes, h, w], [height, width]) {
-  const labels = new Uint8Array(height * width);
+  const labels = new (classes > 256 ? Uint16Array : Uint8Array)(height * width);
   const [rows, columns] = [cells(height, h), cells(width, w)];
   const found = new Int32Array(classes);
   for (const row of rows) {

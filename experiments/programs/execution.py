@@ -48,10 +48,9 @@ def trips(module: Module, condition: Computation) -> int:
     """Returns how often a loop runs: its counter starts at 0 and is compared with the constant of its condition."""
     instructions = list(condition.instructions.values())
     # On GPUs the comparison and its constant are a fusion.
-    for fusion in (
-        instruction for instruction in condition.instructions.values() if instruction.opcode == "fusion"
-    ):
-        instructions += fused(module, fusion).instructions.values()
+    for instruction in condition.instructions.values():
+        if instruction.opcode == "fusion":
+            instructions += fused(module, instruction).instructions.values()
     found = [
         int(instruction.literal)
         for instruction in instructions

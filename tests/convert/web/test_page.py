@@ -106,7 +106,14 @@ def test_files_that_are_no_images(tmp_path, segmenter):
 
 
 @pytest.mark.parametrize(
-    "shape, size", [((8, 12, 5), (64, 96)), ((7, 9, 40), (50, 71)), ((1, 3, 2), (5, 20)), ((9, 9, 1), (4, 4))]
+    "shape, size",
+    [
+        ((8, 12, 5), (64, 96)),
+        ((7, 9, 40), (50, 71)),
+        ((1, 3, 2), (5, 20)),
+        ((9, 9, 1), (4, 4)),
+        ((2, 3, 300), (16, 24)),
+    ],
 )
 def test_labels_are_those_of_the_c_kernel(segmenter, shape, size):
     """Random logits, so that many classes meet in a cell; and integers, of which many are equal at eighths."""
