@@ -1,6 +1,7 @@
 """Cross-entropy losses for images and for pixels, computed in float32."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -120,15 +121,17 @@ def _bands(labels: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
     """Cuts labels [B, f*h, f*w] into bands, and these into cells: the pixels between four neighbouring logits.
 
     Returns:
-        The numbers of the bands, [h+1], and their labels by row and column in a cell, [h+1, B, f, f, w+1].
+        The numbers of the bands, [h+1], and their labels by pixel of a cell, row after row, [h+1, B, f*f, w+1].
     """
-    batch, h, w, _ = shape
+    batch, h, _, _ = shape
     f = labels.shape[1] // h
     # The centre of the first logit is f / 2 pixels from the edge. The padding has a value that is no label.
     half = (f // 2, f // 2)
     padded = jnp.pad(labels, ((0, 0), half, half), constant_values=jnp.iinfo(labels.dtype).max)
-    cells = padded.reshape(batch, h + 1, f, w + 1, f)
-    return jnp.arange(h + 1), cells.transpose(1, 0, 2, 4, 3)
+    rows = padded.reshape(batch, h + 1, f, -1).swapaxes(0, 1)
+    # A TPU pads the innermost axis to 128 lanes and the one before it to 32: both must be long, and f is 8.
+    cells = jnp.stack([rows[..., column::f] for column in range(f)], 3)
+    return jnp.arange(h + 1), cells.reshape(h + 1, batch, f * f, -1)
 
 
 def _between_rows(above: jax.Array, below: jax.Array, factor: int) -> jax.Array:
@@ -181,12 +184,15 @@ def _sum_over_band(
     Args:
         interpolate: `_between_rows` or `_between_corners`.
         above, below: Neighbouring rows of logits, float32 [B, w, C].
-        labels: Labels of the pixels between them, [B, f, f, w+1].
+        labels: Labels of the pixels between them, [B, f*f, w+1].
     Returns:
         The sum of the losses, which is differentiated, and all sums.
     """
     # 1. Bilinear upsampling.
-    logits, classes = interpolate(above, below, labels.shape[1]), above.shape[-1]
+    batch, pixels, cells = labels.shape
+    factor, classes = math.isqrt(pixels), above.shape[-1]
+    labels = labels.reshape(batch, factor, factor, cells)
+    logits = interpolate(above, below, factor)
     # 2. The logit of each pixel's label, as a masked sum.
     is_label = jnp.arange(classes) == labels[..., None]
     label_logit = jnp.where(is_label, logits, 0).sum(-1)
