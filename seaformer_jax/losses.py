@@ -1,7 +1,6 @@
 """Cross-entropy losses for images and for pixels, computed in float32."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-Interpolate = Callable[[jax.Array, jax.Array, int], jax.Array]
+Interpolate = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -71,9 +70,11 @@ def pixel_cross_entropy(logits: jax.Array, labels: jax.Array) -> PixelSums:
 @jax.custom_vjp
 def _sum_over_pixels(logits: jax.Array, labels: jax.Array) -> PixelSums:
     # The form without a gradient; where a gradient is wanted, JAX calls `_forward` instead.
+    interpolate = functools.partial(_between_rows, factor=labels.shape[1] // logits.shape[1])
+
     def step(above: jax.Array, band: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, PixelSums]:
         below = _row(logits, band[0])
-        return below, _sum_over_band(_between_rows, above, below, band[1])[1]
+        return below, _sum_over_band(interpolate, above, below, band[1])[1]
 
     _, sums = jax.lax.scan(step, _row(logits, 0), _bands(labels, logits.shape))
     return jax.tree.map(lambda values: values.sum(0), sums)
@@ -81,16 +82,16 @@ def _sum_over_pixels(logits: jax.Array, labels: jax.Array) -> PixelSums:
 
 def _forward(logits: jax.Array, labels: jax.Array) -> tuple[PixelSums, jax.Array]:
     """Returns the sums, and the gradient of the loss [B, h, w, C], which is all that the backward pass needs."""
-    last = logits.shape[1]
+    h, factor = logits.shape[1], labels.shape[1] // logits.shape[1]
 
     def step(carry: tuple[jax.Array, ...], band: tuple[jax.Array, jax.Array]) -> tuple[tuple, PixelSums]:
         gradient, above, pending = carry
         number, labels_of_band = band
         below = _row(logits, number)
-        (to_above, to_below), sums = _gradient_of_band(above, below, labels_of_band)
+        (to_above, to_below), sums = _gradient_of_band(above, below, labels_of_band, factor)
         # In the first and in the last band, `above` and `below` are the same row. The first band completes no row:
         # what it writes is overwritten.
-        done = (pending + to_above + jnp.where(number == last, to_below, 0)).astype(gradient.dtype)
+        done = (pending + to_above + jnp.where(number == h, to_below, 0)).astype(gradient.dtype)
         gradient = jax.lax.dynamic_update_index_in_dim(gradient, done, jnp.maximum(number - 1, 0), 1)
         return (gradient, below, to_below + jnp.where(number == 0, to_above, 0)), sums
 
@@ -121,7 +122,7 @@ def _bands(labels: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Ar
     """Cuts labels [B, f*h, f*w] into bands, and these into cells: the pixels between four neighbouring logits.
 
     Returns:
-        The numbers of the bands, [h+1], and their labels by pixel of a cell, row after row, [h+1, B, f*f, w+1].
+        The numbers of the bands, [h+1], and their labels by pixel of a cell, [h+1, B, f*f, w+1].
     """
     batch, h, _, _ = shape
     f = labels.shape[1] // h
@@ -165,11 +166,12 @@ def _weights(factor: int) -> jax.Array:
 
 
 def _gradient_of_band(
-    above: jax.Array, below: jax.Array, labels: jax.Array
+    above: jax.Array, below: jax.Array, labels: jax.Array, factor: int
 ) -> tuple[tuple[jax.Array, jax.Array], PixelSums]:
     """Returns the gradients of both rows, and the sums, of `_sum_over_band`, in the form of the platform."""
 
-    def form(interpolate: Interpolate) -> Callable[..., Any]:
+    def form(between: Callable[..., jax.Array]) -> Callable[..., Any]:
+        interpolate = functools.partial(between, factor=factor)
         return jax.grad(functools.partial(_sum_over_band, interpolate), (0, 1), has_aux=True)
 
     forms = {"tpu": form(_between_corners), "default": form(_between_rows)}
@@ -182,17 +184,15 @@ def _sum_over_band(
     """Sums over the pixels between two rows of logits.
 
     Args:
-        interpolate: `_between_rows` or `_between_corners`.
+        interpolate: `_between_rows` or `_between_corners`, with its factor f.
         above, below: Neighbouring rows of logits, float32 [B, w, C].
         labels: Labels of the pixels between them, [B, f*f, w+1].
     Returns:
         The sum of the losses, which is differentiated, and all sums.
     """
     # 1. Bilinear upsampling.
-    batch, pixels, cells = labels.shape
-    factor, classes = math.isqrt(pixels), above.shape[-1]
-    labels = labels.reshape(batch, factor, factor, cells)
-    logits = interpolate(above, below, factor)
+    logits, classes = interpolate(above, below), above.shape[-1]
+    labels = labels.reshape(logits.shape[:-1])
     # 2. The logit of each pixel's label, as a masked sum.
     is_label = jnp.arange(classes) == labels[..., None]
     label_logit = jnp.where(is_label, logits, 0).sum(-1)

@@ -105,10 +105,10 @@ def test_pixel_cross_entropy_and_its_gradient(factor, shape):
 def test_the_form_for_tpus_is_the_same_function():
     logits, labels = pixels(8, (2, 3, 5, 7))
     above, below = logits[:, 0], logits[:, 1]
-    cells = losses._bands(jnp.asarray(labels), logits.shape)[1][1]
+    factor, cells = labels.shape[1] // logits.shape[1], losses._bands(jnp.asarray(labels), logits.shape)[1][1]
 
-    def sums(interpolate, above, below):
-        return losses._sum_over_band(interpolate, above, below, cells)
+    def sums(between, above, below):
+        return losses._sum_over_band(functools.partial(between, factor=factor), above, below, cells)
 
     (at_rows, found), (at_corners, other) = (
         jax.grad(functools.partial(sums, form), (0, 1), has_aux=True)(above, below)

@@ -37,7 +37,7 @@ _BY = flags.DEFINE_enum(
     "step",
     ["step", "operator"],
     "step: pre-processing, network, post-processing; operator: each kind of operator of the network (onnx, web, "
-    "litert, openvino).",
+    "litert, openvino, mnn).",
 )
 _OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
 
