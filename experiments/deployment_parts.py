@@ -45,7 +45,7 @@ def main() -> None:
 def measured(size: str, kind: str, runs: int) -> dict[str, Any]:
     """Returns the report of the networks up to each part of one size, exported to the format `kind`."""
     with tempfile.TemporaryDirectory() as folder:
-        bundles = by_part.write(pathlib.Path(folder), "segmentation", f"seaformer_{size}", kind, INPUT)
+        bundles = list(by_part.write(pathlib.Path(folder), "segmentation", f"seaformer_{size}", kind, INPUT))
         return measure_bundles(find("host", 1), bundles, runs)
 
 

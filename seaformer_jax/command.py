@@ -1,4 +1,4 @@
-"""Runs a command: parses the flags, checks the config and reports errors as one line with exit status 2."""
+"""Runs a command: parses the flags, checks the config and reports errors as one line."""
 
 import errno
 import logging as python_logging
@@ -21,7 +21,7 @@ from seaformer_jax import flag_errors, paths
 from seaformer_jax.config_check import check
 from seaformer_jax.errors import UserError, reason
 
-_USER_ERROR, _INTERRUPTED = 2, 130  # Exit statuses; shells report the latter for Ctrl-C.
+_INTERRUPTED = 130  # The exit status that shells report for Ctrl-C.
 # What the disk may refuse at any write; in every command that is an error of its surroundings, not of its code.
 _REFUSED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 # The folder that holds the packages seaformer_jax and configs.
@@ -33,6 +33,9 @@ _RECIPE = re.compile(r"^(--?config=|)(configs/\w+\.py)(?=$|:)")
 # `--no-NAME`; absl itself only knows `--noNAME`.
 _NEGATION = re.compile(r"^(--?)no-(?=\w)")
 
+# `--help` of a command lists the flags of its own module only. So what is defined here belongs to the caller.
+flags.disclaim_key_flags()
+
 
 def run(main: Callable[..., int | None], operands: str = "") -> None:
     """Parses the flags, runs `main` and ends the process with its exit status.
@@ -41,8 +44,8 @@ def run(main: Callable[..., int | None], operands: str = "") -> None:
         main: The command. It takes the arguments that are no flags, if `operands` names them, else nothing.
         operands: Name of these arguments, such as "BUNDLE"; "" if there are none.
 
-    A `UserError` is printed as one line on stderr, without a traceback, and ends the process with status 2; Ctrl-C
-    does so with status 130.
+    A `UserError` is printed as one line on stderr, without a traceback, and ends the process with its exit status;
+    Ctrl-C does so with status 130.
     """
 
     def guarded(arguments: Sequence[str]) -> int | None:
@@ -80,13 +83,13 @@ def _ending(error: BaseException) -> tuple[str, int]:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C would interrupt Python's own clean-up.
         return "interrupted; the same command starts again, and resumes a training run", _INTERRUPTED
     if isinstance(error, UserError):
-        return f"error: {flag_errors.one_line(error)}", _USER_ERROR
+        return f"error: {flag_errors.one_line(error)}", error.exit_status
     if isinstance(error, OSError) and error.errno in _REFUSED_WRITES:
         place = error.filename or "a file could not be written"
         advice = "free space or make it writable, then run the same command again"
-        return f"error: {place}: {reason(error)}; {advice}", _USER_ERROR
+        return f"error: {place}: {reason(error)}; {advice}", UserError.exit_status
     if trouble := paths.failure(error):
-        return f"error: {trouble}, then run the same command again", _USER_ERROR
+        return f"error: {trouble}, then run the same command again", UserError.exit_status
     lost = processes.lost_connection(error) if (processes := _several()) else None
     return lost or ("".join(traceback.format_exception(error)).rstrip(), 1)
 

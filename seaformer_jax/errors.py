@@ -1,4 +1,4 @@
-"""Errors that a user can fix: the commands print them as one line and exit with status 2."""
+"""Errors that a user can fix: the commands print them as one line."""
 
 import difflib
 import errno
@@ -10,7 +10,12 @@ class UserError(ValueError):
     """An error whose message says in one line what was found, what was expected and what to do.
 
     It is a subclass of `ValueError`, so callers of the Python API can catch either.
+
+    Attributes:
+        exit_status: Exit status of a command that it ends.
     """
+
+    exit_status = 2
 
 
 class DivergedError(UserError):

@@ -6,16 +6,14 @@ The result is a bundle, see `convert/bundle.py`. int8 also needs --calibration a
 fp32, fp16 and int8.
 """
 
-import re
-
 from absl import flags, logging
 
 from convert import bundle, bundle_folder
 from convert.export import exporter
 from convert.export import report as export_report
-from convert.export.request import Request
+from convert.export.request import Request, parse_size
 from seaformer_jax import command
-from seaformer_jax.config_ranges import LARGEST, RANGES
+from seaformer_jax.config_ranges import RANGES
 from seaformer_jax.errors import UserError
 
 _WEIGHTS = command.define_path(
@@ -30,9 +28,9 @@ _INPUT_SIZE = flags.DEFINE_string(
 _PRECISION = flags.DEFINE_string(
     "precision",
     "fp32",
-    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx and openvino, which compute in fp32; "
-    "coreml, executorch and (on ARMv8.2) litert, mnn and ncnn compute in fp16. int8 computes in 8 bits; coreml, mnn "
-    "and ncnn lack it.",
+    f"Precision: {', '.join(bundle.PRECISIONS)}. fp16 halves the file in onnx, openvino and web, which compute in "
+    "fp32; coreml, executorch and (on ARMv8.2) litert, mnn and ncnn compute in fp16, and executorch's file stays as "
+    "large. int8 computes in 8 bits; coreml, mnn and ncnn lack it.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
@@ -49,14 +47,14 @@ _NORMALIZE = flags.DEFINE_bool(
 _INPUT_TYPE = flags.DEFINE_string(
     "input-type",
     "float32",
-    "float32, or uint8: the image as a camera gives it, [1, H, W, 3] in 0..255 (onnx, litert, openvino).",
+    "float32, or uint8: the image as a camera gives it, [1, H, W, 3] in 0..255 (onnx, litert, openvino, web).",
 )
 _DYNAMIC_BATCH = flags.DEFINE_bool(
     "dynamic-batch",
     False,
     "onnx, openvino: any number of images at once. The image size is fixed in every format.",
 )
-_OPSET = flags.DEFINE_integer("opset", None, "onnx: version of the operators, 18 to 23 (default: 20).")
+_OPSET = flags.DEFINE_integer("opset", None, "onnx, web: version of the operators, 18 to 23 (default: 20).")
 _LICENCE = flags.DEFINE_string("licence", "", "Terms of the weights, e.g. 'CC BY-NC 4.0'; for the bundle.")
 _IMAGES = command.define_path("images", "Folder of images for the comparison, in addition to seeded ones.")
 _CALIBRATION = command.define_path("calibration", "Folder of images to calibrate int8 on.")
@@ -91,7 +89,7 @@ def _request() -> Request:
     return Request(
         weights=command.existing("weights", _WEIGHTS.value),
         format=_FORMAT.value,
-        input_size=_size(_INPUT_SIZE.value),
+        input_size=parse_size(_INPUT_SIZE.value),
         precision=_PRECISION.value,
         output=_OUTPUT.value,
         inside=_NORMALIZE.value,
@@ -107,16 +105,6 @@ def _request() -> Request:
         std=_numbers("std", _STD.value),
         licence=_LICENCE.value,
     )
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Parses "HxW" to (height, width)."""
-    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
-        raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")
-    height, width = map(int, text.split("x"))
-    if max(height, width) > LARGEST:
-        raise UserError(f"--input-size {text}; expected at most {LARGEST} pixels a side, e.g. 512x512")
-    return height, width
 
 
 def _names(path: str) -> tuple[str, ...]:

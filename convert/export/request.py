@@ -1,6 +1,7 @@
 """The request of an export, and the checks of it that need no model."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 from etils import epath
@@ -10,6 +11,7 @@ from convert.labels import boxes, class_map
 from convert.runtimes import registry
 from convert.runtimes.base import Runtime
 from seaformer_jax import paths
+from seaformer_jax.config_ranges import LARGEST
 from seaformer_jax.errors import UserError, suggest
 
 # Task -> the outputs that its models can have, the default first.
@@ -57,6 +59,20 @@ class Request:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     licence: str = ""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Parses the value of `--input-size`, "HxW", to (height, width).
+
+    Raises:
+        UserError: It is none, or too large.
+    """
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
+        raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")
+    height, width = map(int, text.split("x"))
+    if max(height, width) > LARGEST:
+        raise UserError(f"--input-size {text}; expected at most {LARGEST} pixels a side, e.g. 512x512")
+    return height, width
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -110,17 +126,21 @@ def _check_graph(request: Request, runtime: Runtime) -> None:
     if request.input_type not in runtime.INPUT_TYPES:
         raise UserError(
             f"--input-type {request.input_type} is not available for {request.format}, which takes "
-            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format onnx, litert or openvino"
+            f"{', '.join(runtime.INPUT_TYPES)}; choose that, or --format "
+            + registry.choices(lambda each: request.input_type in each.INPUT_TYPES)
         )
     if request.input_type == "uint8" and not request.inside:
         raise UserError(
             "--no-normalize leaves no uint8 to take; leave it out, or choose --input-type float32"
         )
     if request.dynamic_batch and not runtime.DYNAMIC_BATCH:
-        raise UserError(f"--dynamic-batch: {request.format} files have batch size 1; choose --format onnx")
+        others = registry.choices(lambda each: each.DYNAMIC_BATCH)
+        raise UserError(
+            f"--dynamic-batch: {request.format} files have batch size 1; choose --format {others}"
+        )
     if request.opset is not None and request.opset not in runtime.OPSETS:
         found = (
-            f"{runtime.OPSETS[0]} to {runtime.OPSETS[-1]}" if runtime.OPSETS else "none: only onnx has opsets"
+            f"{runtime.OPSETS[0]} to {runtime.OPSETS[-1]}" if runtime.OPSETS else "none, as it has no opsets"
         )
         raise UserError(f"--opset {request.opset}; expected for {request.format} {found}")
 
@@ -144,11 +164,11 @@ def outputs(wanted: str, task: str, classes: int, runtime: Runtime) -> tuple[str
     )
     wanted = wanted or known[0]
     if wanted not in known:
-        raise UserError(f"--output {wanted}: the weights are for {task}, which has {', '.join(known)}")
+        raise UserError(f"--output {wanted}: the outputs of {task} in this format are {', '.join(known)}")
     if wanted == "labels" and classes > class_map.MAX_CLASSES:
         raise UserError(
             f"--output labels: the weights have {classes} classes; expected at most {class_map.MAX_CLASSES}, because "
-            "a class map has one byte per pixel; use --output logits"
+            f"a class map has one byte per pixel; use --output {known[0]}"
         )
     # A runtime that is slow at argmax, or lacks it, leaves the labels to the C source.
     if wanted == "labels" and not runtime.LABELS_IN_GRAPH:

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from convert import bundle_folder
-from convert.latency import by_operator, command, table
+from convert.latency import by_operator, table
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure
-from seaformer_jax.command import define_path
+from seaformer_jax import command
 from seaformer_jax.errors import UserError
 
 _LEAST_RUNS = 50
@@ -39,7 +39,7 @@ _BY = flags.DEFINE_enum(
     "step: pre-processing, network, post-processing; operator: each kind of operator of the network (onnx, web, "
     "litert, openvino, mnn).",
 )
-_OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
+_OUT = command.define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="latency")
 
 
 def main(folders: Sequence[str]) -> int:
@@ -47,7 +47,7 @@ def main(folders: Sequence[str]) -> int:
     if not folders:
         raise UserError("no bundle is given; expected the folders that convert.export wrote")
     # Checked first, so that a wrong path or bundle is reported before anything is measured.
-    out = command.output(_OUT.value)
+    out = table.location(_OUT.value)
     with bundle_folder.reading(folders) as bundles:
         if _BY.value == "operator":
             if _DEVICE.value != "host":
@@ -66,4 +66,4 @@ def main(folders: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, operands="BUNDLE")

@@ -11,35 +11,34 @@ Prints a table, and writes it to OUT.md and the samples to OUT.json. The exit st
 """
 
 import pathlib
-import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from absl import flags
 
 from convert.bundle import NATIVE, Bundle
 from convert.export import seeded_bundles
+from convert.export.request import parse_size
 from convert.graph import partial_networks, seeded_networks
-from convert.latency import command, part_costs, table
+from convert.latency import part_costs, table
 from convert.latency.devices.registry import find
 from convert.latency.turns import measure
 from convert.torch_model import VARIANTS
-from seaformer_jax.command import define_path
-from seaformer_jax.errors import UserError
+from seaformer_jax import command
 
 _MODEL = flags.DEFINE_enum("model", "seaformer_base", list(VARIANTS), "Model size.")
 _TASK = flags.DEFINE_enum("task", "segmentation", ["classification", "segmentation"], "Task.")
 _SIZE = flags.DEFINE_string("input-size", "512x512", "Input size, HEIGHTxWIDTH.")
 _FORMAT = flags.DEFINE_enum("format", "litert", NATIVE, "Format of the bundles, and so the runtime.")
 _DEVICE = flags.DEFINE_string(
-    "device", "host", "Device to measure on: host, qemu, browser[:webgpu], adb[:SERIAL] or ssh:USER@HOST."
+    "device", "host", "Device to measure on: host, qemu, adb[:SERIAL] or ssh:USER@HOST."
 )
 _THREADS = flags.DEFINE_integer("threads", 1, "Number of threads, pinned to as many cores.", lower_bound=1)
-_OUT = define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="parts")
+_OUT = command.define_path("out", "Path of the results; OUT.json and OUT.md are written.", default="parts")
 _RUNS = 50
 
 
-def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int, int]) -> list[Bundle]:
+def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int, int]) -> Iterator[Bundle]:
     """Writes one bundle for the network up to each part; the folder of a bundle is named after its last part.
 
     Args:
@@ -49,26 +48,25 @@ def write(folder: pathlib.Path, task: str, name: str, kind: str, size: tuple[int
         kind: Format of the bundles, one of `NATIVE`.
         size: Height and width of the input.
 
-    Returns:
+    Yields:
         The bundles, in the order of the parts.
     """
-    model, bundles = seeded_networks.seeded(task, name, size), []
+    model = seeded_networks.seeded(task, name, size)
     for part, module in partial_networks.up_to(model).items():
         # A partial network ends in a feature map, which has no label map. As a classifier it gets no resize.
         bundle_task = task if module is model else "classification"
-        bundles.append(seeded_bundles.write_bundle(module, folder / part, bundle_task, name, kind, size))
-    return bundles
+        yield seeded_bundles.write_bundle(module, folder / part, bundle_task, name, kind, size)
 
 
-def main(rest: Sequence[str]) -> int:
-    """Measures the parts of the model that the flags name and returns the exit status; takes no arguments."""
-    size = re.fullmatch(r"(\d+)x(\d+)", _SIZE.value)
-    if rest or not size:
-        raise UserError(f"found {' '.join(rest) or _SIZE.value!r}; expected --input-size=HEIGHTxWIDTH")
-    out, device = command.output(_OUT.value), find(_DEVICE.value, _THREADS.value)
-    height, width = map(int, size.groups())
+def main() -> int:
+    """Measures the parts of the model that the flags name and returns the exit status."""
+    (height, width), out = parse_size(_SIZE.value), table.location(_OUT.value)
+    device, bundles = find(_DEVICE.value, _THREADS.value), []
     with tempfile.TemporaryDirectory() as folder:
-        bundles = write(pathlib.Path(folder), _TASK.value, _MODEL.value, _FORMAT.value, (height, width))
+        for bundle in write(pathlib.Path(folder), _TASK.value, _MODEL.value, _FORMAT.value, (height, width)):
+            # Already the first one tells whether the device runs such bundles.
+            device.check(bundle)
+            bundles.append(bundle)
         report = measure(device, bundles, _RUNS)
     table.write(report, out)  # For OUT.json; its OUT.md is replaced below.
     title = f"{_MODEL.value}, {_TASK.value}, {height}x{width}, {_FORMAT.value}, {report['unit']}"

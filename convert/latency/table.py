@@ -6,7 +6,23 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from seaformer_jax.errors import UserError
+
 _COLUMNS = ("bundle", "step", "min", "median", "p90", "spread %", "against the first")
+
+
+def location(path: str) -> pathlib.Path:
+    """Returns the path of the results, to which ".json" and ".md" will be appended.
+
+    Raises:
+        UserError: `path` has no file name, or its folder does not exist.
+    """
+    out = pathlib.Path(path)
+    if not out.name:
+        raise UserError(f"--out is {path!r}; expected a path without suffix, e.g. results/latency")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    return out
 
 
 def write(report: dict[str, Any], out: pathlib.Path) -> str:

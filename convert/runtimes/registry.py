@@ -17,6 +17,7 @@ constants and functions of `base.Runtime`.
 
 import importlib
 import importlib.util
+from collections.abc import Callable
 
 from convert.bundle import FORMATS, NATIVE, Bundle
 from convert.runtimes.base import Network, Runtime
@@ -80,6 +81,11 @@ def check(bundle: Bundle) -> None:
             f"{bundle.folder} is a {bundle.format} bundle, which does not run on this machine; run it as its README "
             f"says, or export the weights to one of {', '.join(NATIVE)}"
         )
+
+
+def choices(fits: Callable[[Runtime], bool]) -> str:
+    """Returns the formats whose modules `fits` holds for, separated by commas."""
+    return ", ".join(name for name in FORMATS if fits(_module(name)))
 
 
 def _module(name: str) -> Runtime:

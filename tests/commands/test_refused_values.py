@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from convert import weights
 from convert.checkpoints import files, pretrained
 from convert.export import request
-from convert.latency import command as latency_command
+from convert.latency import table
 from convert.runtimes import onnx
 from seaformer_jax import config as configs
 from seaformer_jax import config_check, create_model, flag_errors, json_files
@@ -230,7 +230,7 @@ def test_weights_that_no_training_makes(name, change, says):
 @pytest.mark.parametrize("path", [".", "/"])
 def test_results_of_a_measurement_without_a_name(path):
     with pytest.raises(UserError, match=f"--out is '{path}'; expected a path without suffix"):
-        latency_command.output(path)
+        table.location(path)
 
 
 def test_more_classes_than_a_class_map_can_name():

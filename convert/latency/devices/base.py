@@ -15,7 +15,9 @@ Samples = dict[str, list[float]]  # For each of STEPS one value per run, in the 
 
 
 class DeviceError(UserError):
-    """The device is missing or cannot be used. Commands end with exit status 3."""
+    """The device is missing or cannot be used."""
+
+    exit_status = 3
 
 
 class Schedule(NamedTuple):
