@@ -4,7 +4,7 @@
     python -m experiments.tpu_program [--only TEXT] [--again] [--read] [--list]
 
 The programs are listed in `experiments/programs/catalogue.py`: training steps and evaluations of all sizes, and small
-parts. A training step takes 5 to 20 minutes, so figures are saved after each program, and a program that has figures
+parts. A training step takes 3 to 17 minutes, so figures are saved after each program, and a program that has figures
 is skipped. `docs/accelerators.md` explains the figures. Writes experiments/results/tpu_program.json and .md.
 """
 

@@ -138,10 +138,14 @@ class Squeeze(nn.Module):
 
     The softmax of a runtime subtracts the largest value before it takes the exponential. Here maps are clamped to
     +-ln(largest number) / 2, 44 in float32. Beyond it the result is not that of the trained model, but it is finite.
+
+    Attributes:
+        arithmetic: Type that a runtime computes in, whatever the type of the graph; None if it is that of the graph.
     """
 
     def __init__(self, maps: Maps | None, widths: Widths):
         super().__init__()
+        self.arithmetic: torch.dtype | None = None
         self.row_mean, self.column_mean = Mean(3), Mean(2)
         adaptive = maps is not None and maps.squeeze is not None
         self.spread = maps.spread(maps.squeeze, widths) if adaptive else None
@@ -149,7 +153,7 @@ class Squeeze(nn.Module):
     def forward(self, qkv: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.spread is None:
             return self.row_mean(qkv), self.column_mean(qkv)
-        limit = math.log(torch.finfo(maps.dtype).max) / 2
+        limit = math.log(torch.finfo(self.arithmetic or maps.dtype).max) / 2
         weights = self.spread(maps.clamp(-limit, limit).exp())
         product = qkv * weights
         return (

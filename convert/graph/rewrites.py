@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convert.graph.doubling import double
-from convert.graph.layers import AxialAttention, MergedAttention, Shift, SplitAxialAttention
+from convert.graph.layers import AxialAttention, MergedAttention, Shift, SplitAxialAttention, Squeeze
 from convert.graph.replacing import parts, replace
 from convert.torch_attention import layers as swapped
 from convert.torch_model import (
@@ -152,6 +152,14 @@ def products_of_four_axes(model: nn.Module) -> None:
     """Restores attention's products of four axes for ncnn, where products of three axes cost half as much again."""
     for axial in parts(model, AxialAttention):
         axial.lead, axial.product = (1, *axial.lead[-1:]), torch.matmul
+
+
+def for_half_arithmetic(model: nn.Module) -> nn.Module:
+    """Returns a copy of a float32 graph for a runtime that computes it in half precision: nothing overflows there."""
+    model = copy.deepcopy(model)
+    for squeeze in parts(model, Squeeze):
+        squeeze.arithmetic = torch.float16
+    return model
 
 
 def any_batch(model: nn.Module) -> None:

@@ -39,23 +39,25 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     import coremltools
     import torch
 
+    from convert.graph.rewrites import for_half_arithmetic
+
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    program = torch.export.export(base.upsampled(graph).eval(), (graph.example(),)).run_decompositions({})
+    model = base.upsampled(graph).eval()
     image = coremltools.TensorType(name=base.INPUT, shape=(1, 3, *graph.input_size), dtype=np.float32)
     outputs = [coremltools.TensorType(name=name, dtype=np.float32) for name in base.names(graph.output)]
     types = {"fp32": coremltools.precision.FLOAT32, "fp16": coremltools.precision.FLOAT16}
     for precision, folder in folders.items():
         path = folder / MODEL_FILES["coreml"]
+        written = for_half_arithmetic(model) if precision == "fp16" else model
         coremltools.convert(
-            program,
+            torch.export.export(written, (graph.example(),)).run_decompositions({}),
             inputs=[image],
             outputs=outputs,
             compute_precision=types[precision],
             minimum_deployment_target=coremltools.target.iOS16,
         ).save(str(path))
-        (path / "executorch_debug_handle_mapping.json").unlink(
-            missing_ok=True
-        )  # A debugger's; no part of the package.
+        # A debugger's; no part of the package.
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
         _check(path, graph)
 
 

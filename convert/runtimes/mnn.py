@@ -18,9 +18,8 @@ from seaformer_jax.errors import UserError
 LAYOUT = "NCHW"
 OUTPUT_LAYOUTS = {"logits8": "NCHW", "logits": "NCHW"}
 PRECISIONS = ("fp32", "fp16")
-LABELS_IN_GRAPH = (
-    False  # MNN takes the resize with the channels last, in front of the argmax, for another one.
-)
+# MNN takes the resize with the channels last, in front of the argmax, for another one.
+LABELS_IN_GRAPH = False
 INPUT_TYPES = ("float32",)  # MNN's ImageProcess makes floats of a camera's bytes.
 NAMED, DYNAMIC_BATCH, OPSETS = True, False, ()
 RUNS_HERE = True
@@ -39,20 +38,20 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     import _tools
     import onnx
 
+    from convert.graph.rewrites import for_half_arithmetic
     from convert.runtimes.onnx import written
 
-    model = written(base.upsampled(graph), graph)
-    with tempfile.TemporaryDirectory() as scratch:
-        source = Path(scratch) / "model.onnx"
-        onnx.save(model, source)
-        for precision, folder in folders.items():
-            path = folder / MODEL_FILES["mnn"]
+    model = base.upsampled(graph)
+    for precision, folder in folders.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            source, path = Path(scratch) / "model.onnx", folder / MODEL_FILES["mnn"]
+            onnx.save(written(for_half_arithmetic(model) if precision == "fp16" else model, graph), source)
             files = ["--modelFile", str(source), "--MNNModel", str(path), "--bizCode", "seaformer"]
             _tools.mnnconvert(
                 ["mnnconvert", "-f", "ONNX", *files, *(["--fp16"] if precision == "fp16" else [])]
             )
-            if not path.exists():
-                raise UserError("MNN's converter does not take the model; choose another format")
+        if not path.exists():
+            raise UserError("MNN's converter does not take the model; choose another format")
 
 
 def annotate(bundle: Bundle) -> None:

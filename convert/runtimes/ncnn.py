@@ -34,21 +34,21 @@ def export(graph: Graph, folders: Mapping[str, Path], calibration: Sequence[np.n
     """
     import torch
 
-    from convert.graph.rewrites import products_of_four_axes
+    from convert.graph.rewrites import for_half_arithmetic, products_of_four_axes
 
     model = copy.deepcopy(base.upsampled(graph))  # The rewrite works in place.
     products_of_four_axes(model)
-    with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
-        traced = Path(scratch) / "traced.pt"
-        torch.jit.trace(model, graph.example()).save(traced)
-        for precision, folder in folders.items():
-            param = folder / MODEL_FILES["ncnn"]
+    for precision, folder in folders.items():
+        with tempfile.TemporaryDirectory() as scratch, torch.no_grad():
+            traced, param = Path(scratch) / "traced.pt", folder / MODEL_FILES["ncnn"]
+            written = for_half_arithmetic(model) if precision == "fp16" else model
+            torch.jit.trace(written, graph.example()).save(traced)
             _convert(traced, graph.input_size, precision, param)
-            # pnnx calls the tensors in0, out0 and out1.
-            named = re.sub(r"\bin0\b", base.INPUT, param.read_text())
-            for number, name in enumerate(base.names(graph.output)):
-                named = re.sub(rf"\bout{number}\b", name, named)
-            param.write_text(named)
+        # pnnx calls the tensors in0, out0 and out1.
+        named = re.sub(r"\bin0\b", base.INPUT, param.read_text())
+        for number, name in enumerate(base.names(graph.output)):
+            named = re.sub(rf"\bout{number}\b", name, named)
+        param.write_text(named)
 
 
 def annotate(bundle: Bundle) -> None:

@@ -40,6 +40,7 @@ class Program(NamedTuple):
 FRONT = "stem and two blocks of tiny"  # The program that holds the gains, see tests/experiments/test_tpu_program.py.
 _FOUR, _WHOLE_POD, _NEWER = Target("v5e", "2x2"), Target("v5e", "16x16"), Target("v6e", "2x2")
 _ONE = Target("v5e", "2x2", used=1)
+_FEW = (8, 16, 32, 64, 96, 128, 192)  # Images a chip: what a batch costs that does not fill the lanes.
 
 
 def programs(platform: str) -> dict[str, Program]:
@@ -51,6 +52,8 @@ def programs(platform: str) -> dict[str, Program]:
 def _tpu() -> Iterator[Program]:
     yield _front(256, 224, _ONE)
     yield _front(32, 512, _FOUR)
+    for images in _FEW:
+        yield _front(images, 224, _ONE)
     for groups in (1, 4):
         yield _conv_bn(groups, _FOUR)
     yield _pixel_loss(_FOUR)

@@ -21,7 +21,8 @@ from seaformer_jax import versions
 from seaformer_jax.errors import UserError
 
 FOLDER = pathlib.Path(__file__).parents[2] / "build" / "programs"
-_MEMORY = ("argument", "output", "alias", "temp", "generated_code", "peak_memory")
+_MEMORY = ("argument", "output", "alias", "temp", "generated_code")
+_COMPILERS = {"tpu": ("jax", "libtpu"), "cuda": ("jax", "jax-cuda13-plugin")}
 
 
 class Compiled(NamedTuple):
@@ -85,12 +86,12 @@ def _compile(platform: str, name: str) -> Compiled:
     memory = compiled.memory_analysis()
     return Compiled(
         compiled.as_text(),
-        {kind: getattr(memory, f"{kind}_size_in_bytes", 0) for kind in _MEMORY[:-1]}
+        {kind: getattr(memory, f"{kind}_size_in_bytes", 0) for kind in _MEMORY}
         | {"peak_memory": getattr(memory, "peak_memory_in_bytes", 0)},
         {
             "cpu_seconds": round(used.ru_utime + used.ru_stime),
             "seconds": round(time.monotonic() - began),
-            "versions": {package: versions.installed(package) for package in ("jax", "libtpu")},
+            "versions": {package: versions.installed(package) for package in _COMPILERS[platform]},
         },
     )
 

@@ -48,12 +48,14 @@ def conv_bn(mesh: Mesh, batch_size: int, groups: int) -> jax.stages.Lowered:
 
 
 def pixel_loss(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
-    """Returns the last 1x1 convolution of a segmentation model and its loss, with the gradients of both."""
+    """Returns the last 1x1 convolution of a segmentation model, in float32, and its loss, with their gradients."""
     layer, side = Pointwise(_WIDTH, _CLASSES, np.random.default_rng(0)), _CROP // 8
     graphdef, (params, _) = nnx.graphdef(layer), jax.eval_shape(lambda: split_model(layer))
 
     def loss(params, x, labels):
-        return pixel_cross_entropy(nnx.merge(graphdef, params)(x), labels).loss / labels.size
+        return (
+            pixel_cross_entropy(nnx.merge(graphdef, params)(x.astype(jnp.float32)), labels).loss / labels.size
+        )
 
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     gradients = jax.jit(

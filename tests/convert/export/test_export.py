@@ -318,7 +318,7 @@ def test_export_out_of_tolerance_leaves_no_bundle(tmp_path, weights, runtime, mo
 @pytest.mark.parametrize(
     ("task", "changes", "said"),
     [
-        ("classification", {"output": "labels"}, "--output labels: the outputs of classification in this format are logits"),
+        ("classification", {"output": "labels"}, "--output labels: the outputs of classification in this format"),
         ("detection", {"output": "labels"}, "--output labels: the outputs of detection in this format are head"),
         ("detection", {"class_names": ("a", "b")}, "2 class names are given; expected 3"),
         ("segmentation", {"output": "label"}, "--output label; .*labels, head. Did you mean 'labels'"),

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from convert import torch_detection, torch_model, torch_segmentation
-from convert.graph import doubling, rewrites, tokens
+from convert.graph import doubling, layers, rewrites, tokens
+from convert.graph.replacing import parts
 from seaformer_jax.errors import UserError
 
 SIZES = ("tiny", "small", "base", "large")
@@ -98,6 +99,19 @@ def test_maps_beyond_the_exponential_stay_finite(dtype):
     _, deployed, x = adaptive(std=1000.0)
     with torch.no_grad():
         assert deployed.to(dtype)(x.to(dtype)).isfinite().all()
+
+
+def test_a_float32_graph_for_half_arithmetic():
+    """Computed in float32 by the host and in half precision by the phone; both are finite, and alike."""
+    _, deployed, x = adaptive(std=1000.0)
+    graph, overflowing = rewrites.for_half_arithmetic(deployed), rewrites.for_half_arithmetic(deployed)
+    for squeeze in parts(overflowing, layers.Squeeze):
+        squeeze.arithmetic = torch.float32  # As a phone would compute the graph of float32.
+    with torch.no_grad():
+        on_host, on_phone = graph(x), graph.half()(x.half())
+        assert not torch.equal(deployed(x), on_host)  # The original keeps its own clamp.
+        assert not overflowing.half()(x.half()).isfinite().all()
+    torch.testing.assert_close(on_phone.float(), on_host, rtol=0, atol=2e-2 * float(on_host.abs().max()))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (130, 97)])
