@@ -93,9 +93,9 @@ def _conv_bn(groups: int, target: Target) -> Program:
 
 
 def _pixel_loss(target: Target) -> Program:
-    """The loss of 32 crops a chip with 150 classes, and the layer before it."""
-    lower = functools.partial(micro.pixel_loss, batch_size=128)
-    return Program("last layer and loss of pixels", target, 128, lower)
+    """The loss of 8 crops a chip with 150 classes, and the layer before it."""
+    lower = functools.partial(micro.pixel_loss, batch_size=32)
+    return Program("last layer and loss of pixels", target, 32, lower)
 
 
 def _preparations(target: Target) -> Iterator[Program]:

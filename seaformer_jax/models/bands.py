@@ -15,10 +15,9 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from seaformer_jax import mesh
 
-_LANES = 128
-STRIDE = (
-    8  # Stride of the last banded feature map: after it there are few pixels, and bands would be too thin.
-)
+LANES = 128
+# Stride of the last banded feature map: after it there are few pixels, and bands would be too thin.
+STRIDE = 8
 _LEAST_ROWS = 2  # What the widest window, 5 rows, needs of a neighbour.
 _BANDS_IN_LANES = Layout((1, 2, 3, 0))  # The axis that comes last lies in the lanes.
 
@@ -30,8 +29,13 @@ def count(images: jax.Array) -> int:
     """
     if mesh.platform() != "tpu":
         return 1
-    bands, on_a_chip = 1, images.shape[0] // mesh.batch_devices()
-    while 2 * bands * on_a_chip <= _LANES and _divides(images.shape[1], 2 * bands):
+    return fitting(images.shape[0] // mesh.batch_devices(), images.shape[1])
+
+
+def fitting(images: int, height: int) -> int:
+    """Returns the largest number of bands for `images` images of `height` rows on a chip."""
+    bands = 1
+    while 2 * bands * images <= LANES and _divides(height, 2 * bands):
         bands *= 2
     return bands
 

@@ -29,6 +29,9 @@ class Task(Protocol):
     def example_batches(self, batch_size: int) -> Sequence[Batch]:
         """Returns the shapes and dtypes of a global training batch, to compile with: all that a run may have."""
 
+    def heights(self) -> Sequence[int]:
+        """Returns the heights in pixels that the model's training images may have."""
+
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Returns this process's rows of the training batches, from batch number `start_step` on.
 

@@ -65,6 +65,9 @@ class Classification(ImageTask):
             }
         ]
 
+    def heights(self) -> Sequence[int]:
+        return [self.config.data.image_size]
+
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
         return pipeline.eval_batches(

@@ -58,6 +58,9 @@ class Detection(ImageTask):
             for bucket in data.buckets
         ]
 
+    def heights(self) -> Sequence[int]:
+        return [height for height, _ in self.config.data.buckets]
+
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
         return batches.eval_batches(

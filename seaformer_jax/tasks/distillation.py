@@ -6,6 +6,7 @@ their formulas are in `distillation_losses`.
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import jax
@@ -111,6 +112,9 @@ class Distillation(ImageTask):
 
             small = jax.vmap(along_axis)(small, sizes[:, axis], new[:, axis])
         return small.astype(images.dtype), new
+
+    def heights(self) -> Sequence[int]:
+        return [self._small(height) for height in super().heights()]
 
     def _small(self, side: int) -> int:
         return round(side / self.config.model.upsample_ratio)

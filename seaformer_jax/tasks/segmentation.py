@@ -67,6 +67,9 @@ class Segmentation(ImageTask):
             }
         ]
 
+    def heights(self) -> Sequence[int]:
+        return [self.config.data.crop_size[0]]
+
     def eval_batches(self) -> Iterator[Batch]:
         config = self.config
         return batches.eval_batches(

@@ -1,28 +1,57 @@
-"""BatchNorm groups that suit the devices."""
+"""Settings that suit the devices: what to change so that TPU chips move and exchange less.
+
+Source: programs compiled for TPU v5e, in experiments/results/tpu_program.json.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from seaformer_jax.models import bands
 
 
-def advice(platform: str, chips: int, images: int, bn_groups: int) -> str:
-    """Returns what to change so that the chips exchange less; "" if there is nothing.
-
-    There is advice for TPUs only. Source: one layer compiled for TPU v5e, in experiments/results/tpu_program.md.
-    BatchNorm groups that lie on one chip each cost a layer two collectives, forward and backward, which XLA combines
-    with those of other layers; groups that span several chips cost more, each on the critical path. One group for all
-    chips is left alone, because it is a choice: the statistics of the whole batch.
+def advice(platform: str, chips: int, images: int, heights: Sequence[int], bn_groups: int) -> Iterator[str]:
+    """Yields a line for each setting that should be changed. There is advice for TPUs only.
 
     Args:
         platform: Platform of the devices, such as "tpu".
         chips: Number of devices.
         images: Images of a microbatch, which divide among the chips.
+        heights: Heights that the images may have, in pixels.
         bn_groups: Number of BatchNorm groups, which divides the images.
-    Returns:
-        A line that names the better number of groups.
     """
-    if platform != "tpu" or bn_groups == 1 or bn_groups % chips == 0:
-        return ""
-    return (
-        f"model.bn_groups = {bn_groups} makes BatchNorm groups that span several of {chips} TPU chips, which have to "
-        f"exchange their statistics in every layer; use {_whole_groups(bn_groups, images, chips)} (docs/pods.md)"
-    )
+    if platform != "tpu":
+        return
+    on_a_chip = images // chips
+    if not all(_fills_lanes(on_a_chip, height) for height in heights):
+        yield (
+            f"{on_a_chip} images on each of {chips} TPU chips leave lanes empty, which costs up to four times the "
+            f"memory traffic per image; {_filling(on_a_chip, heights)} on each would fill them (docs/pods.md)"
+        )
+    # XLA combines the sums over chips of all layers if each BatchNorm group lies on one chip. Groups on several chips
+    # need sums in every layer, one after the other. One group for all chips is left alone, because it is a choice:
+    # the statistics of the whole batch.
+    if bn_groups != 1 and bn_groups % chips:
+        better = _whole_groups(bn_groups, images, chips)
+        yield (
+            f"model.bn_groups = {bn_groups} makes BatchNorm groups that span several of {chips} TPU chips, which "
+            f"exchange their statistics in every layer; use {better} (docs/pods.md)"
+        )
+
+
+def _fills_lanes(images: int, height: int) -> bool:
+    """Whether images and bands on a chip take whole sets of lanes, or at least half of one.
+
+    The first blocks at 224 pixels move 25 to 29 MB per image with 16 (64 bands), 64, 128 and 256 images on a chip and
+    11 MB with 32, but 51 MB with 96, 56 MB with 192 and 102 MB with 8 (32 bands).
+    """
+    lanes = images * bands.fitting(images, height)
+    return lanes in (bands.LANES // 2, bands.LANES) or lanes % bands.LANES == 0
+
+
+def _filling(images: int, heights: Sequence[int]) -> int:
+    """Returns the number of images on a chip that fills the lanes, nearest to `images`; the larger one of two."""
+    candidates = range(2 * max(images, bands.LANES), 0, -1)
+    fitting = [number for number in candidates if all(_fills_lanes(number, height) for height in heights)]
+    return min(fitting, key=lambda number: abs(number - images))
 
 
 def _whole_groups(bn_groups: int, images: int, chips: int) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 import jax
@@ -55,7 +55,7 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: epath.Path
         Stopped: After SIGTERM or Ctrl-C, once a checkpoint is written.
     """
     # 1. Mesh and batch size: all devices of all hosts form one axis, and each must get the same number of images.
-    mesh = _create_mesh(config)
+    mesh = _create_mesh(config, task.heights())
 
     # 2. State before the first step. Resuming needs it as well: it says what shapes and dtypes to restore.
     state, optimizer, schedule = _prepare(config, model, mesh)
@@ -154,12 +154,13 @@ def train(config: ConfigDict, task: Task, model: nnx.Module, workdir: epath.Path
     return results
 
 
-def _create_mesh(config: ConfigDict) -> Mesh:
+def _create_mesh(config: ConfigDict, heights: Sequence[int]) -> Mesh:
     """Returns the mesh of all devices, once the batch is known to divide among them; warns if it suits them badly."""
     mesh, microbatches = meshes.create_mesh(), config.optim.accumulate
     meshes.check_batch_size(mesh, config.batch_size, microbatches)
     images = config.batch_size // microbatches
-    if line := advice(mesh.devices.flat[0].platform, mesh.size, images, config.model.bn_groups):
+    platform = mesh.devices.flat[0].platform
+    for line in advice(platform, mesh.size, images, heights, config.model.bn_groups):
         logging.warning("%s", line)
     return mesh
 

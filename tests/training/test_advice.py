@@ -17,10 +17,30 @@ from tests.training import small
         (256, 32768, 256),
         (256, 32768, 1),  # One group for all chips is chosen on purpose.
         (1, 128, 3),
+        (4, 64, 1),  # 16 images of 4 bands on a chip are half of the lanes.
+        (4, 256, 1),
     ],
 )
 def test_settings_that_suit_tpus_need_no_advice(chips, images, bn_groups):
-    assert advice("tpu", chips, images, bn_groups) == ""
+    assert list(advice("tpu", chips, images, [224], bn_groups)) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "heights", "better"),
+    [
+        (8, [224], 16),
+        (96, [224], 128),  # 64 is as near.
+        (192, [224], 256),
+        (150, [224], 128),
+        (3, [512], 4),
+        (8, [512, 224], 16),
+        (2, [800, 1344], 16),
+    ],
+)
+def test_images_that_leave_lanes_empty(images, heights, better):
+    (line,) = advice("tpu", 4, 4 * images, heights, bn_groups=1)
+    assert line.startswith(f"{images} images on each of 4 TPU chips leave lanes empty")
+    assert f"; {better} on each would fill them" in line
 
 
 @pytest.mark.parametrize(
@@ -35,18 +55,18 @@ def test_settings_that_suit_tpus_need_no_advice(chips, images, bn_groups):
     ],
 )
 def test_groups_that_span_chips(chips, images, bn_groups, better):
-    line = advice("tpu", chips, images, bn_groups)
+    (line,) = advice("tpu", chips, images, [224], bn_groups)
     assert line.startswith(f"model.bn_groups = {bn_groups} makes BatchNorm groups that span")
     assert f"; use {better} (docs/pods.md)" in line
 
 
 def test_only_tpus_get_advice():
-    assert advice("gpu", 256, 16384, 128) == advice("cpu", 256, 16384, 128) == ""
+    assert not [*advice("gpu", 256, 16384, [224], 128), *advice("cpu", 4, 384, [224], 1)]
 
 
 def test_the_log_has_the_advice_for_the_platform_of_the_mesh(monkeypatch, caplog):
     chips = np.array([SimpleNamespace(platform="tpu")] * 4)
     mesh = SimpleNamespace(devices=chips, size=4)
     monkeypatch.setattr(loop.meshes, "create_mesh", lambda: mesh)
-    assert loop._create_mesh(small.config(batch_size=512, model__bn_groups=2)) is mesh
-    assert [line[:21] for line in caplog.messages] == ["model.bn_groups = 2 m"]
+    assert loop._create_mesh(small.config(batch_size=384, model__bn_groups=2), [224]) is mesh
+    assert [line[:21] for line in caplog.messages] == ["96 images on each of ", "model.bn_groups = 2 m"]
