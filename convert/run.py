@@ -57,7 +57,8 @@ def _run(bundle: Bundle) -> int:
     preparation = Preparation.of_bundle(bundle)
     if bundle.task == "segmentation" and labels.num_classes > MAX_CLASSES:
         raise UserError(
-            f"the bundle has {labels.num_classes} classes; masks have one byte, at most {MAX_CLASSES}"
+            f"{bundle.folder} has {labels.num_classes} classes; masks have one byte, at most {MAX_CLASSES}; take the "
+            "logits of the model, as its README shows"
         )
     # Everything that can be wrong with the flags comes before the model is loaded.
     paths = files.matching_images(_IMAGES.value) if _IMAGES.value else []

@@ -133,7 +133,7 @@ def _labels(bundle: Bundle) -> str:
         how = f"The output is the class of every pixel. {_EQUALS}"
     elif bundle.tail:
         how = (
-            "The output are logits at a lower resolution. `argmax_upsample.c` resizes them bilinearly and takes the "
+            "The outputs are logits at a lower resolution. `argmax_upsample.c` resizes them bilinearly and takes the "
             f"largest, without ever storing the resized logits. {_EQUALS}"
         )
     else:
@@ -198,9 +198,13 @@ def _web(bundle: Bundle) -> str:
 
 
 def _files(bundle: Bundle) -> str:
+    names = {path.relative_to(bundle.folder).parts[0] for path in bundle.model_files()}
+    model = " and ".join(f"`{name}`" for name in sorted(names))
+    page = "- `index.html` and what else is here: the page.\n" if bundle.format == "web" else ""
+    tail = f"- `{bundle.tail}.c` and `.h`: what follows the model, see above.\n" if bundle.tail else ""
     return (
         "## Files\n\n"
-        f"- `{bundle.model.name}`: the model.\n"
+        f"- {model}: the model.\n{tail}{page}"
         "- `model.json`: all of the above for programs.\n"
         "- `reference.npz`: an input (channels last) and the output for it, to test your own code with.\n"
         f"- `report.md`: how far this model is from the trained one.\n\n{_commands(bundle)}"
@@ -213,7 +217,8 @@ def _commands(bundle: Bundle) -> str:
             "The model was converted and not run, because Core ML exists on Apple's systems only. Compare it on a "
             "Mac with `reference.npz` before you rely on it."
         )
+    device = " --device browser" if bundle.format == "web" else ""
     return (
         "With seaformer_jax installed, `python -m convert.run FOLDER --images 'photos/*.jpg' --out predictions` runs "
-        "the bundle, and `python -m convert.latency FOLDER` measures it."
+        f"the bundle, and `python -m convert.latency FOLDER{device}` measures it."
     )

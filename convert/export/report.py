@@ -94,6 +94,8 @@ def text(report: Mapping[str, Any]) -> str:
 
 
 def _how(report: Mapping[str, Any]) -> str:
+    if report["format"] == "web":
+        return "runs in ONNX Runtime, which reads the same file as the page,"
     return f"runs in {report['format']}" if report["runs_here"] else "is evaluated in PyTorch"
 
 
@@ -112,7 +114,8 @@ def _tail(report: Mapping[str, Any]) -> str:
     """Returns the sentence on the code that has to follow the model file, if there is such code."""
     if not report["tail"]:
         return ""
-    return f"`{report['tail']}.c` in this bundle turns the model's {report['output']} into labels. "
+    made = "boxes" if report["task"] == "detection" else "labels"
+    return f"`{report['tail']}.c` in this bundle turns the model's {report['output']} into {made}. "
 
 
 def _table(report: Mapping[str, Any]) -> list[str]:

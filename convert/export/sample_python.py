@@ -7,6 +7,7 @@ import json
 
 from convert.bundle import Bundle
 from convert.export import sample_boxes
+from convert.labels import class_map
 
 _IMPORTS = {
     "onnx": "import onnxruntime",
@@ -161,6 +162,7 @@ def _result(bundle: Bundle) -> str:
         return "\n".join(lines)
     if bundle.task == "detection":
         return "\n".join([*lines, sample_boxes.python(bundle, names)])
+    kind = "uint8" if len(bundle.class_names) <= class_map.MAX_CLASSES else "uint16"
     return "\n".join(
         [
             *lines,
@@ -168,7 +170,7 @@ def _result(bundle: Bundle) -> str:
             names,
             "for k in np.unique(labels):",
             '    print(f"{100 * np.mean(labels == k):.1f} % {names[k]}")',
-            'Image.fromarray(labels.astype(np.uint8)).save("labels.png")  # The value of a pixel is its class.',
+            f'Image.fromarray(labels.astype(np.{kind})).save("labels.png")  # The value of a pixel is its class.',
         ]
     )
 

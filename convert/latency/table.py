@@ -110,12 +110,17 @@ def _row(record: dict[str, Any], first: dict[str, Any], step: str) -> str:
 
 def _parity(record: dict[str, Any]) -> str:
     parity, peak = record["parity"], record["peak_bytes"]
+    # Labels are equal or not; only numbers have a difference.
+    difference = (
+        ""
+        if record["output"] == "labels"
+        else f"largest difference {parity['difference']:.1e} of the largest value, "
+    )
     return (
         f"- {record['bundle']}: {record['format']}, {record['precision']}, input "
         f"{'x'.join(map(str, record['input_size']))}; "
         f"{'same output as at export' if parity['ok'] else 'OUTPUT DIFFERS FROM EXPORT'}: "
-        f"largest difference {parity['difference']:.1e} of the largest value, "
-        f"{100 * parity['agreement']:.3f} % of the classes agree"
+        f"{difference}{100 * parity['agreement']:.3f} % of the classes agree"
         + (f"; peak memory {peak / 2**20:.0f} MiB." if peak else ".")
     )
 

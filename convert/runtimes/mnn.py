@@ -64,8 +64,8 @@ def load(bundle: Bundle, threads: int = 1) -> Network:
     """See `Runtime`."""
     nn, expr = registry.run_module("mnn", "MNN.nn"), registry.run_module("mnn", "MNN.expr")
     manager = nn.create_runtime_manager((options(bundle, threads),))
-    # Larger units of Winograd's algorithm lose 1e-4 in float32 on narrow layers (4e-5 RMS, on an Intel processor), and
-    # gain no time on SeaFormer.
+    # Larger units of Winograd's algorithm lose 1e-4 in float32 on narrow layers (4e-5 RMS, on an Intel processor),
+    # and gain no time on SeaFormer.
     manager.set_hint(_WINOGRAD_MEMORY_LEVEL, 0)
     names = list(base.names(bundle.output))
     network = nn.load_module_from_file(str(bundle.model), [base.INPUT], names, runtime_manager=manager)

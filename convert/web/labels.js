@@ -1,8 +1,9 @@
 // Turns logits into labels: resizes them bilinearly (`align_corners=False`) and takes the class with the largest logit.
 //
 // The network ends in logits at 1/8 of the image. Resize and argmax are not part of it: WebGPU's Resize is wrong with the
-// channels last, and WebAssembly's is slow with the channels first. Here most pixels cost nothing: in a cell, the rectangle between the centres of four logit positions, a class can win only if its largest
-// corner reaches the largest of all classes' smallest corners. `convert/labels/argmax_upsample.c` does the same in C.
+// channels last, and WebAssembly's is slow with the channels first. Here most pixels cost nothing: in a cell, the
+// rectangle between the centres of four logit positions, a class can win only if its largest corner reaches the largest
+// of all classes' smallest corners. `convert/labels/argmax_upsample.c` does the same in C.
 
 // `logits`: those of C classes at h x w positions, class by class. Returns a class for each of height x width pixels,
 // the lowest of classes with equal logits.

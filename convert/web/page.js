@@ -104,6 +104,10 @@ async function showFile(file) {
   }
 }
 
+function startOrSay(backend) {
+  start(backend).catch((error) => say(`the model cannot run: ${error.message}`));
+}
+
 async function startCamera() {
   try {
     camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
@@ -111,6 +115,15 @@ async function startCamera() {
     say(`no camera: ${error.message}`); // Browsers have cameras on https and localhost only.
     return;
   }
+  try {
+    await showCamera();
+  } catch (error) {
+    stopCamera();
+    say(`the camera cannot be shown: ${error.message}`);
+  }
+}
+
+async function showCamera() {
   const video = document.createElement("video");
   Object.assign(video, { srcObject: camera, muted: true, playsInline: true });
   await video.play();
@@ -136,7 +149,7 @@ function stopCamera() {
 element("file").addEventListener("change", (event) => event.target.files[0] && showFile(event.target.files[0]));
 element("camera").addEventListener("click", () => (camera ? stopCamera() : startCamera()));
 element("opacity").addEventListener("input", (event) => (overlay.style.opacity = event.target.value));
-element("backend").addEventListener("change", (event) => start(event.target.value));
+element("backend").addEventListener("change", (event) => startOrSay(event.target.value));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
@@ -144,4 +157,4 @@ document.addEventListener("drop", (event) => {
   if (network && file) showFile(file);
 });
 
-start(new URLSearchParams(location.search).get("backend")).catch((error) => say(`the model cannot run: ${error.message}`));
+startOrSay(new URLSearchParams(location.search).get("backend"));

@@ -41,7 +41,7 @@ def write(
         task: "classification" or "segmentation".
         format_: One of `bundle.FORMATS`.
         output: See `Graph`.
-        precision: One that needs no calibration.
+        precision: One of the format's; int8 is calibrated on one image of noise.
         **fields: Other fields of the `Graph`.
     """
     try:
@@ -57,9 +57,9 @@ def write(
     labels = LabelSpec(NAMES, distinct_colours(len(NAMES)))
     shown = {"preparation": preparation, "labels": labels, "licence": "MIT"}
     made = new_bundle(folder, graph, "mini", format_, precision=precision, **shown)
-    runtime.export(graph, {precision: folder}, [])
-    runtime.annotate(made)
     image = preparation.exported(np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
+    runtime.export(graph, {precision: folder}, [image])
+    runtime.annotate(made)
     made.write_reference(image, runtime.load(made)(image))
     made.write_card()
     return made

@@ -98,7 +98,8 @@ def check(bundle: Bundle, device: str) -> None:
     classes = bundle.reference()[1].shape[-1]
     if bundle.task == "segmentation" and bundle.output != "labels" and classes > _MOST_CLASSES:
         raise DeviceError(
-            f"{bundle.folder} has {classes} classes; the class maps of {device} have at most {_MOST_CLASSES}"
+            f"{bundle.folder} has {classes} classes; the class maps of {device} have at most {_MOST_CLASSES}; "
+            "measure it with --device host"
         )
 
 

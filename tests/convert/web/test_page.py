@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from convert.bundle import Bundle
+from convert.export import parity
 from convert.export.preparation import Preparation
 from convert.labels.class_map import argmax_upsample, classes
 from convert.latency.devices.base import DeviceError
@@ -194,6 +195,17 @@ def test_browser_is_a_device(classifier, segmenter, threads, backend):
         expected = bundle.reference()[1]
         np.testing.assert_allclose(job.output(), expected, atol=1e-4 * np.abs(expected).max())
         job.close()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_files_in_webassembly(tmp_path, precision):
+    bundle = small_bundles.write(
+        tmp_path, small_bundles.network("segmentation"), "segmentation", "web", "logits8", precision=precision
+    )
+    job = Browser(1).job(bundle)
+    job.measure(0, 1)
+    assert parity.on_device(job.output(), bundle.reference()[1], bundle.output, precision)["ok"]
+    job.close()
 
 
 def test_other_bundles_are_refused(tmp_path):
