@@ -56,7 +56,7 @@ build/aot/%/installed: setup.cfg .venv/installed
 arm-setup: .venv/installed
 	$(BIN)/python -m convert.latency.devices.arm_setup
 
-# Counts the instructions of all models in LiteRT, ExecuTorch and ncnn, and compares them with
+# Counts the instructions of all models in ONNX Runtime, LiteRT, ExecuTorch and ncnn, and compares them with
 # convert/arm/baselines.json. The exporters and their models take another 3.8 GB.
 arm-check: arm-setup build/arm/venv/installed
 	build/arm/venv/bin/python -m convert.arm.counts

@@ -1,6 +1,6 @@
 """Tries which runtime takes which attention module: exports all kinds to all runtimes and compares the outputs.
 
-    python -m experiments.attention_runtimes [--formats onnx,litert,executorch,ncnn]
+    python -m experiments.attention_runtimes [--formats onnx,litert,...]
 
 A module has 64 channels and 2 heads and sees a feature map of 20 x 26, which windows of 7 do not divide, behind a 1x1
 convolution from the three channels of an image. Prints the table and writes
@@ -35,6 +35,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--formats", default=",".join(FORMATS))
     formats = parser.parse_args().formats.split(",")
+    for format_ in formats:
+        registry.find(format_)  # A package that is missing is an error, and no answer.
     cells = recorded()
     for kind in KINDS:
         for format_ in formats:

@@ -8,6 +8,7 @@ import argparse
 import json
 import pathlib
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from experiments import measure, runs
@@ -29,10 +30,18 @@ def parser(description: str, folder: str) -> argparse.ArgumentParser:
 
 
 def recorded(name: str, steps: int) -> Scores:
-    """Returns the scores in the result file of the study `name`; none if its runs had another length."""
+    """Returns the scores in the result file of the study `name`.
+
+    Ends the command if they are of runs of another length, because they would be lost.
+    """
     path = measure.RESULTS / f"{name}.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    return found.get("scores", {}) if found.get("steps") == steps else {}
+    if (scores := found.get("scores")) and found["steps"] != steps:
+        sys.exit(
+            f"error: {path} has scores of runs of {found['steps']} steps, and --steps is {steps}; "
+            f"give --steps={found['steps']}, or move the file away to start anew"
+        )
+    return scores or {}
 
 
 def train(

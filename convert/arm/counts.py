@@ -2,8 +2,8 @@
 
 python -m convert.arm.counts [--update]
 
-Every model is counted in LiteRT, ExecuTorch and ncnn. SeaFormer-B for segmentation is also counted in int8, and as
-"plain ONNX" in ONNX Runtime: as people usually export it, with resize, softmax and argmax in the ONNX graph.
+Every model is counted in ONNX Runtime, LiteRT, ExecuTorch and ncnn. SeaFormer-B for segmentation is also counted in
+int8, and as "plain ONNX": as people usually export it, with resize, softmax and argmax in the ONNX graph.
 
 `make arm-check` sets up everything and runs this. The exit status is 1 if a count differs from baselines.json by more
 than 1 %, if an output differs from that at export, or if a ratio of counts is above its target. With --update the
@@ -25,7 +25,7 @@ from convert.latency.devices import toolchain
 from convert.latency.devices.qemu import Qemu
 from convert.latency.turns import measure
 
-FORMATS = ("litert", "executorch", "ncnn")
+FORMATS = ("onnx", "litert", "executorch", "ncnn")
 INT8_FORMATS = ("litert", "executorch")
 MODELS = (
     ("classification", "seaformer_tiny", (224, 224)),

@@ -7,11 +7,15 @@ program for TPUs that is compiled on a machine without one has the forms of TPUs
   four axes transposes its operands (`experiments.train_speed`). On a TPU the batch is in the lanes, so merging it
   with height and width moves the whole activation: half of all bytes of the first blocks (`experiments.tpu_program`).
 - Depthwise convolution: a sum of shifted products on CPUs, XLA's grouped convolution elsewhere. On a CPU the grouped
-  convolution takes 6 to 40 times as long (`experiments.depthwise_speed`), on a TPU the sum moves 2.8 times the bytes.
+  convolution takes 8 to 31 times as long (`experiments.depthwise_speed`), on a TPU the sum moves 2.8 times the bytes.
 - Bands of rows instead of whole images in the first stages: only for few images on TPUs, see `bands`.
 
 Kernels are given in float32 and convolve in the dtype of the activations. Their gradients are float32: XLA sums them
-over the devices in the dtype that they have, and bfloat16 would round every partial sum (see `convolution`).
+over the devices in the dtype that they have, and bfloat16 would round every partial sum. NVIDIA's k x k kernels are the
+exception (see `convolution`).
+
+Other functions that have a form for a platform: the loss of pixels (`losses`), and colours and warps of RandAugment
+(`data.on_device`). `docs/accelerators.md` has the bytes of the forms of before.
 """
 
 import functools
