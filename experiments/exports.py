@@ -22,8 +22,6 @@ from seaformer_jax.training import workdir
 # An int8 export also measures fp32 and fp16. ncnn and MNN have no int8.
 PRECISIONS = {"ncnn": ("fp32", "fp16"), "mnn": ("fp32", "fp16")}
 MAX_DROP = 2.0  # Percentage points of the score; one of TrashNet's 329 images is 0.3 points.
-# An int8 export also contains fp32 and fp16. ncnn and MNN have no int8.
-PRECISIONS = {"ncnn": ("fp32", "fp16"), "mnn": ("fp32", "fp16")}
 COLUMNS = (
     "format",
     "precision",

@@ -24,7 +24,7 @@ from convert.export.exporter import Export
 from convert.export.preparation import Preparation
 from convert.export.request import Request
 from convert.labels.class_map import classes
-from convert.latency.devices.browser import serve
+from convert.latency.devices.browser import OPTIONS, serve
 from convert.latency.devices.webdriver import Session
 from convert.runtimes import registry
 from experiments import measure
@@ -40,7 +40,7 @@ for (let i = 0; i < data.length; i += 4) text += String.fromCharCode(data[i], da
 arguments[0]([height, width, btoa(text)]);
 """
 _WINDOW = "--window-size=900,1000"
-_WEBGPU, _WEBGPU_FRAMES = "--enable-unsafe-webgpu", 2  # Ten seconds a frame if it is emulated.
+_WEBGPU_FRAMES = 2  # Ten seconds a frame if WebGPU is emulated.
 _SECONDS = 120  # Until a photograph is segmented, on a busy machine.
 
 
@@ -139,7 +139,7 @@ def main() -> None:
         other = pathlib.Path(scratch) / "webgpu.png"
         results = {
             "wasm": compare(bundle, frames, measure.RESULTS / "web_page.png"),
-            "webgpu": compare(bundle, frames[:_WEBGPU_FRAMES], other, _WEBGPU),
+            "webgpu": compare(bundle, frames[:_WEBGPU_FRAMES], other, *OPTIONS["webgpu"]),
         }
     measure.write("web_page", results)
     for backend, result in results.items():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from convert.bundle import Bundle
+from convert.labels.boxes import Decoding
 
 _PADDED = """image = np.asarray(image)
 factor = min({height} / image.shape[0], {width} / image.shape[1])
@@ -41,7 +42,6 @@ _CPP = """  // The logits of all anchors, and behind them their box deltas.
   }}
 """
 # Fields of `Bundle.decoding` in the order of BoxDecoding.
-_SETTINGS = ("anchor_scale", "score_threshold", "iou_threshold", "per_level", "per_image")
 
 
 def colour(bundle: Bundle) -> list[int]:
@@ -70,5 +70,5 @@ def cpp(bundle: Bundle) -> str:
 
 def _settings(bundle: Bundle, suffix: str = "") -> str:
     """Returns the settings, separated by commas; `suffix` marks floats."""
-    values = [bundle.decoding[name] for name in _SETTINGS]
+    values = [bundle.decoding[name] for name in Decoding.settings()]
     return ", ".join(f"{float(v)!r}{suffix}" if i < 3 else str(int(v)) for i, v in enumerate(values))

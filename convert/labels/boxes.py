@@ -36,6 +36,11 @@ class Decoding(NamedTuple):
     per_level: int
     per_image: int
 
+    @classmethod
+    def settings(cls) -> tuple[str, ...]:
+        """Returns the names of the fields of `Bundle.decoding`, in the order in which `decode_boxes.c` takes them."""
+        return cls._fields[1:]
+
 
 class Photograph(NamedTuple):
     """How an image lies in the input: in its upper left corner, with padding below and to the right.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from convert.bundle import Bundle
 from convert.latency import litert_profiler
-from convert.runtimes import base, mnn, openvino, registry
+from convert.runtimes import base, mnn, onnx, openvino, registry
 from seaformer_jax.errors import UserError
 
 _WARM_UP = 5
@@ -58,12 +58,8 @@ def operators(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
 
 
 def _in_onnxruntime(bundle: Bundle, runs: int, threads: int) -> list[Operator]:
-    onnxruntime = registry.run_module("onnx", "onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     with tempfile.TemporaryDirectory() as folder:
-        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-        session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+        session = onnx.opened(bundle, threads, profile=f"{folder}/profile")
         image = base.in_layout(bundle.reference()[0], bundle.layout)
         for _ in range(_WARM_UP + runs):
             session.run(None, {base.INPUT: image})

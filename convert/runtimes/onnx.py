@@ -157,12 +157,25 @@ def _quantize(
     )
 
 
-def load(bundle: Bundle, threads: int = 1) -> Network:
-    """See `Runtime`."""
+def opened(bundle: Bundle, threads: int, profile: str = "") -> "onnxruntime.InferenceSession":  # noqa: F821
+    """Returns a session of the model.
+
+    Args:
+        bundle: A bundle of the formats onnx or web.
+        threads: Number of threads.
+        profile: Start of the path of a profile, which the session writes; "" for none.
+    """
     onnxruntime = registry.run_module("onnx", "onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    return onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
+
+
+def load(bundle: Bundle, threads: int = 1) -> Network:
+    """See `Runtime`."""
+    session = opened(bundle, threads)
 
     def network(images: np.ndarray) -> np.ndarray:
         outputs = session.run(None, {base.INPUT: base.in_layout(images, bundle.layout)})

@@ -58,6 +58,7 @@ def _tpu() -> Iterator[Program]:
         yield _conv_bn(groups, _FOUR)
     yield _pixel_loss(_FOUR)
     yield from _preparations(_ONE)
+    yield _detection("tiny", 32, _FOUR)
     yield _classification("tiny", 256, _FOUR)  # 64 images a chip: half of the lanes, but for the bands.
     for model in MODELS:
         yield _classification(model, 1024, _FOUR)
@@ -123,6 +124,12 @@ def _segmentation(model: str, images: int, target: Target) -> Program:
     values = functools.partial(steps.config, "ade20k", f"{_variant(model)}_4x8", f"seaformer_{model}", images)
     least = functools.partial(_floor, model, "segmentation", 512)
     return Program(f"ade20k:{model}", target, images, lambda mesh: steps.training(values(), mesh), least)
+
+
+def _detection(model: str, images: int, target: Target) -> Program:
+    """The step of configs/coco.py on landscape images, padded to 800 x 1344."""
+    values = functools.partial(steps.config, "coco", _variant(model), f"seaformer_{model}", images)
+    return Program(f"coco:{model}", target, images, lambda mesh: steps.training(values(), mesh))
 
 
 def _evaluation(model: str, images: int, target: Target) -> Program:

@@ -18,7 +18,7 @@ from seaformer_jax.models.variables import split_model
 from seaformer_jax.tasks.base import Task
 from seaformer_jax.training import program
 
-_CLASSES = {"imagenet": 1000, "ade20k": 150, "cityscapes": 19}
+_CLASSES = {"imagenet": 1000, "ade20k": 150, "cityscapes": 19, "coco": 80}
 
 
 def config(recipe: str, variant: str, model: str, batch_size: int) -> ConfigDict:

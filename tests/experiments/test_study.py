@@ -54,7 +54,9 @@ def test_scores_come_from_the_result_file_if_the_runs_were_as_long(tmp_path, mon
     assert study.recorded("x", 30) == {}
     (tmp_path / "x.json").write_text(json.dumps({"steps": 30, "scores": {"sea": {"0": 50.0}}}))
     assert study.recorded("x", 30) == {"sea": {"0": 50.0}}
-    with pytest.raises(SystemExit, match="has scores of runs of 30 steps, and --steps is 40; give --steps=30"):
+    with pytest.raises(
+        SystemExit, match="has scores of runs of 30 steps, and --steps is 40; give --steps=30"
+    ):
         study.recorded("x", 40)
 
 

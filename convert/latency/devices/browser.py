@@ -37,7 +37,7 @@ Promise.resolve(navigator.gpu?.requestAdapter())
   .then((adapter) => done(adapter ? name(adapter.info) : ""), () => done(""));
 """
 # On Linux Chromium offers WebGPU only if it is asked to. Without a GPU it emulates one on the processor.
-_OPTIONS = {"wasm": (), "webgpu": ("--enable-unsafe-webgpu",)}
+OPTIONS = {"wasm": (), "webgpu": ("--enable-unsafe-webgpu",)}
 
 
 class Browser:
@@ -64,7 +64,7 @@ class Browser:
 
     def session(self) -> Session:
         """Returns a browser that has the backend, on the chosen cores."""
-        return Session(self.cores, _OPTIONS[self.backend])
+        return Session(self.cores, OPTIONS[self.backend])
 
     def facts(self) -> dict[str, Any]:
         return {**self._facts, "cores": self.cores}

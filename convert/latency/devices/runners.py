@@ -13,6 +13,7 @@ import zipfile
 from typing import Any, NamedTuple
 
 from convert.bundle import Bundle
+from convert.labels.class_map import MAX_CLASSES
 from convert.latency.devices import toolchain
 from convert.latency.devices.base import DeviceError
 
@@ -22,7 +23,6 @@ PLUGIN = SOURCES.with_name("count.c")
 SHARED = ("main.cpp", "pipeline.cpp")
 KERNELS = tuple(_CONVERT / "labels" / f"{name}.c" for name in ("argmax_upsample", "decode_boxes"))
 _ABI = "aarch64"
-_MOST_CLASSES = 256  # A label of a class map is one byte.
 _C_LIBRARIES = (
     "ld-linux-aarch64.so.1",
     "libc.so.6",
@@ -96,9 +96,9 @@ def check(bundle: Bundle, device: str) -> None:
     if not (folder(bundle.format) / "runner.json").exists():
         raise DeviceError(f"there is no runner in {folder(bundle.format)}; build it with `make arm-setup`")
     classes = bundle.reference()[1].shape[-1]
-    if bundle.task == "segmentation" and bundle.output != "labels" and classes > _MOST_CLASSES:
+    if bundle.task == "segmentation" and bundle.output != "labels" and classes > MAX_CLASSES:
         raise DeviceError(
-            f"{bundle.folder} has {classes} classes; the class maps of {device} have at most {_MOST_CLASSES}; "
+            f"{bundle.folder} has {classes} classes; the class maps of {device} have at most {MAX_CLASSES}; "
             "measure it with --device host"
         )
 

@@ -5,12 +5,11 @@ import pathlib
 import numpy as np
 
 from convert.bundle import Bundle
+from convert.labels.boxes import Decoding
 from convert.latency.on_device import image_pipeline
 from convert.runtimes import base
 
 _TAILS = {"classification": "class", "segmentation": "labels", "detection": "boxes"}
-# Fields of `Bundle.decoding` in the order of the runner's argument.
-_DECODING = ("anchor_scale", "score_threshold", "iou_threshold", "per_level", "per_image")
 
 
 class RunnerInput:
@@ -63,7 +62,7 @@ class RunnerInput:
             "tail": "none" if bundle.output == "labels" else _TAILS[bundle.task],
         }
         if bundle.decoding:
-            arguments["decoding"] = ",".join(str(bundle.decoding[name]) for name in _DECODING)
+            arguments["decoding"] = ",".join(str(bundle.decoding[name]) for name in Decoding.settings())
         if bundle.normalization:
             mean, std = bundle.normalization
             arguments |= {"mean": ",".join(map(str, mean)), "std": ",".join(map(str, std))}

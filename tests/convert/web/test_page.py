@@ -14,7 +14,7 @@ from convert.export import parity
 from convert.export.preparation import Preparation
 from convert.labels.class_map import argmax_upsample, classes
 from convert.latency.devices.base import DeviceError
-from convert.latency.devices.browser import Browser, serve
+from convert.latency.devices.browser import OPTIONS, Browser, serve
 from convert.latency.devices.webdriver import Session
 from convert.runtimes import registry
 from convert.web import library
@@ -26,7 +26,6 @@ from tests.convert.small_bundles import NAMES
 from tests.paths import REPOSITORY
 
 DATA = REPOSITORY.parent / "shared/data/camvid/images/val"
-WEBGPU = ("--enable-unsafe-webgpu",)  # Without a GPU it is emulated.
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
 
@@ -58,7 +57,7 @@ def photograph(folder, height: int, width: int):
     return folder / "photo.png"
 
 
-@pytest.mark.parametrize("backend, options", [("wasm", ()), ("webgpu", WEBGPU)])
+@pytest.mark.parametrize("backend, options", [("wasm", ()), ("webgpu", OPTIONS["webgpu"])])
 @pytest.mark.parametrize("size", [(64, 96), (150, 111)])
 def test_labels_and_legend(tmp_path, segmenter, size, backend, options):
     photo, preparation = photograph(tmp_path, *size), Preparation.of_bundle(segmenter)
