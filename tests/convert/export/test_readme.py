@@ -14,12 +14,13 @@ from PIL import Image
 
 from convert import bundle_folder, torch_model, torch_segmentation
 from convert.bundle import NATIVE, Bundle
-from convert.export import preparation, readme, sample_cpp
+from convert.export import preparation, readme, sample_cpp, sample_cpp_runs
 from convert.export.exporter import Export
 from convert.export.request import Request
 from convert.labels import boxes, class_map
 from convert.labels.boxes import Decoding, Photograph
 from convert.labels.class_map import classes
+from convert.latency.devices import runners
 from convert.runtimes import registry
 from seaformer_jax.errors import UserError
 from tests import toys
@@ -195,6 +196,38 @@ def test_cpp_finds_boxes(tmp_path):
     values = preparation.Preparation.of_bundle(made).exported(pixels).transpose(0, 3, 1, 2).ravel()
     logits, deltas = values[: 1161 * 3].reshape(-1, 3), values[1161 * 3 : 1161 * 7].reshape(-1, 4)
     found = boxes.numpy_decode(np.concatenate([logits, deltas], 1), settings, Photograph(SIZE))
+    assert done.stdout.splitlines() == [
+        line(box, score, f"class {label}") for box, score, label in zip(*found, strict=True)
+    ]
+
+
+@pytest.mark.slow
+def test_cpp_finds_boxes_in_litert(tmp_path, weights):
+    """With LiteRT itself. Its wheel has no headers, so they are made of what our runner declares."""
+    litert = pytest.importorskip("ai_edge_litert", reason="pip install 'seaformer-jax[litert]'")
+    library, made = (
+        pathlib.Path(litert.__file__).parent,
+        export(tmp_path / "b", weights["detection"], "litert"),
+    )
+    declared = (runners.SOURCES / "litert.cpp").read_text()
+    (made.folder / "litert/c").mkdir(parents=True)
+    for name in sample_cpp_runs.HEADERS["litert"]:
+        (made.folder / name.strip('"')).write_text("#pragma once\n#include <litert.h>\n")
+    (made.folder / "litert.h").write_text(
+        "#pragma once\n#include <cstdint>\n#include <cstddef>\n"
+        + declared[declared.index('extern "C"') : declared.index("namespace")]
+        + "enum { kLiteRtStatusOk, kLiteRtHwAcceleratorCpu = 1, kLiteRtElementTypeFloat32 = 1 };\n"
+        "enum { kLiteRtTensorBufferLockModeRead, kLiteRtTensorBufferLockModeWrite };\n"
+        "using LiteRtTensorBufferRequirements = LiteRtRequirements;\n"
+        "using LiteRtRankedTensorType = LiteRtTensorType;\n"
+    )
+    (made.folder / "sample.cpp").write_text(sample_cpp.code(made))
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    (made.folder / "image.ppm").write_bytes(b"P6\n96 64\n255\n" + pixels.tobytes())
+    command = sample_cpp.command(made).replace("-lLiteRt", f"-I. -L{library} -lLiteRt -Wl,-rpath,{library}")
+    done = subprocess.run(["sh", "-ec", command], cwd=made.folder, check=True, capture_output=True, text=True)
+    (head,) = registry.find("litert").load(made)(preparation.Preparation.of_bundle(made).exported(pixels))
+    found = boxes.decode(head, Decoding(SIZE, **made.decoding), Photograph(SIZE))
     assert done.stdout.splitlines() == [
         line(box, score, f"class {label}") for box, score, label in zip(*found, strict=True)
     ]
