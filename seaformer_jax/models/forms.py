@@ -11,8 +11,8 @@ program for TPUs that is compiled on a machine without one has the forms of TPUs
 - Bands of rows instead of whole images in the first stages: only for few images on TPUs, see `bands`.
 
 Kernels are given in float32 and convolve in the dtype of the activations. Their gradients are float32: XLA sums them
-over the devices in the dtype that they have, and bfloat16 would round every partial sum. NVIDIA's k x k kernels are the
-exception (see `convolution`).
+over the devices in the dtype that they have, and bfloat16 would round every partial sum. NVIDIA's k x k kernels are
+the exception (see `convolution`).
 
 Other functions that have a form for a platform: the loss of pixels (`losses`), and colours and warps of RandAugment
 (`data.on_device`). `docs/accelerators.md` has the bytes of the forms of before.

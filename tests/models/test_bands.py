@@ -89,5 +89,15 @@ def test_the_bands_fill_the_lanes_of_a_tpu(platform, chips, shape, count):
         assert bands.count(jax.ShapeDtypeStruct(shape, jnp.float32)) == count
 
 
+@pytest.mark.parametrize(("images", "fixed"), [(4, True), (2, True), (1, False)])
+def test_the_layout_is_fixed_if_bands_fill_half_of_the_lanes(images, fixed):
+    x = jax.ShapeDtypeStruct(
+        (4 * images * 32, 2, 8, 3), jnp.float32
+    )  # On four chips, 32 bands of each image.
+    with mesh_of("tpu", 4):
+        program = jax.make_jaxpr(lambda x: bands.with_neighbours(x, 32, 1, 1))(x)
+    assert ("layout_constraint" in str(program)) == fixed
+
+
 def test_without_a_mesh_there_are_no_bands():
     assert bands.count(jnp.zeros((1, 512, 512, 3))) == 1
