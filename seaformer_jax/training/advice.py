@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from seaformer_jax.models import bands
 
+_SMALL = 2**19  # Pixels of all images of a chip whose first feature maps fit into its fast memory.
+
 
 def advice(platform: str, chips: int, images: int, heights: Sequence[int], bn_groups: int) -> Iterator[str]:
     """Yields a line for each setting that should be changed. There is advice for TPUs only.
@@ -21,10 +23,10 @@ def advice(platform: str, chips: int, images: int, heights: Sequence[int], bn_gr
     if platform != "tpu":
         return
     on_a_chip = images // chips
-    if not all(_fills_lanes(on_a_chip, height) for height in heights):
+    if not all(_suits(on_a_chip, height) for height in heights):
         yield (
-            f"{on_a_chip} images on each of {chips} TPU chips leave lanes empty, which costs up to four times the "
-            f"memory traffic per image; {_filling(on_a_chip, heights)} on each would fill them (docs/pods.md)"
+            f"{on_a_chip} images on each of {chips} TPU chips leave lanes empty, which costs two to three times the "
+            f"memory traffic per image; {_suiting(on_a_chip, heights)} on each would not (docs/pods.md)"
         )
     # XLA combines the sums over chips of all layers if each BatchNorm group lies on one chip. Groups on several chips
     # need sums in every layer, one after the other. One group for all chips is left alone, because it is a choice:
@@ -37,21 +39,22 @@ def advice(platform: str, chips: int, images: int, heights: Sequence[int], bn_gr
         )
 
 
-def _fills_lanes(images: int, height: int) -> bool:
-    """Whether images and bands on a chip take whole sets of lanes, or at least half of one.
+def _suits(images: int, height: int) -> bool:
+    """Whether images and bands on a chip take whole sets of lanes or half of one, or are few and small.
 
-    The first blocks at 224 pixels move 25 to 29 MB per image with 16 (64 bands), 64, 128 and 256 images on a chip and
-    11 MB with 32, but 51 MB with 96, 56 MB with 192 and 102 MB with 8 (32 bands).
+    The first blocks at 224 pixels move at most 27 MB per image with 8, 16, 32, 64, 128 and 256 images on a chip, but
+    51 MB with 96 and 56 MB with 192. At 800 x 1344 pixels, 8 images of 4 bands move 2.2 GB each, of 16 bands 0.8 GB.
     """
     lanes = images * bands.fitting(images, height)
-    return lanes in (bands.LANES // 2, bands.LANES) or lanes % bands.LANES == 0
+    fill = lanes in (bands.LANES // 2, bands.LANES) or lanes % bands.LANES == 0
+    return fill or images * height**2 <= _SMALL
 
 
-def _filling(images: int, heights: Sequence[int]) -> int:
-    """Returns the number of images on a chip that fills the lanes, nearest to `images`; the larger one of two."""
+def _suiting(images: int, heights: Sequence[int]) -> int:
+    """Returns the number of images on a chip that suits it, nearest to `images`; the larger one of two."""
     candidates = range(2 * max(images, bands.LANES), 0, -1)
-    fitting = [number for number in candidates if all(_fills_lanes(number, height) for height in heights)]
-    return min(fitting, key=lambda number: abs(number - images))
+    suiting = [number for number in candidates if all(_suits(number, height) for height in heights)]
+    return min(suiting, key=lambda number: abs(number - images))
 
 
 def _whole_groups(bn_groups: int, images: int, chips: int) -> int:
