@@ -70,6 +70,9 @@ class StandIn:
     def example_batches(self, batch_size: int) -> list[dict]:
         return [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch(0, batch_size))]
 
+    def heights(self) -> list[int]:
+        return [SIDE]
+
     def train_batches(self, start_step: int) -> Iterator[dict]:
         for number in itertools.count(start_step):
             rows = self.before_batch(number, batch(number, self.config.batch_size))
