@@ -52,7 +52,7 @@ _INPUT_TYPE = flags.DEFINE_string(
 _DYNAMIC_BATCH = flags.DEFINE_bool(
     "dynamic-batch",
     False,
-    "onnx, openvino: any number of images at once. The image size is fixed in every format.",
+    "onnx, openvino, web: any number of images at once. The image size is fixed in every format.",
 )
 _OPSET = flags.DEFINE_integer("opset", None, "onnx, web: version of the operators, 18 to 23 (default: 20).")
 _LICENCE = flags.DEFINE_string("licence", "", "Terms of the weights, e.g. 'CC BY-NC 4.0'; for the bundle.")

@@ -65,7 +65,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """Parses the value of `--input-size`, "HxW", to (height, width).
 
     Raises:
-        UserError: It is none, or too large.
+        UserError: `text` is not a size, or a side is too large.
     """
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text):
         raise UserError(f"--input-size {text}; expected height x width in pixels, e.g. 512x512")

@@ -41,7 +41,6 @@ _CPP = """  // The logits of all anchors, and behind them their box deltas.
                 box.x2, box.y2);
   }}
 """
-# Fields of `Bundle.decoding` in the order of BoxDecoding.
 
 
 def colour(bundle: Bundle) -> list[int]:

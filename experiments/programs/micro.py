@@ -53,9 +53,8 @@ def pixel_loss(mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
     graphdef, (params, _) = nnx.graphdef(layer), jax.eval_shape(lambda: split_model(layer))
 
     def loss(params, x, labels):
-        return (
-            pixel_cross_entropy(nnx.merge(graphdef, params)(x.astype(jnp.float32)), labels).loss / labels.size
-        )
+        logits = nnx.merge(graphdef, params)(x.astype(jnp.float32))
+        return pixel_cross_entropy(logits, labels).loss / labels.size
 
     whole, rows = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     gradients = jax.jit(
