@@ -58,7 +58,6 @@ def main() -> None:
     def save() -> None:
         write(costs, milliseconds, scores, options.steps)
 
-    save()
     study.train(recipes, options, scores, save)
 
 

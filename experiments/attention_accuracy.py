@@ -30,7 +30,6 @@ def main() -> None:
     def save() -> None:
         write(costs, scores, options.steps)
 
-    save()
     study.train(recipes, options, scores, save)
 
 

@@ -1,4 +1,4 @@
-"""A study: variants of a CamVid run, each trained with several seeds.
+"""A study: variants of a run on small data, each trained with several seeds.
 
 The scores of finished runs are in the study's result file. So a study can be continued on another machine, with more
 seeds or variants, and nothing is repeated; a run that was interrupted resumes.
@@ -14,14 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments import measure, runs
 
 _FEWEST = 2  # Seeds that a spread needs.
-Scores = dict[str, dict[str, float]]  # Variant -> seed -> mIoU in percent.
+Scores = dict[str, dict[str, float]]  # Variant -> seed -> score in percent.
 
 
 def parser(description: str, folder: str) -> argparse.ArgumentParser:
     """Returns the options that all studies share."""
     options = argparse.ArgumentParser(description=description)
     options.add_argument(
-        "--root", help="folder of CamVid; without it nothing is trained, and the tables are written"
+        "--root", help="folder of the data; without it nothing is trained, and the tables are written"
     )
     options.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs") / folder)
     options.add_argument("--seeds", type=int, default=3)
@@ -49,6 +49,7 @@ def train(
     options: argparse.Namespace,
     scores: Scores,
     save: Callable[[], object],
+    metric: str = "mIoU",
 ) -> None:
     """Trains every variant with every seed, all variants of one seed first.
 
@@ -56,8 +57,10 @@ def train(
         recipes: Variant -> its recipe and the flags that it adds.
         options: Of `parser`.
         scores: Finished runs, which are not repeated. Every run that ends is added.
-        save: Writes the scores; called after every run.
+        save: Writes the scores; called at first and after every run.
+        metric: The score that is kept, of the last validation during training.
     """
+    save()
     if not options.root:
         return
     planned = [(name, seed) for seed in range(options.seeds) for name in recipes]
@@ -76,7 +79,7 @@ def train(
             f"--config.optim.schedule.warmup_steps={min(200, options.steps // 3)}",
             "--config.eval.every=0",
         )
-        scores.setdefault(name, {})[str(seed)] = round(runs.last_scores(folder)["mIoU"], 2)
+        scores.setdefault(name, {})[str(seed)] = round(runs.last_scores(folder)[metric], 2)
         save()
 
 
@@ -85,11 +88,11 @@ def workdir(out: pathlib.Path, name: str, seed: int, steps: int) -> pathlib.Path
     return out / f"{name}_{steps}_{seed}"
 
 
-def cells(scores: Mapping[str, float]) -> dict[str, str]:
+def cells(scores: Mapping[str, float], metric: str = "mIoU") -> dict[str, str]:
     """Returns the columns of a variant from its scores by seed: all of them, their mean and their spread."""
     found = [score for _, score in sorted(scores.items(), key=lambda item: int(item[0]))]
     return {
-        "mIoU by seed": ", ".join(f"{value:.2f}" for value in found),
+        f"{metric} by seed": ", ".join(f"{value:.2f}" for value in found),
         "mean": f"{statistics.mean(found):.2f}" if found else "",
         "largest - smallest": f"{max(found) - min(found):.2f}" if len(found) >= _FEWEST else "",
     }

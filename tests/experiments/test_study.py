@@ -1,10 +1,10 @@
-"""What the studies on CamVid keep, show and repeat."""
+"""What the studies on small data keep, show and repeat."""
 
 import json
 
 import pytest
 
-from experiments import ablations, attention_recipe, runs, study
+from experiments import ablations, adaptive_squeeze, attention_recipe, runs, study
 from seaformer_jax import config_check
 from seaformer_jax.models.registry import model_config
 
@@ -46,7 +46,16 @@ def test_finished_runs_are_not_repeated_and_one_seed_comes_after_the_other(optio
     )
     assert trained == [("none_30_0", "b.py"), ("sea_30_1", "a.py"), ("none_30_1", "b.py")]
     assert scores == {"sea": {"0": 50.0, "1": 53.0}, "none": {"0": 53.0, "1": 53.0}}
-    assert len(set(saved)) == 3  # After every run.
+    assert len(set(saved)) == 4  # At first, and after every run.
+
+
+def test_the_metric_of_the_study_is_kept(options, monkeypatch):
+    monkeypatch.setattr(runs, "only_train", lambda *_: None)
+    monkeypatch.setattr(runs, "last_scores", lambda _: {"mIoU": 1.0, "top1": 81.004})
+    options.seeds, scores = 1, {}
+    study.train({"sea": ("a.py",)}, options, scores, lambda: None, "top1")
+    assert scores == {"sea": {"0": 81.0}}
+    assert study.cells(scores["sea"], "top1")["top1 by seed"] == "81.00"
 
 
 def test_scores_come_from_the_result_file_if_the_runs_were_as_long(tmp_path, monkeypatch):
@@ -60,10 +69,44 @@ def test_scores_come_from_the_result_file_if_the_runs_were_as_long(tmp_path, mon
         study.recorded("x", 40)
 
 
-def test_without_data_nothing_is_trained(options, monkeypatch):
+def test_without_data_nothing_is_trained_and_the_table_is_written(options, monkeypatch):
     monkeypatch.setattr(runs, "only_train", lambda *_: pytest.fail("trained"))
-    options.root = None
-    study.train({"sea": ("a.py",)}, options, {}, lambda: pytest.fail("saved"))
+    options.root, saved = None, []
+    study.train({"sea": ("a.py",)}, options, {}, lambda: saved.append("table"))
+    assert saved == ["table"]
+
+
+def run_adaptive_squeeze(monkeypatch, *arguments: str) -> list[tuple]:
+    """Returns folder, recipe and flags of every run of a command of `experiments.adaptive_squeeze`."""
+    trained = []
+    monkeypatch.setattr(runs, "only_train", lambda folder, *recipe: trained.append((folder.name, *recipe)))
+    monkeypatch.setattr(runs, "last_scores", lambda _: {"mIoU": 60.0, "top1": 80.0})
+    monkeypatch.setattr("sys.argv", ["adaptive_squeeze", *arguments])
+    adaptive_squeeze.main()
+    return trained
+
+
+def test_the_adaptive_block_is_compared_in_the_same_recipe(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.measure, "RESULTS", tmp_path)
+    found = run_adaptive_squeeze(monkeypatch, "camvid", "--root=r", "--init=i", "--seeds=1", "--out=o")
+    assert [run[:2] for run in found] == [
+        ("SeaFormer-Tiny_6000_0", "configs/camvid.py:tiny"),
+        ("SeaFormer++-Tiny_6000_0", "configs/camvid.py:tiny"),
+    ]
+    first, second = (set(run[2:]) for run in found)
+    assert first ^ second == {
+        "--config.model.name=seaformer_tiny",
+        "--config.model.name=seaformer_plus_tiny",
+    }
+    assert {"--config.init_from=i", "--config.data.root=r", "--config.total_steps=6000"} <= first & second
+    assert "| SeaFormer++-Tiny | 60.00 | 60.00 |" in (tmp_path / "adaptive_squeeze_camvid.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [("camvid", "--root=r"), ("trashnet", "--root=r", "--init=i")])
+def test_only_camvid_starts_from_a_classifier(arguments, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_adaptive_squeeze(monkeypatch, *arguments)
+    assert "camvid starts from the classifier of --init, and trashnet from scratch" in capsys.readouterr().err
 
 
 def test_folders_of_the_ablations_differ():
