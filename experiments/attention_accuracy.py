@@ -42,8 +42,8 @@ def write(costs: list[dict], scores: study.Scores, steps: int) -> None:
         f"# Kinds of attention by accuracy\n\n`python -m experiments.{NAME} --steps {steps}`: SeaFormer-T with "
         f"attention at 1/16, 1/32 and 1/64, CamVid from scratch, {steps} steps; mIoU in percent on whole frames. The "
         "widths of `window`, `axial_sum` and `vanilla` are those that cost what SEA attention costs on a crop; "
-        "`mixformer` has no such choice and is a tenth cheaper, `none` has no attention. A "
-        f"difference below the spread of the seeds is none.\n\n{measure.table(rows)}\n"
+        "`acmix_swin` and `mixformer` have no such choice and are a twentieth and a tenth cheaper, `none` has no "
+        f"attention. A difference below the spread of the seeds is none.\n\n{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{NAME}.md").write_text(text)
     print(text)

@@ -18,7 +18,7 @@ from seaformer_jax.models.equal_macs import attention_widths
 from seaformer_jax.models.variants import TINY, VARIANTS, SeaFormerConfig
 
 NAME = "seaformer_tiny_three_stages"
-KINDS = ("sea", "window", "axial_sum", "vanilla", "mixformer", "none")
+KINDS = ("sea", "window", "axial_sum", "vanilla", "acmix_swin", "mixformer", "none")
 _WINDOW = 5
 _EQUAL = ("window", "axial_sum", "vanilla")
 
@@ -33,7 +33,7 @@ def register() -> None:
 def options(kind: str) -> dict[str, object]:
     """Returns the model options of a kind."""
     chosen: dict[str, object] = {"attention": kind}
-    if kind in ("window", "mixformer"):
+    if kind in ("window", "acmix_swin", "mixformer"):
         chosen["attention_window"] = _WINDOW
     if kind in _EQUAL:
         crop = camvid.get_config().data.crop_size

@@ -8,6 +8,8 @@ program for TPUs that is compiled on a machine without one has the forms of TPUs
   with height and width moves the whole activation: half of all bytes of the first blocks (`experiments.tpu_program`).
 - Depthwise convolution: a sum of shifted products on CPUs, XLA's grouped convolution elsewhere. On a CPU the grouped
   convolution takes 8 to 31 times as long (`experiments.depthwise_speed`), on a TPU the sum moves 2.8 times the bytes.
+- Convolution with several channels in a group, of which ACmix has one: the same two forms. On a CPU the gradients of
+  the grouped convolution take 100 times as long (64 channels, a map of 32x32).
 - Bands of rows instead of whole images in the first stages: only for few images on TPUs, see `bands`.
 
 Kernels are given in float32 and convolve in the dtype of the activations. Their gradients are float32: XLA sums them
@@ -23,8 +25,9 @@ from collections.abc import Callable
 
 import jax
 
-from seaformer_jax.models.convolution import grouped_depthwise_conv, product
+from seaformer_jax.models.convolution import convolution, grouped_depthwise_conv, product
 from seaformer_jax.models.depthwise import shifted_depthwise_conv
+from seaformer_jax.models.grouped import shifted_grouped_conv
 
 Form = Callable[[jax.Array, jax.Array], jax.Array]  # (activations, float32 kernel) -> activations
 
@@ -65,6 +68,23 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, stride: int, bands: int = 1)
         return grouped_depthwise_conv(x, kernel, stride, bands)
     on_cpu = functools.partial(shifted_depthwise_conv, stride=stride)
     return _by_platform(on_cpu, functools.partial(grouped_depthwise_conv, stride=stride), x, kernel)
+
+
+@functools.partial(jax.jit, static_argnames="groups")
+def grouped_conv(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
+    """Computes a convolution with several inputs and outputs in each group, and stride 1.
+
+    `seaformer_jax.models.macs` finds it by its name, too.
+
+    Args:
+        x: [B, H, W, inputs].
+        kernel: float32 [k, k, inputs / groups, outputs], k odd.
+        groups: Number of groups.
+    Returns:
+        [B, H, W, outputs] in the dtype of `x`.
+    """
+    on_cpu = functools.partial(shifted_grouped_conv, groups=groups)
+    return _by_platform(on_cpu, functools.partial(convolution, stride=1, groups=groups), x, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -53,11 +53,11 @@ def _count(jaxpr) -> Macs:
 
 
 def _count_equation(equation) -> Macs:
-    # A jitted function is an equation that carries its name; `depthwise_conv` and `resize_linear` are found by it.
+    # A jitted function is an equation that carries its name: `depthwise_conv`, `grouped_conv`, `resize_linear`.
     operation = equation.params.get("name", equation.primitive.name)
     if operation == "resize_linear":  # Interpolation: XLA gets it as products with constant matrices.
         return Macs()
-    if operation in ("depthwise_conv", "conv_general_dilated"):
+    if operation in ("depthwise_conv", "grouped_conv", "conv_general_dilated"):
         return Macs(conv=_conv(operation, equation))
     if operation == "dot_general":
         return _dot(equation)

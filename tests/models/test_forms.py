@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from seaformer_jax.models import convolution, depthwise, forms
+from seaformer_jax.models import convolution, depthwise, forms, grouped
 from tests.models.arrays import nchw, nhwc, normal
 
 DEPTHWISE = {"shifted": depthwise.shifted_depthwise_conv, "grouped": convolution.grouped_depthwise_conv}
+GROUPED = {  # In four groups.
+    "shifted in groups": lambda x, kernel, _: grouped.shifted_grouped_conv(x, kernel, 4),
+    "convolution in groups": lambda x, kernel, stride: convolution.convolution(x, kernel, stride, 4),
+}
 PRODUCTS = {"flat": forms._flat_product, "last axis": convolution.product}
 
 
@@ -57,6 +61,20 @@ def test_convolution_equals_pytorch(k, stride, size):
     )
 
 
+@pytest.mark.parametrize("size", [(7, 9), (1, 2)])
+@pytest.mark.parametrize("k", [3, 5])
+@pytest.mark.parametrize("form", GROUPED)
+def test_grouped_forms_equal_pytorch(form, k, size):
+    check(
+        lambda x, kernel: GROUPED[form](x, kernel, 1),
+        normal(1, 2, *size, 4 * 3),
+        normal(2, k, k, 3, 4 * 2),
+        lambda x, kernel: F.conv2d(x, kernel, padding=k // 2, groups=4),
+        lambda kernel: kernel.transpose(3, 2, 0, 1),
+        lambda kernel: kernel.transpose(2, 3, 1, 0),
+    )
+
+
 @pytest.mark.parametrize("form", PRODUCTS)
 def test_products_equal_pytorch(form):
     check(
@@ -72,6 +90,7 @@ def test_products_equal_pytorch(form):
 ALL = {
     **{name: (form, (3, 3, 4)) for name, form in DEPTHWISE.items()},
     "conv": (lambda x, kernel, stride: convolution.convolution(x, kernel, stride, 1), (3, 3, 4, 8)),
+    **{name: (form, (3, 3, 1, 8)) for name, form in GROUPED.items()},
     **{name: (lambda x, kernel, _, form=form: form(x, kernel), (4, 8)) for name, form in PRODUCTS.items()},
 }
 
@@ -116,6 +135,8 @@ def test_the_platform_that_is_compiled_for_chooses(platform, on_cpu):
 
     text = program(lambda x, kernel: forms.depthwise_conv(x, kernel, 1), (3, 3, 4))
     assert ("stablehlo.while" in text, "stablehlo.convolution" in text) == (on_cpu, not on_cpu)
+    text = program(lambda x, kernel: forms.grouped_conv(x, kernel, 2), (3, 3, 2, 4))
+    assert ("stablehlo.dot_general" in text, "stablehlo.convolution" in text) == (on_cpu, not on_cpu)
     assert ("tensor<128x4xf32>" in program(forms.pointwise, (4, 4))) == on_cpu  # 2 * 8 * 8 rows.
 
 

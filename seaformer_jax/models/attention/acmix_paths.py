@@ -7,7 +7,7 @@ from flax import nnx
 
 from seaformer_jax.models.attention.layers import split_heads
 from seaformer_jax.models.blocks import Pointwise
-from seaformer_jax.models.convolution import convolution
+from seaformer_jax.models.forms import grouped_conv
 
 _TAPS = 9  # Of a 3x3 convolution.
 
@@ -32,7 +32,7 @@ class ConvolutionPath(nnx.Module):
         """
         maps = self.fc(split_heads(qkv, 3 * self.heads).swapaxes(-1, -2))  # [B, H, W, d, 9]
         groups = maps.shape[-2]
-        return convolution(maps.reshape(*qkv.shape[:3], -1), self.kernel[...], 1, groups)
+        return grouped_conv(maps.reshape(*qkv.shape[:3], -1), self.kernel[...], groups)
 
 
 def rate(value: float) -> nnx.Param:
