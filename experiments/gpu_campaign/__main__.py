@@ -10,6 +10,7 @@
 - input: JPEG files to the device with all cores, and the share of the time that training waits for them.
 - camvid: CamVid with three seeds.
 - large_batch: RMSpropTF, LAMB and LARS from batch 256 to 8192 at equal epochs.
+- attention: kinds of attention on CamVid with three seeds.
 
 A call ends when its minutes are over, and the next one goes on: what is in the result file is not measured again, and
 trainings resume from their checkpoints in --out. The results are experiments/results/gpu_campaign.json and .md on a

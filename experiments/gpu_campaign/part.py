@@ -16,6 +16,7 @@ NAMES = (
     "input",
     "camvid",
     "large_batch",
+    "attention",
 )
 
 Row = dict[str, object]

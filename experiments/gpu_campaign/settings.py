@@ -63,7 +63,9 @@ class Settings:
         photos: Number of JPEG files and pixels along a side, for `input`.
         input: Recipe, images of a step and number of steps, for `input`.
         camvid: Recipe of `camvid`.
-        seeds: Seeds of `camvid`.
+        seeds: Seeds of `camvid` and `attention`.
+        attention: Recipe of `attention`, with {} for the kind.
+        attention_crop: Height and width of its crops.
         scaling: Name of a data set -> runs of `large_batch`.
     """
 
@@ -80,4 +82,6 @@ class Settings:
     input: tuple[str, int, int] = ("configs/imagenet.py:tiny", 1024, 100)
     camvid: str = "configs/camvid.py:tiny"
     seeds: tuple[int, ...] = (0, 1, 2)
+    attention: str = "experiments/attention_recipe.py:{}"
+    attention_crop: tuple[int, int] = (352, 480)
     scaling: Mapping[str, Scaling] = dataclasses.field(default_factory=_scaling)

@@ -12,10 +12,10 @@ import time
 import pytest
 
 from configs import quickstart
-from experiments import measure, runs
+from experiments import attention_recipe, measure, runs
 from experiments.campaign import recipe, server
 from experiments.gpu_campaign import __main__ as campaign
-from experiments.gpu_campaign import camvid, golden, install, large_batch, photos, worker
+from experiments.gpu_campaign import attention, camvid, golden, install, large_batch, photos, worker
 from experiments.gpu_campaign import input as input_part
 from experiments.gpu_campaign import part as parts
 from experiments.gpu_campaign.part import Part
@@ -317,6 +317,28 @@ def test_mean_and_spread_of_the_seeds():
     assert mean == {"seed": "mean", "mIoU": 59.0, "mAcc": 72.0, "aAcc": 90.5}
     assert spread == {"seed": "spread", "mIoU": 1.0, "mAcc": round(7**0.5, 2), "aAcc": 0.5}
     assert camvid.summary(rows[:1]) == rows[:1]
+
+
+def test_every_kind_of_attention_is_trained_with_every_seed(monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(runs, "only_train", lambda run, *flags: trained.append((run.name, *flags)))
+    monkeypatch.setattr(runs, "last_scores", lambda run: {"mIoU": float(run.name[-1])})
+    units = attention.units(Settings(tmp_path, shared=pathlib.Path("shared"), seeds=(1, 2)))
+    rows = [unit() for unit in units.values()]
+    assert list(units)[:2] == ["sea seed 1", "window seed 1"] and len(units) == 2 * len(
+        attention_recipe.KINDS
+    )
+    assert trained[0] == (
+        "attention_sea_1",
+        "experiments/attention_recipe.py:sea",
+        "--config.data.root=shared/data/camvid",
+        "--config.data.crop_size=(352, 480)",
+        "--config.seed=1",
+    )
+    expected = {"kind": "`sea`", "mIoU by seed": "1.00, 2.00", "mean": "1.50", "largest - smallest": "1.00"}
+    assert attention.summary(rows)[0] == expected and len(attention.summary(rows)) == len(
+        attention_recipe.KINDS
+    )
 
 
 @pytest.mark.parametrize(
