@@ -1,11 +1,12 @@
 """Draws the last attention of SeaFormer-T with and without detail enhancement, side by side.
 
-    python -m experiments.heatmaps --root PATH/TO/camvid [--without WORKDIR]
+    python -m experiments.heatmaps --root PATH/TO/camvid [--with WORKDIR --without WORKDIR]
 
 The papers' heat map is the mean of the last attention's output over its channels, scaled to 0..255. The weights are
 those that ship with the package. "attention alone" is the attention of the same layer before it gates the detail;
-"with enhancement" is the output of the layer. --without adds the output of a model that was trained without detail
-enhancement, such as a run of `experiments.ablations`. Writes experiments/results/heatmaps.jpg and .md.
+"with enhancement" is the output of the layer. --with and --without add the outputs of two models that were trained
+alike, with and without detail enhancement, such as runs of `experiments.ablations`. Writes
+experiments/results/heatmaps.jpg, .md and .json.
 """
 
 import argparse
@@ -24,12 +25,15 @@ from seaformer_jax.models.attention.sea import SeaAttention
 from seaformer_jax.training import trained
 
 FRAMES = (5, 40, 75)  # Indices among the validation frames, as in `experiments.camvid`.
+WIDTH = 1800  # Of the picture, in pixels.
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=pathlib.Path, required=True)
-    parser.add_argument("--without", type=pathlib.Path, help="workdir of a model without detail enhancement")
+    for trained_how in ("with", "without"):
+        help_ = f"workdir of a model {trained_how} detail enhancement"
+        parser.add_argument(f"--{trained_how}", type=pathlib.Path, help=help_)
     options = parser.parse_args()
     files = sorted((options.root / "images" / "val").iterdir())
     frames = [np.asarray(Image.open(files[index]).convert("RGB")) for index in FRAMES]
@@ -39,16 +43,23 @@ def main() -> None:
         "attention alone": [heat(alone(model), frame) for frame in frames],
         "with enhancement": [heat(model, frame) for frame in frames],
     }
-    if options.without:
-        other = trained.load(options.without).model
-        columns["trained without"] = [heat(other, frame) for frame in frames]
+    steps = {}
+    for trained_how in ("with", "without"):
+        if folder := vars(options)[trained_how]:
+            run = trained.load(folder)
+            steps[f"trained {trained_how}"] = run.step
+            columns[f"trained {trained_how}"] = [heat(run.model, frame) for frame in frames]
     rows = [np.concatenate(row, axis=1) for row in zip(*columns.values(), strict=True)]
-    Image.fromarray(np.concatenate(rows)).save(measure.RESULTS / "heatmaps.jpg", quality=80)
+    picture = Image.fromarray(np.concatenate(rows))
+    picture.thumbnail((WIDTH, WIDTH))
+    picture.save(measure.RESULTS / "heatmaps.jpg", quality=80)
+    measure.write("heatmaps", {"frames": [files[index].name for index in FRAMES], "steps": steps})
+    shown = [f"{column} ({steps[column]} steps)" if column in steps else column for column in columns]
     text = (
         "# The last attention with and without detail enhancement\n\n"
-        f"`python -m experiments.heatmaps` on CamVid, the weights `camvid` of SeaFormer-T. Columns: "
-        f"{', '.join(columns)}. A heat map is the mean of the channels, scaled to the range of the picture; the "
-        "attention is at 1/64 and upsampled bilinearly.\n\n![heat maps](heatmaps.jpg)\n"
+        "`python -m experiments.heatmaps` on CamVid, the weights `camvid` of SeaFormer-T if no steps are named. "
+        f"Columns: {', '.join(shown)}. A heat map is the mean of the channels, scaled to the range of the picture; "
+        "the attention is at 1/64 and upsampled bilinearly.\n\n![heat maps](heatmaps.jpg)\n"
     )
     (measure.RESULTS / "heatmaps.md").write_text(text)
 
