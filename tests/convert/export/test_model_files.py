@@ -12,6 +12,7 @@ import torch
 from convert import torch_segmentation
 from convert.bundle import Bundle
 from convert.runtimes import base, registry
+from experiments import attention_runtimes
 from seaformer_jax.errors import UserError
 from tests.convert import small_bundles
 from tests.convert.alive import alive
@@ -139,6 +140,12 @@ def test_evaluation_uses_the_weights_in_the_core_ml_package(tmp_path, trained):
     weights.write_bytes(content.tobytes())
     after = registry.find("coreml").load(made)(image)
     assert np.abs(after - before).max() > 1e-3 * np.abs(before).max()
+
+
+@pytest.mark.parametrize("kind", ["sea_plus", "window_shift", "mixformer"])
+def test_core_ml_takes_other_kinds_of_attention(kind):
+    pytest.importorskip("coremltools", reason="pip install 'seaformer-jax[coreml]'")
+    assert attention_runtimes.attempt(kind, "coreml") == "yes"
 
 
 @pytest.mark.parametrize("input_type", ["float32", "uint8"])

@@ -91,6 +91,6 @@ def test_python_for_core_ml(tmp_path, trained, pixels, monkeypatch):
 
 def test_core_ml_operators_that_cannot_be_evaluated(tmp_path, trained, monkeypatch):
     made = small_bundles.write(tmp_path, trained, "segmentation", "coreml", "logits8")
-    monkeypatch.delitem(mil_evaluation._OPERATORS, "softmax")
+    monkeypatch.delitem(mil_evaluation.OPERATORS, "softmax")
     with pytest.raises(UserError, match="has the operators softmax, which cannot be evaluated here"):
         registry.find("coreml").load(made)
