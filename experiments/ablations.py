@@ -65,6 +65,7 @@ def write(
     costs: dict[tuple[str, str], dict], milliseconds: dict[str, float], scores: study.Scores, steps: int
 ) -> None:
     """Writes the result files, and prints the table."""
+    published = scores.get(folder(("published", "published")), {})
     rows = [
         {
             "study": key[0],
@@ -72,6 +73,7 @@ def write(
             **row,
             "ms": f"{milliseconds[folder(key)]:.2f}" if folder(key) in milliseconds else "",
             **study.cells(scores.get(folder(key), {})),
+            "minus published": study.differences(scores.get(folder(key), {}), published),
         }
         for key, row in costs.items()
     ]
@@ -117,12 +119,12 @@ def cost(changes: dict) -> dict:
 
 def markdown(rows: list[dict], steps: int) -> str:
     return (
-        f"# Ablations of SeaFormer-T\n\n`python -m experiments.{NAME}` on {measure.machine()['cpu']}. "
-        f"Parameters, MACs and latency are those of the segmentation model at {SIZE[0]}x{SIZE[1]} with "
-        f"{CLASSES} classes. Latency is the CPU time of one thread of ONNX Runtime to the logits at 1/8, "
-        f"medians, all variants in turns; compare ratios. mIoU is that of CamVid, {steps} steps from "
-        "scratch, in percent; empty cells are not trained. A difference below the spread of the seeds is "
-        f"none.\n\n{measure.table(rows)}\n"
+        f"# Ablations of SeaFormer-T\n\n`python -m experiments.{NAME} --steps {steps}` on "
+        f"{measure.machine()['cpu']}. Parameters, MACs and latency are those of the segmentation model at "
+        f"{SIZE[0]}x{SIZE[1]} with {CLASSES} classes. Latency is the CPU time of one thread of ONNX Runtime to the "
+        f"logits at 1/8, medians, all variants in turns; compare ratios. mIoU is that of CamVid, {steps} steps from "
+        "scratch, in percent; empty cells are not trained. The last column compares runs with the same seed, which "
+        f"see the same batches; a difference whose sign changes with the seed is none.\n\n{measure.table(rows)}\n"
     )
 
 

@@ -96,3 +96,9 @@ def cells(scores: Mapping[str, float], metric: str = "mIoU") -> dict[str, str]:
         "mean": f"{statistics.mean(found):.2f}" if found else "",
         "largest - smallest": f"{max(found) - min(found):.2f}" if len(found) >= _FEWEST else "",
     }
+
+
+def differences(scores: Mapping[str, float], base: Mapping[str, float]) -> str:
+    """Returns what a variant has more than another one with the same seed, and so with the same batches."""
+    seeds = sorted(scores.keys() & base.keys(), key=int)
+    return ", ".join(f"{scores[seed] - base[seed]:+.2f}" for seed in seeds)

@@ -36,6 +36,10 @@ def test_columns_have_the_scores_their_mean_and_their_spread():
     assert study.cells({"0": 50.0})["largest - smallest"] == ""
 
 
+def test_differences_are_those_of_the_seeds_that_both_have():
+    assert study.differences({"2": 53.0, "10": 50.0, "0": 1.0}, {"10": 51.5, "2": 50.0}) == "+3.00, -1.50"
+
+
 def test_finished_runs_are_not_repeated_and_one_seed_comes_after_the_other(options, monkeypatch):
     only_train, trained = finishing(options, 53.004)
     monkeypatch.setattr(runs, "only_train", only_train)
