@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import ablations, adaptive_squeeze, attention_recipe, runs, study
+from experiments import ablations, adaptive_squeeze, attention_recipe, distillation_teachers, runs, study
 from seaformer_jax import config_check
 from seaformer_jax.models.registry import model_config
 
@@ -80,19 +80,19 @@ def test_without_data_nothing_is_trained_and_the_table_is_written(options, monke
     assert saved == ["table"]
 
 
-def run_adaptive_squeeze(monkeypatch, *arguments: str) -> list[tuple]:
-    """Returns folder, recipe and flags of every run of a command of `experiments.adaptive_squeeze`."""
+def runs_of(experiment, monkeypatch, *arguments: str) -> list[tuple]:
+    """Returns folder, recipe and flags of every run of a command of a study."""
     trained = []
     monkeypatch.setattr(runs, "only_train", lambda folder, *recipe: trained.append((folder.name, *recipe)))
     monkeypatch.setattr(runs, "last_scores", lambda _: {"mIoU": 60.0, "top1": 80.0})
-    monkeypatch.setattr("sys.argv", ["adaptive_squeeze", *arguments])
-    adaptive_squeeze.main()
+    monkeypatch.setattr("sys.argv", [experiment.__name__, *arguments])
+    experiment.main()
     return trained
 
 
 def test_the_adaptive_block_is_compared_in_the_same_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(study.measure, "RESULTS", tmp_path)
-    found = run_adaptive_squeeze(monkeypatch, "camvid", "--root=r", "--init=i", "--seeds=1", "--out=o")
+    found = runs_of(adaptive_squeeze, monkeypatch, "camvid", "--root=r", "--init=i", "--seeds=1", "--out=o")
     assert [run[:2] for run in found] == [
         ("SeaFormer-Tiny_6000_0", "configs/camvid.py:tiny"),
         ("SeaFormer++-Tiny_6000_0", "configs/camvid.py:tiny"),
@@ -109,8 +109,29 @@ def test_the_adaptive_block_is_compared_in_the_same_recipe(tmp_path, monkeypatch
 @pytest.mark.parametrize("arguments", [("camvid", "--root=r"), ("trashnet", "--root=r", "--init=i")])
 def test_only_camvid_starts_from_a_classifier(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit):
-        run_adaptive_squeeze(monkeypatch, *arguments)
+        runs_of(adaptive_squeeze, monkeypatch, *arguments)
     assert "camvid starts from the classifier of --init, and trashnet from scratch" in capsys.readouterr().err
+
+
+def test_every_teacher_is_compared_with_the_same_student_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.measure, "RESULTS", tmp_path)
+    arguments = ("--root=r", "--tiny=t", "--base=b", "--init=i", "--seeds=1", "--steps=9")
+    alone, taught, *others = (set(run[1:]) for run in runs_of(distillation_teachers, monkeypatch, *arguments))
+    assert alone - taught == {"--config.distillation.feature_weight=0"} and taught < alone
+    assert {"configs/distill_camvid.py:tiny", "--config.teacher.source=t", "--config.init_from=i"} < taught
+    assert {"--config.teacher.source=b"} == others[0] - alone == others[1] - alone
+    lines = (tmp_path / "distillation_teachers.md").read_text().splitlines()
+    assert "| teacher base | 1.153 | 60.00 | 60.00 |  |  |" in lines
+    assert "| student of base | 0.360 | 60.00 | 60.00 |  | +0.00 |" in lines
+    # A table of what is there needs neither data nor teachers.
+    assert runs_of(distillation_teachers, monkeypatch, "--steps=9") == []
+    assert (tmp_path / "distillation_teachers.md").read_text().splitlines() == lines
+
+
+def test_teachers_are_needed_for_training(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        runs_of(distillation_teachers, monkeypatch, "--root=r", "--tiny=t", "--init=i")
+    assert "training needs both teachers, and --init" in capsys.readouterr().err
 
 
 def test_folders_of_the_ablations_differ():
