@@ -1,10 +1,10 @@
 """Tries which runtime takes which attention module: exports all kinds to all runtimes and compares the outputs.
 
-    python -m experiments.attention_runtimes [--formats onnx,litert,...]
+    python -m experiments.attention_runtimes [--kinds sea,...] [--formats onnx,litert,...]
 
 A module has 64 channels and 2 heads and sees a feature map of 20 x 26, which windows of 7 do not divide, behind a 1x1
 convolution from the three channels of an image. Prints the table and writes
-experiments/results/attention_runtimes.json and .md; what is there of formats that were not asked for stays.
+experiments/results/attention_runtimes.json and .md; what is not asked for stays as it is there.
 """
 
 import argparse
@@ -34,11 +34,15 @@ NAME = "attention_runtimes"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--formats", default=",".join(FORMATS))
-    formats = parser.parse_args().formats.split(",")
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    options = parser.parse_args()
+    formats, kinds = options.formats.split(","), options.kinds.split(",")
+    if unknown := set(kinds) - set(KINDS):
+        parser.error(f"no kind is named {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
     for format_ in formats:
         registry.find(format_)  # A package that is missing is an error, and no answer.
     cells = recorded()
-    for kind in KINDS:
+    for kind in kinds:
         for format_ in formats:
             cells[kind][format_] = attempt(kind, format_)
             print(f"{kind} in {format_}: {cells[kind][format_]}", flush=True)

@@ -39,12 +39,14 @@ class Trained(NamedTuple):
     """A workdir with the data it was trained on.
 
     Attributes:
+        name: Of the model.
         run: The workdir.
         size: Height and width of the exported model's image.
         train: Folder of training images, for --calibration.
         val: Folder of validation images, for --validation.
     """
 
+    name: str
     run: pathlib.Path
     size: tuple[int, int]
     train: pathlib.Path
@@ -66,18 +68,27 @@ def main() -> None:
         if run and root:
             model = find(run, root)
             for kind in options.formats.split(","):
-                new = export(model, options.out / task, kind)
-                reports = [r for r in reports if (r["task"], r["format"]) != (task, kind)] + new
+                new = export(model, options.out / f"{model.name}_{task}", kind)
+                made = {cell(report) for report in new}
+                reports = [report for report in reports if cell(report) not in made] + new
     measure.write("exports", {"reports": reports})
     text = markdown(reports)
     path.with_suffix(".md").write_text(text)
     print(text)
 
 
+def cell(report: dict[str, Any]) -> tuple[str, ...]:
+    """Returns what a report is of: the task, the model and the format. A newer one replaces it."""
+    return tuple(report[key] for key in ("task", "name", "format"))
+
+
 def classifier(run: pathlib.Path, root: pathlib.Path) -> Trained:
     """Returns the classifier of a run, whose data set is an ImageFolder at `root`."""
-    data = workdir.read(run)[0].data
-    return Trained(run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split)
+    config = workdir.read(run)[0]
+    data, name = config.data, config.model.name
+    return Trained(
+        name, run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split
+    )
 
 
 def on_images(run: pathlib.Path, root: pathlib.Path) -> Trained:
@@ -85,7 +96,13 @@ def on_images(run: pathlib.Path, root: pathlib.Path) -> Trained:
     config = workdir.read(run)[0]
     long, short = config.eval.scale
     images = root / "images"
-    return Trained(run, (short, long), images / config.data.train_split, images / config.data.val_split)
+    return Trained(
+        config.model.name,
+        run,
+        (short, long),
+        images / config.data.train_split,
+        images / config.data.val_split,
+    )
 
 
 # Task -> function of a workdir and a data set.
@@ -124,16 +141,17 @@ def markdown(reports: list[dict[str, Any]]) -> str:
     texts = [
         "# Trained models in every runtime",
         "`python -m experiments.exports`: bundles of `python -m convert.export` from the weights of "
-        "[`trashnet`](trashnet.md), [`camvid`](camvid.md) and [`bccd`](bccd.md), each verified against the model in "
-        "JAX. Scores are on whole validation splits, one image of the fixed input size at a time. int8 is calibrated "
-        "with 100 training "
+        "runs such as [`trashnet`](trashnet.md), [`camvid`](camvid.md) and [`bccd`](bccd.md), each verified against "
+        "the model in JAX. Scores are on whole validation splits, one image of the fixed input size at a time. int8 "
+        "is calibrated with 100 training "
         f"images, and refused if the score drops by more than {MAX_DROP:g} points. Relative RMS is the RMS of the "
         "differences of the logits over the RMS of the logits. Outside are the operators that the runtime's fast "
         "path cannot run. ms is the median of 30 runs of the network alone on one thread; "
         "[`deployment_cpu`](deployment_cpu.md) has more careful measurements.",
     ]
-    for task in dict.fromkeys(report["task"] for report in reports):
-        texts += _section([report for report in reports if report["task"] == task])
+    # Sections by task and name; their rows stay in the order in which they were made.
+    for section in sorted({cell(report)[:2] for report in reports}):
+        texts += _section([report for report in reports if cell(report)[:2] == section])
     return "\n\n".join(texts) + "\n"
 
 
