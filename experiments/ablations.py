@@ -123,8 +123,8 @@ def markdown(rows: list[dict], steps: int) -> str:
         f"{measure.machine()['cpu']}. Parameters, MACs and latency are those of the segmentation model at "
         f"{SIZE[0]}x{SIZE[1]} with {CLASSES} classes. Latency is the CPU time of one thread of ONNX Runtime to the "
         f"logits at 1/8, medians, all variants in turns; compare ratios. mIoU is that of CamVid, {steps} steps from "
-        "scratch, in percent; empty cells are not trained. The last column compares runs with the same seed, which "
-        f"see the same batches; a difference whose sign changes with the seed is none.\n\n{measure.table(rows)}\n"
+        "scratch, in percent; empty cells are not trained. "
+        f"{study.BY_SEED}\n\n{measure.table(rows)}\n"
     )
 
 

@@ -50,13 +50,21 @@ def name(options: argparse.Namespace) -> str:
 def write(options: argparse.Namespace, scores: study.Scores) -> None:
     """Writes the result files, and prints the table."""
     metric = METRICS[options.data]
-    rows = [{"model": label, **study.cells(scores.get(label, {}), metric)} for label in MODELS]
+    base = next(iter(MODELS))
+    rows = [
+        {
+            "model": label,
+            **study.cells(scores.get(label, {}), metric),
+            f"minus {base}": study.differences(scores.get(label, {}), scores.get(base, {})),
+        }
+        for label in MODELS
+    ]
     measure.write(name(options), {"steps": options.steps, "scores": scores, "rows": rows})
     text = (
         f"# The adaptive block on {options.data}\n\n`python -m experiments.adaptive_squeeze {options.data} --steps "
         f"{options.steps}`: the ICLR block and the block of SeaFormer++ with the same recipe, {options.steps} steps "
-        f"{START[options.data]}; {metric} on the validation split, in percent. A difference below the spread "
-        f"of the seeds is none.\n\n{measure.table(rows)}\n"
+        f"{START[options.data]}; {metric} on the validation split, in percent. "
+        f"{study.BY_SEED}\n\n{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{name(options)}.md").write_text(text)
     print(text)

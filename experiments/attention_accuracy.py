@@ -50,8 +50,7 @@ def write(costs: list[dict], scores: study.Scores, steps: int) -> None:
         f"attention at 1/16, 1/32 and 1/64, CamVid from scratch, {steps} steps; mIoU in percent on whole frames. The "
         "widths of `window`, `axial_sum` and `vanilla` are those that cost what SEA attention costs on a crop; "
         "`acmix_swin` and `mixformer` have no such choice and are a twentieth and a tenth cheaper, `none` has no "
-        "attention. The last column compares runs with the same seed, which see the same batches; a difference whose "
-        f"sign changes with the seed is none.\n\n{measure.table(rows)}\n"
+        f"attention. {study.BY_SEED}\n\n{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{NAME}.md").write_text(text)
     print(text)

@@ -71,8 +71,7 @@ def write(scores: study.Scores, steps: int) -> None:
     text = (
         f"# Teachers of two sizes\n\n`python -m experiments.{NAME} --steps {steps}`: SeaFormer-Tiny at {HALF[0]}x"
         f"{HALF[1]} on CamVid, {steps} steps; teachers at {FULL[0]}x{FULL[1]}; mIoU in percent on whole frames after "
-        "the last step. The last column compares runs with the same seed, which see the same batches; a difference "
-        f"whose sign changes with the seed is none.\n\n{measure.table(rows)}\n"
+        f"the last step. {study.BY_SEED}\n\n{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{NAME}.md").write_text(text)
     print(text)

@@ -14,6 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments import measure, runs
 
 _FEWEST = 2  # Seeds that a spread needs.
+# What the tables of `differences` say of them.
+BY_SEED = (
+    "The last column compares runs with the same seed, which see the same batches; a difference whose sign changes "
+    "with the seed is none."
+)
 Scores = dict[str, dict[str, float]]  # Variant -> seed -> score in percent.
 
 
