@@ -103,7 +103,10 @@ def test_the_adaptive_block_is_compared_in_the_same_recipe(tmp_path, monkeypatch
         "--config.model.name=seaformer_plus_tiny",
     }
     assert {"--config.init_from=i", "--config.data.root=r", "--config.total_steps=6000"} <= first & second
-    assert "| SeaFormer++-Tiny | 60.00 | 60.00 |  | +0.00 |" in (tmp_path / "adaptive_squeeze_camvid.md").read_text()
+    assert (
+        "| SeaFormer++-Tiny | 60.00 | 60.00 |  | +0.00 |"
+        in (tmp_path / "adaptive_squeeze_camvid.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("arguments", [("camvid", "--root=r"), ("trashnet", "--root=r", "--init=i")])

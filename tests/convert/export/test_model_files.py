@@ -49,6 +49,22 @@ def test_onnx_takes_any_number_of_camera_images(tmp_path, trained):
         assert np.mean(found == expected(trained, images(count))) > 0.999
 
 
+def test_sums_of_two_products_of_an_int8_onnx_file_fit_in_16_bits(tmp_path, trained):
+    # Without VNNI, x86 processors add them in 16 bits, and larger ones would be cut off.
+    import onnx
+
+    model = onnx.load(write(tmp_path, trained, "onnx", "logits", precision="int8").model)
+    weights = [
+        onnx.numpy_helper.to_array(one)
+        for one in model.graph.initializer
+        if one.data_type == onnx.TensorProto.INT8
+    ]
+    kernels = [values for values in weights if values.ndim == 4]
+    assert len(kernels) > 10
+    largest = max(np.abs(values.astype(int)).max() for values in kernels)
+    assert 2 * np.iinfo(np.uint8).max * 32 < 2 * np.iinfo(np.uint8).max * largest <= np.iinfo(np.int16).max
+
+
 @pytest.mark.parametrize("opset", [18, 23])
 def test_onnx_file(tmp_path, trained, opset):
     import onnx
