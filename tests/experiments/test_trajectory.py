@@ -78,7 +78,9 @@ def test_our_gradients_are_what_a_step_of_plain_descent_subtracts():
     largest = max(np.abs(gradients[name]).max() for name in names)
     assert largest > 0.1
     for name in names:  # Gradients that nearly cancel are rounded as much as large ones.
-        np.testing.assert_allclose(before[name] - after[name], gradients[name], rtol=1e-4, atol=1e-5 * largest)
+        np.testing.assert_allclose(
+            before[name] - after[name], gradients[name], rtol=1e-4, atol=1e-5 * largest
+        )
 
 
 def test_relus_are_watched_on_both_sides_of_their_range():
