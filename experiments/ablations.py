@@ -123,8 +123,7 @@ def markdown(rows: list[dict], steps: int) -> str:
         f"{measure.machine()['cpu']}. Parameters, MACs and latency are those of the segmentation model at "
         f"{SIZE[0]}x{SIZE[1]} with {CLASSES} classes. Latency is the CPU time of one thread of ONNX Runtime to the "
         f"logits at 1/8, medians, all variants in turns; compare ratios. mIoU is that of CamVid, {steps} steps from "
-        "scratch, in percent; empty cells are not trained. "
-        f"{study.BY_SEED}\n\n{measure.table(rows)}\n"
+        f"scratch, in percent; empty cells are not trained. {study.BY_SEED}\n\n{measure.table(rows)}\n"
     )
 
 

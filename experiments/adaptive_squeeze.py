@@ -63,8 +63,8 @@ def write(options: argparse.Namespace, scores: study.Scores) -> None:
     text = (
         f"# The adaptive block on {options.data}\n\n`python -m experiments.adaptive_squeeze {options.data} --steps "
         f"{options.steps}`: the ICLR block and the block of SeaFormer++ with the same recipe, {options.steps} steps "
-        f"{START[options.data]}; {metric} on the validation split, in percent. "
-        f"{study.BY_SEED}\n\n{measure.table(rows)}\n"
+        f"{START[options.data]}; {metric} on the validation split, in percent. {study.BY_SEED}\n\n"
+        f"{measure.table(rows)}\n"
     )
     (measure.RESULTS / f"{name(options)}.md").write_text(text)
     print(text)

@@ -25,11 +25,8 @@ from seaformer_jax.models.registry import create_model, model_config
 NAME = "distillation_teachers"
 CLASSES = 11
 TEACHERS = ("tiny", "base")
-ROWS = {
-    "": "teacher {}",
-    "_alone": "student as wide as the next, alone",
-    "_taught": "student of {}",
-}  # Suffix -> label.
+# What follows a teacher's name in the scores -> label of the row, for the teacher itself and its two students.
+ROWS = {"": "teacher {}", "_alone": "the student of {}, untaught", "_taught": "student of {}"}
 
 
 def main() -> None:
@@ -80,7 +77,7 @@ def write(scores: study.Scores, steps: int) -> None:
 def table_rows(scores: study.Scores, teacher: str) -> list[dict]:
     """Returns the rows of a teacher, of the student without it, and of its student."""
     width = model_config(f"seaformer_{teacher}").fusion_widths[-1]
-    student = cost("tiny", HALF, upsample_ratio=2.0, upsample_width=width)
+    student = cost("tiny", HALF, upsample_ratio=FULL[0] / HALF[0], upsample_width=width)
     rows = []
     for suffix, label in ROWS.items():
         found = scores.get(teacher + suffix, {})

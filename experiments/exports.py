@@ -85,24 +85,18 @@ def cell(report: dict[str, Any]) -> tuple[str, ...]:
 def classifier(run: pathlib.Path, root: pathlib.Path) -> Trained:
     """Returns the classifier of a run, whose data set is an ImageFolder at `root`."""
     config = workdir.read(run)[0]
-    data, name = config.data, config.model.name
-    return Trained(
-        name, run, (data.image_size, data.image_size), root / data.train_split, root / data.val_split
-    )
+    data = config.data
+    size = (data.image_size, data.image_size)
+    return Trained(config.model.name, run, size, root / data.train_split, root / data.val_split)
 
 
 def on_images(run: pathlib.Path, root: pathlib.Path) -> Trained:
     """Returns the segmentation model or detector of a run, whose data set at `root` has a folder `images`."""
     config = workdir.read(run)[0]
+    data, images = config.data, root / "images"
     long, short = config.eval.scale
-    images = root / "images"
-    return Trained(
-        config.model.name,
-        run,
-        (short, long),
-        images / config.data.train_split,
-        images / config.data.val_split,
-    )
+    size = (short, long)
+    return Trained(config.model.name, run, size, images / data.train_split, images / data.val_split)
 
 
 # Task -> function of a workdir and a data set.

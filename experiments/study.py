@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments import measure, runs
 
 _FEWEST = 2  # Seeds that a spread needs.
-# What the tables of `differences` say of them.
+# Explains the column of `differences` to readers of a table.
 BY_SEED = (
     "The last column compares runs with the same seed, which see the same batches; a difference whose sign changes "
     "with the seed is none."
